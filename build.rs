@@ -1,0 +1,28 @@
+//! Generates the gRPC code from `proto/`, without protoc.
+
+use std::path::Path;
+use std::{env, error::Error, fs};
+
+use prost::Message;
+
+const SERVICES: [&str; 3] = [
+    "perfagent/v1/metrics.proto",
+    "perfagent/v1/agent.proto",
+    "grpc/health/v1/health.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(SERVICES, ["proto"])?;
+    let out = env::var("OUT_DIR")?;
+    // for reflection and for the JSON of the command line
+    fs::write(
+        Path::new(&out).join("descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Machine-readable reasons of errors: what `ErrorInfo.reason` says.
+
+use crate::scrape::ScrapeFailure;
+
+use super::error::Error;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident $word:literal,)+) => {
+        /// Why something was refused or failed. Words stay what they are within v1.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word in `ErrorInfo.reason`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A field of the request is wrong.
+    InvalidArgument "INVALID_ARGUMENT",
+    /// The URL may not be fetched.
+    UrlRefused "URL_REFUSED",
+    /// The host name has no address.
+    ResolveFailed "RESOLVE_FAILED",
+    /// No connection to the engine.
+    ConnectFailed "CONNECT_FAILED",
+    /// The engine did not answer in time.
+    ScrapeTimedOut "SCRAPE_TIMED_OUT",
+    /// The engine answered with another HTTP status than 200.
+    HttpStatus "HTTP_STATUS",
+    /// The answer broke off.
+    AnswerBroken "ANSWER_BROKEN",
+    /// The answer is too large.
+    AnswerTooLarge "ANSWER_TOO_LARGE",
+    /// The answer is not metrics text.
+    NotMetrics "NOT_METRICS",
+    /// The answer has no metric of the engine.
+    NoKnownMetrics "NO_KNOWN_METRICS",
+    /// The answer is another engine's.
+    WrongEngine "WRONG_ENGINE",
+    /// Replicas of one instance run different engines.
+    MixedEngines "MIXED_ENGINES",
+    /// Too few scrapes of the window succeeded.
+    TooFewSamples "TOO_FEW_SAMPLES",
+    /// The call's deadline passed.
+    DeadlineExceeded "DEADLINE_EXCEEDED",
+    /// More calls than the agent works on at once.
+    TooManyCalls "TOO_MANY_CALLS",
+    /// More calls than one peer may have open.
+    TooManyStreams "TOO_MANY_STREAMS",
+    /// The answer would be larger than an answer may be.
+    ResponseTooLarge "RESPONSE_TOO_LARGE",
+    /// No such method.
+    UnknownMethod "UNKNOWN_METHOD",
+    /// No such service, in a health check.
+    UnknownService "UNKNOWN_SERVICE",
+    /// The request is larger than a request may be.
+    RequestTooLarge "REQUEST_TOO_LARGE",
+    /// The request cannot be read.
+    MalformedRequest "MALFORMED_REQUEST",
+    /// The agent is being stopped.
+    Draining "DRAINING",
+}
+
+impl Reason {
+    /// The reason of an error.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Invalid(_) => Self::InvalidArgument,
+            Error::Scrape(error) => Self::of_scrape(&error.failure),
+            Error::MixedEngines { .. } => Self::MixedEngines,
+            Error::TooFewSamples { .. } => Self::TooFewSamples,
+        }
+    }
+
+    /// The reason of a failed scrape.
+    pub fn of_scrape(failure: &ScrapeFailure) -> Self {
+        match failure {
+            ScrapeFailure::Refused(_) => Self::UrlRefused,
+            ScrapeFailure::Resolve(_) => Self::ResolveFailed,
+            ScrapeFailure::Connect(_) => Self::ConnectFailed,
+            ScrapeFailure::TimedOut { .. } => Self::ScrapeTimedOut,
+            ScrapeFailure::Status(_) => Self::HttpStatus,
+            ScrapeFailure::Broken(_) => Self::AnswerBroken,
+            ScrapeFailure::TooLarge { .. } => Self::AnswerTooLarge,
+            ScrapeFailure::NotMetrics(_) | ScrapeFailure::Parse(_) => Self::NotMetrics,
+            ScrapeFailure::NoKnownMetrics { .. } => Self::NoKnownMetrics,
+            ScrapeFailure::WrongEngine { .. } => Self::WrongEngine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_as_google_rpc_wants_them() {
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            assert!(word.len() <= 63, "{word}");
+            assert!(
+                word.bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_'),
+                "{word}"
+            );
+        }
+    }
+}

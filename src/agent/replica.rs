@@ -1,0 +1,323 @@
+//! One replica: its scrapes over a window and what its endpoints say.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::engine::{EngineProfile, Probed, Registry, read_endpoint};
+use crate::exposition::{Mode, Options};
+use crate::measure::{ReplicaFailure, ReplicaSamples, Sample, detect_engine};
+use crate::scrape::{Fetched, Fetcher, ScrapeError, ScrapeFailure};
+use crate::telemetry::Metrics;
+
+use super::reason::Reason;
+
+/// What scraping needs from outside.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'m> {
+    pub(super) registry: &'m Registry,
+    pub(super) fetcher: &'m Fetcher,
+    pub(super) metrics: &'m Metrics,
+    /// Bounds how many connections one caller has open.
+    pub(super) outbound: &'m Semaphore,
+}
+
+/// A fixed relation between the clock that steps and the one that does not.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    instant: Instant,
+    unix_seconds: f64,
+}
+
+impl Clock {
+    pub(super) fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            unix_seconds: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        }
+    }
+
+    fn unix_seconds(self, at: Instant) -> f64 {
+        let since = at.saturating_duration_since(self.instant);
+        self.unix_seconds + since.as_secs_f64()
+    }
+}
+
+impl Means<'_> {
+    /// One request to a metrics URL.
+    pub(super) async fn fetch(&self, url: &str) -> Result<Fetched, ScrapeError> {
+        let fetched = self.get(url).await;
+        match &fetched {
+            Ok(fetched) => {
+                self.metrics.scrape_step("request", fetched.request_time);
+                self.metrics.scrape_step("body", fetched.body_time);
+            }
+            Err(failure) => self.metrics.scrape_failure(failure.step().as_str()),
+        }
+        fetched.map_err(|failure| failure.at(shown_url(url)))
+    }
+
+    async fn get(&self, url: &str) -> Result<Fetched, ScrapeFailure> {
+        // the semaphore is never closed
+        let _permit = self.outbound.acquire().await;
+        self.fetcher.get(url).await
+    }
+
+    /// A body in canonical terms, or what it is instead.
+    pub(super) fn read(
+        &self,
+        profile: &EngineProfile,
+        url: &str,
+        fetched: &Fetched,
+        clock: Clock,
+    ) -> Result<Sample, ScrapeError> {
+        let start = Instant::now();
+        let options = Options {
+            mode: Mode::Lenient,
+            ..Options::default()
+        };
+        let at = clock.unix_seconds(fetched.at);
+        let read = Sample::read(profile, &fetched.body, at, &options);
+        self.metrics.scrape_step("parse", start.elapsed());
+        let failure = match read {
+            Err(error) => ScrapeFailure::Parse(error),
+            Ok((sample, report)) => match report.errors.first() {
+                Some(error) if report.samples == 0 => match looks_like(&fetched.body) {
+                    Some(what) => ScrapeFailure::NotMetrics(what),
+                    None => ScrapeFailure::Parse(error.clone()),
+                },
+                _ if sample.families_recognised > 0
+                    // an engine that exports nothing until its first request
+                    || (profile.empty_when_idle && report.samples == 0) =>
+                {
+                    return Ok(sample);
+                }
+                _ => self.other_engine(profile, &fetched.body, &options),
+            },
+        };
+        self.metrics.scrape_failure(failure.step().as_str());
+        let hint = profile.no_metrics_hint.to_string();
+        let mut error = failure.at(shown_url(url));
+        if matches!(error.failure, ScrapeFailure::NoKnownMetrics { .. }) {
+            error.hint = Some(hint);
+        }
+        Err(error)
+    }
+
+    fn other_engine(
+        &self,
+        profile: &EngineProfile,
+        body: &[u8],
+        options: &Options,
+    ) -> ScrapeFailure {
+        match detect_engine(self.registry, body, options) {
+            Some(found) => ScrapeFailure::WrongEngine {
+                asked: profile.name.to_string(),
+                found: found.name.to_string(),
+            },
+            None => ScrapeFailure::NoKnownMetrics {
+                engine: profile.title.to_string(),
+            },
+        }
+    }
+
+    /// What the engine's endpoints say. One that does not answer says nothing.
+    pub(super) async fn probe(&self, profile: &EngineProfile, metrics_url: &str) -> Probed {
+        let mut probed = Probed::default();
+        let mut answered = false;
+        for endpoint in &profile.endpoints {
+            if endpoint.fallback && answered {
+                continue;
+            }
+            let Some(url) = sibling(metrics_url, &endpoint.path) else {
+                continue;
+            };
+            // settings are worth waiting for, but not as long as metrics
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, self.get(&url)).await;
+            let parsed = match answer {
+                Ok(Ok(fetched)) => serde_json::from_slice::<Value>(&fetched.body).ok(),
+                _ => None,
+            };
+            answered = parsed.is_some();
+            if let Some(answer) = parsed {
+                probed.merge(read_endpoint(profile, &endpoint.path, &answer));
+            }
+        }
+        probed
+    }
+
+    /// Scrapes at the given times after `start`, the first of which was done before.
+    pub(super) async fn sample(
+        &self,
+        profile: &EngineProfile,
+        url: &str,
+        first: Sample,
+        schedule: Schedule<'_>,
+        on_tick: &(dyn Fn(usize) + Sync),
+    ) -> ReplicaSamples {
+        let mut replica = ReplicaSamples {
+            metrics_url: url.to_owned(),
+            samples: vec![first],
+            failed_scrapes: 0,
+            last_failure: None,
+            probed: Probed::default(),
+        };
+        let last = schedule.ticks.len().saturating_sub(1);
+        for (tick, after) in schedule.ticks.iter().enumerate().skip(1) {
+            let due = schedule.start + *after;
+            // an engine that answers slower than we ask is asked less often; the end of the window always counts
+            let next_due = schedule
+                .ticks
+                .get(tick + 1)
+                .map(|next| schedule.start + *next);
+            if tick < last && next_due.is_some_and(|next| next <= Instant::now()) {
+                continue;
+            }
+            tokio::time::sleep_until(due.into()).await;
+            let scraped = match self.fetch(url).await {
+                Ok(fetched) => self.read(profile, url, &fetched, schedule.clock),
+                Err(error) => Err(error),
+            };
+            match scraped {
+                Ok(mut sample) => {
+                    sample.tick = u32::try_from(tick).unwrap_or(u32::MAX);
+                    replica.samples.push(sample);
+                }
+                Err(error) => {
+                    replica.failed_scrapes += 1;
+                    replica.last_failure = Some(failure_of(&error));
+                }
+            }
+            on_tick(tick);
+        }
+        replica
+    }
+}
+
+/// When to scrape.
+#[derive(Clone, Copy)]
+pub(super) struct Schedule<'s> {
+    pub(super) start: Instant,
+    pub(super) ticks: &'s [Duration],
+    pub(super) clock: Clock,
+}
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A replica that could not be measured.
+pub(super) fn failed_replica(url: &str, error: &ScrapeError) -> ReplicaSamples {
+    ReplicaSamples {
+        metrics_url: url.to_owned(),
+        samples: Vec::new(),
+        failed_scrapes: 1,
+        last_failure: Some(failure_of(error)),
+        probed: Probed::default(),
+    }
+}
+
+fn failure_of(error: &ScrapeError) -> ReplicaFailure {
+    let mut message = error.to_string();
+    if let Some(hint) = &error.hint {
+        message += &format!(" ({hint})");
+    }
+    ReplicaFailure {
+        reason: Reason::of_scrape(&error.failure).as_str().to_owned(),
+        message,
+    }
+}
+
+/// Another path under the same root as the metrics URL.
+fn sibling(metrics_url: &str, path: &str) -> Option<String> {
+    let url = Url::parse(metrics_url).ok()?;
+    let root = url.path().strip_suffix("/metrics").unwrap_or("");
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    let mut sibling = url.clone();
+    sibling.set_path(&format!("{root}{path}"));
+    sibling.set_query(query);
+    sibling.set_fragment(None);
+    Some(sibling.into())
+}
+
+/// A URL as it may stand in a message: query and credentials can hold secrets.
+pub(super) fn shown_url(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut parsed) => {
+            parsed.set_query(None);
+            parsed.set_fragment(None);
+            // neither can fail where there is a host, and without one there is nothing to remove
+            let _ = parsed.set_username("");
+            let _ = parsed.set_password(None);
+            parsed.into()
+        }
+        Err(_) => "metrics_url".to_owned(),
+    }
+}
+
+/// What an answer is that has no sample at all; none where it has some.
+pub(super) fn not_metrics(body: &[u8]) -> Option<ScrapeFailure> {
+    if let Some(what) = looks_like(body) {
+        return Some(ScrapeFailure::NotMetrics(what));
+    }
+    let options = Options {
+        mode: Mode::Strict,
+        ..Options::default()
+    };
+    crate::exposition::parse(body, &options, &mut Nothing)
+        .err()
+        .map(ScrapeFailure::Parse)
+}
+
+struct Nothing;
+
+impl<'a> crate::exposition::Sink<'a> for Nothing {
+    fn family(&mut self, _: &crate::exposition::Family<'a>) {}
+    fn sample(&mut self, _: &crate::exposition::Family<'a>, _: &crate::exposition::Sample<'_, 'a>) {
+    }
+}
+
+fn looks_like(body: &[u8]) -> Option<&'static str> {
+    match body.trim_ascii_start().first()? {
+        b'<' => Some("an HTML page"),
+        b'{' | b'[' => Some("a JSON document"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_lie_beside_the_metrics() {
+        let beside = |url, path| sibling(url, path).unwrap_or_default();
+        assert_eq!(
+            beside("http://h:8000/metrics", "/version"),
+            "http://h:8000/version"
+        );
+        assert_eq!(
+            beside(
+                "http://h/models/a/metrics?x=1",
+                "/server_info?config_format=json"
+            ),
+            "http://h/models/a/server_info?config_format=json"
+        );
+        assert_eq!(beside("http://h/prom", "/info"), "http://h/info");
+    }
+
+    #[test]
+    fn messages_show_no_secrets() {
+        assert_eq!(
+            shown_url("http://user:pass@h:1/metrics?token=s#x"),
+            "http://h:1/metrics"
+        );
+        assert_eq!(shown_url("user:pass@h"), "user:pass@h");
+    }
+}

@@ -1,0 +1,371 @@
+//! The config file (TOML), variables over it, flags over both.
+//!
+//! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
+//! is no TOML value is taken as a string.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::engine::custom::{CustomEngine, CustomEngineError};
+use crate::engine::{EngineProfile, Registry};
+use crate::scrape::{AllowRule, BadAllowRule, FetchLimits, UrlPolicy};
+use crate::units::nearest;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The agent as a server.
+    pub server: ServerConfig,
+    /// How engines are asked.
+    pub scrape: ScrapeConfig,
+    /// Engines beside the built-in ones.
+    #[serde(skip_serializing)]
+    pub engines: Vec<CustomEngine>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Address for gRPC, `/metrics` and `/healthz`.
+    pub listen: SocketAddr,
+    /// Listen beyond loopback without TLS.
+    pub insecure_listen: bool,
+    /// Names by which HTTP/1 requests may call the agent, beside those of loopback.
+    pub hosts: Vec<String>,
+    /// How long calls that run when the agent is told to stop may take.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
+    pub max_calls: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8002)),
+            insecure_listen: false,
+            hosts: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            max_calls: 2_000,
+        }
+    }
+}
+
+/// `[scrape]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrapeConfig {
+    /// What an agent that listens beyond loopback may fetch: `10.0.0.0/8`, `vllm.example`, `*.example`.
+    pub allow: Vec<String>,
+    /// Time for a connection.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Time for a whole request.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for ScrapeConfig {
+    fn default() -> Self {
+        let limits = FetchLimits::default();
+        Self {
+            allow: Vec::new(),
+            connect_timeout: limits.connect_timeout,
+            timeout: limits.timeout,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a value has the wrong type.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// File or variable.
+        origin: String,
+        /// What is wrong, with its place.
+        message: String,
+    },
+    /// A key that there is not.
+    #[error("{origin}: unknown key `{key}`; the nearest known one is `{nearest}`")]
+    UnknownKey {
+        /// File or variable.
+        origin: String,
+        /// The key with its section.
+        key: String,
+        /// What may have been meant.
+        nearest: String,
+    },
+    /// An entry of `[scrape] allow` that is none.
+    #[error("scrape.allow: {0}")]
+    Allow(#[from] BadAllowRule),
+    /// An engine that cannot be used.
+    #[error("engines: {0}")]
+    Engine(#[from] CustomEngineError),
+    /// A time of zero.
+    #[error("{0} must be longer than zero")]
+    ZeroTime(&'static str),
+    /// Beyond loopback without TLS.
+    #[error(
+        "server.listen {0} is reachable from other machines, and calls would cross the network in \
+         the clear; listen on 127.0.0.1, or say --insecure-listen (server.insecure_listen = true)"
+    )]
+    InsecureListen(SocketAddr),
+}
+
+impl Config {
+    /// Reads the file, if any, and lays the variables over it.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; the first problem found.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let mut table = Table::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            let origin = path.display().to_string();
+            table = parse(&text, &origin)?;
+            check_keys(&table, &origin)?;
+            // once from the text, for messages with line and column
+            config = parse(&text, &origin)?;
+        }
+        for (name, value) in variables {
+            let Some((section, key)) = section_and_key(&name) else {
+                continue;
+            };
+            let mut entry = Table::new();
+            entry.insert(key, value_of(&value));
+            let mut one = Table::new();
+            one.insert(section.clone(), Value::Table(entry.clone()));
+            check_keys(&one, &name)?;
+            let merged = table
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(merged) = merged {
+                merged.extend(entry);
+            }
+            config =
+                table
+                    .clone()
+                    .try_into()
+                    .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                        origin: name,
+                        message: error.message().to_owned(),
+                    })?;
+        }
+        Ok(config)
+    }
+
+    /// Checks what types alone cannot: rules, engines, times, exposure.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; the first problem found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.url_policy()?;
+        self.registry()?;
+        for (name, time) in [
+            ("scrape.timeout", self.scrape.timeout),
+            ("scrape.connect_timeout", self.scrape.connect_timeout),
+            ("server.drain_timeout", self.server.drain_timeout),
+        ] {
+            if time.is_zero() {
+                return Err(ConfigError::ZeroTime(name));
+            }
+        }
+        let listen = self.server.listen;
+        if !listen.ip().is_loopback() && !self.server.insecure_listen {
+            return Err(ConfigError::InsecureListen(listen));
+        }
+        Ok(())
+    }
+
+    /// The built-in engines and those of the file.
+    ///
+    /// # Errors
+    /// An engine that cannot be used.
+    pub fn registry(&self) -> Result<Registry, ConfigError> {
+        let mut registry = Registry::builtin();
+        for engine in &self.engines {
+            let profile: EngineProfile = engine.profile()?;
+            registry.add(profile);
+        }
+        Ok(registry)
+    }
+
+    /// Which URLs may be fetched.
+    ///
+    /// # Errors
+    /// An entry of `[scrape] allow` that is none.
+    pub fn url_policy(&self) -> Result<UrlPolicy, ConfigError> {
+        let allow = self
+            .scrape
+            .allow
+            .iter()
+            .map(|rule| rule.parse::<AllowRule>())
+            .collect::<Result<_, _>>()?;
+        Ok(UrlPolicy {
+            serves_loopback_only: self.server.listen.ip().is_loopback(),
+            allow,
+        })
+    }
+
+    /// Limits of a request to an engine.
+    pub fn fetch_limits(&self) -> FetchLimits {
+        FetchLimits {
+            connect_timeout: self.scrape.connect_timeout,
+            timeout: self.scrape.timeout,
+            ..FetchLimits::default()
+        }
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(text: &str, origin: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// `PERFAGENT_SCRAPE__TIMEOUT` → `scrape`, `timeout`.
+fn section_and_key(name: &str) -> Option<(String, String)> {
+    let (section, key) = name.strip_prefix("PERFAGENT_")?.split_once("__")?;
+    Some((section.to_ascii_lowercase(), key.to_ascii_lowercase()))
+}
+
+fn value_of(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}"));
+    parsed
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Sections and keys against those of the default configuration.
+fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
+    let mut known = Table::try_from(Config::default()).unwrap_or_default();
+    known.insert("engines".to_owned(), Value::Array(Vec::new()));
+    for (section, content) in table {
+        let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {
+            origin: origin.to_owned(),
+            nearest: nearest(&key, candidates.iter().map(String::as_str))
+                .unwrap_or_default()
+                .to_owned(),
+            key,
+        };
+        let Some(known_content) = known.get(section) else {
+            let sections = known.keys().cloned().collect();
+            return Err(unknown(section.clone(), sections));
+        };
+        let (Value::Table(content), Value::Table(known_keys)) = (content, known_content) else {
+            continue;
+        };
+        if let Some(key) = content.keys().find(|key| !known_keys.contains_key(*key)) {
+            let candidates = known_keys.keys().map(|known| format!("{section}.{known}"));
+            return Err(unknown(format!("{section}.{key}"), candidates.collect()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(file.path()), variables)
+    }
+
+    fn message(text: &str, variables: &[(&str, &str)]) -> String {
+        let checked = load(text, variables).and_then(|config| config.check());
+        checked.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn variables_win_over_the_file() {
+        let config = load(
+            "[server]\nlisten = \"127.0.0.1:9000\"\n[scrape]\ntimeout = \"2s\"\n",
+            &[
+                ("PERFAGENT_SERVER__LISTEN", "127.0.0.1:9001"),
+                ("PERFAGENT_SCRAPE__ALLOW", "[\"10.0.0.0/8\"]"),
+                ("PERFAGENT_SERVER", "127.0.0.1:1"),
+                ("HOME", "/"),
+            ],
+        )
+        .unwrap();
+        config.check().unwrap();
+        assert_eq!(config.server.listen.port(), 9001);
+        assert_eq!(config.scrape.timeout, Duration::from_secs(2));
+        assert_eq!(config.scrape.allow, ["10.0.0.0/8"]);
+        assert_eq!(Config::load(None, []).unwrap().server.listen.port(), 8002);
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest() {
+        assert!(
+            message("[server]\nlisten_on = \"x\"", &[]).ends_with(
+                "unknown key `server.listen_on`; the nearest known one is `server.listen`"
+            )
+        );
+        assert!(message("[scrap]\n", &[]).ends_with("the nearest known one is `scrape`"));
+        assert_eq!(
+            message("", &[("PERFAGENT_SCRAPE__TIMEOUTS", "1s")]),
+            "PERFAGENT_SCRAPE__TIMEOUTS: unknown key `scrape.timeouts`; the nearest known one is \
+             `scrape.timeout`"
+        );
+    }
+
+    #[test]
+    fn wrong_values_say_where() {
+        assert!(message("[server]\nlisten = 8002", &[]).contains("line 2"));
+        assert!(message("[server\n", &[]).contains("line 1"));
+        assert!(
+            message("", &[("PERFAGENT_SERVER__LISTEN", "8002")])
+                .starts_with("PERFAGENT_SERVER__LISTEN: ")
+        );
+        assert!(message("[scrape]\nallow = [\"10.0.0.0/99\"]", &[]).contains("10.0.0.0/99"));
+        assert!(message("[scrape]\ntimeout = \"0s\"", &[]).contains("longer than zero"));
+        assert!(message("[server]\nlisten = \"0.0.0.0:8002\"", &[]).contains("--insecure-listen"));
+        assert!(
+            message(
+                "[[engines]]\nname = \"x\"\nprefixes = []\n[engines.quantities]\n",
+                &[]
+            )
+            .contains("prefixes")
+        );
+        let missing = Config::load(Some(Path::new("/nowhere/perfagent.toml")), []).unwrap_err();
+        assert!(
+            missing
+                .to_string()
+                .starts_with("cannot read /nowhere/perfagent.toml")
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `perfagent collect`
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tonic_types::StatusExt;
+
+use super::terminal::{colour_on_stdout, complain, print};
+use super::{ConfigSource, Outcome, json, table};
+use crate::agent::{Agent, Caller, Progress, Target, WindowRequest};
+use crate::config::ServerConfig;
+use crate::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use crate::edge::grpc::{convert, pb, status_of};
+
+/// Flags of `perfagent collect`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CollectArgs {
+    /// Metrics URL of the engine; give it once for each replica
+    #[arg(long = "url", required = true, value_name = "URL")]
+    urls: Vec<String>,
+    /// vllm, sglang, tgi, an engine of the config file, or auto
+    #[arg(long, default_value = "auto", value_name = "ENGINE")]
+    engine: String,
+    /// How long to measure, up to 5m; 0s shows totals since the engine's start, without rates
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    window: Duration,
+    /// Id to show in the answer
+    #[arg(long, default_value = "target", value_name = "ID")]
+    id: String,
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    /// Let the agent at this address measure, over gRPC, such as 127.0.0.1:8002
+    #[arg(long, value_name = "ADDRESS")]
+    server: Option<String>,
+    #[command(flatten)]
+    source: ConfigSource,
+}
+
+const EXAMPLES: &str = "Examples:
+  perfagent collect --url http://127.0.0.1:8000/metrics
+  perfagent collect --engine sglang --url http://127.0.0.1:30000/metrics --window 30s
+  perfagent collect --url http://a:8000/metrics --url http://b:8000/metrics --output json
+
+Exit codes: 0 measured; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    /// A table for people
+    #[default]
+    Table,
+    /// JSON with the same content and more
+    Json,
+}
+
+/// Why there is no measurement.
+struct Failure {
+    outcome: Outcome,
+    message: String,
+    hint: Option<String>,
+}
+
+pub(super) async fn run(args: CollectArgs) -> Outcome {
+    let progress = Bar::new(args.window, args.urls.len());
+    let measured = match &args.server {
+        Some(server) => remotely(&args, server).await,
+        None => here(&args, &progress).await,
+    };
+    progress.clear();
+    let answer = match measured {
+        Ok(answer) => answer,
+        Err(failure) => {
+            complain(&failure.message, failure.hint.as_deref());
+            return failure.outcome;
+        }
+    };
+    let Some(measurement) = &answer.measurement else {
+        complain("the server answered without a measurement", None);
+        return Outcome::Failed;
+    };
+    match args.output {
+        Output::Table => print(&table::render(measurement, colour_on_stdout())),
+        Output::Json => match json::to_json("perfagent.v1.CollectMetricsResponse", &answer) {
+            Ok(value) => print(&format!("{value:#}\n")),
+            Err(error) => {
+                complain(&error, None);
+                return Outcome::Failed;
+            }
+        },
+    }
+    let complete = measurement
+        .replicas
+        .iter()
+        .all(|replica| replica.failure.is_none());
+    if complete {
+        Outcome::Done
+    } else {
+        Outcome::Partial
+    }
+}
+
+/// In this process, without a server.
+async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsResponse, Failure> {
+    let usage = |message: String| Failure {
+        outcome: Outcome::Usage,
+        message,
+        hint: None,
+    };
+    let mut config = args
+        .source
+        .load()
+        .map_err(|error| usage(error.to_string()))?;
+    // whoever runs a command here reaches what this machine reaches
+    config.server = ServerConfig::default();
+    let agent = Agent::new(&config).map_err(|error| usage(error.to_string()))?;
+    let target = Target {
+        instance_id: args.id.clone(),
+        engine: Some(args.engine.clone()).filter(|name| name != "auto"),
+        metrics_urls: args.urls.clone(),
+    };
+    let window = WindowRequest {
+        length: Some(args.window),
+        deadline_in: None,
+    };
+    let measured = agent
+        .collect(&Caller::anonymous(), &target, window, &|done| {
+            progress.show(done);
+        })
+        .await;
+    match measured {
+        Ok(measurement) => Ok(pb::CollectMetricsResponse {
+            measurement: Some(convert::measurement(&measurement)),
+        }),
+        Err(error) => Err(failure_of(&status_of(&error))),
+    }
+}
+
+/// By an agent, over gRPC.
+async fn remotely(args: &CollectArgs, server: &str) -> Result<pb::CollectMetricsResponse, Failure> {
+    let failed = |message: String, hint: &str| Failure {
+        outcome: Outcome::Failed,
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{server}"))
+        .map_err(|error| failed(error.to_string(), "give --server as HOST:PORT"))?
+        .connect_timeout(Duration::from_secs(3));
+    let channel = endpoint.connect().await.map_err(|error| {
+        failed(
+            format!("cannot reach the agent at {server}: {error}"),
+            "start one with `perfagent serve`",
+        )
+    })?;
+    let mut request = tonic::Request::new(pb::CollectMetricsRequest {
+        instance_id: args.id.clone(),
+        instance_type: args.engine.clone(),
+        metrics_url: String::new(),
+        metrics_urls: args.urls.clone(),
+        window: convert::duration(args.window),
+    });
+    request.set_timeout(args.window + Duration::from_secs(30));
+    let answer = MetricsServiceClient::new(channel)
+        .collect_metrics(request)
+        .await;
+    Ok(answer.map_err(|status| failure_of(&status))?.into_inner())
+}
+
+fn failure_of(status: &tonic::Status) -> Failure {
+    let info = status.get_details_error_info();
+    let hint = info.and_then(|info| info.metadata.get("hint").cloned());
+    let message = match &hint {
+        // the hint is shown on a line of its own
+        Some(hint) => status.message().replace(&format!(" ({hint})"), ""),
+        None => status.message().to_owned(),
+    };
+    Failure {
+        outcome: if status.code() == tonic::Code::InvalidArgument {
+            Outcome::Usage
+        } else {
+            Outcome::Failed
+        },
+        message,
+        hint,
+    }
+}
+
+/// Progress on a terminal while the window passes; nothing elsewhere.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new(window: Duration, replicas: usize) -> Self {
+        if !std::io::stderr().is_terminal() || window.is_zero() {
+            return Self(None);
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} scrapes")
+        {
+            bar.set_style(style);
+        }
+        bar.set_message(format!(
+            "measuring {replicas} replica{} for {}",
+            if replicas == 1 { "" } else { "s" },
+            humantime::format_duration(window)
+        ));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(Some(bar))
+    }
+
+    fn show(&self, progress: Progress) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(progress.of as u64);
+            bar.set_position(progress.done as u64);
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

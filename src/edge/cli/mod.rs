@@ -1,0 +1,107 @@
+//! The command line.
+
+mod check;
+mod collect;
+mod json;
+mod replay;
+mod serve;
+mod table;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// Measures LLM inference engines (vLLM, SGLang, TGI) from their own metrics.
+#[derive(Debug, Parser)]
+#[command(name = "perfagent", version, about, long_about = None, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent: gRPC, /metrics and /healthz on one port
+    Serve(serve::ServeArgs),
+    /// Measure an engine now, without a server
+    Collect(collect::CollectArgs),
+    /// Work with the config file
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Serve the recorded scrapes of an engine, as if it ran now
+    Replay(replay::ReplayArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigSource {
+    /// Config file (TOML); variables PERFAGENT_SECTION__KEY win over it, flags over both
+    #[arg(long, env = "PERFAGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigSource {
+    fn load(&self) -> Result<Config, ConfigError> {
+        // variables that are not UTF-8 cannot be ours
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Config::load(self.config.as_deref(), variables)
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done.
+    Done,
+    /// Failed.
+    Failed,
+    /// Wrong usage or configuration.
+    Usage,
+    /// Measured, but not every replica.
+    Partial,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::Usage => 2,
+            Outcome::Partial => 3,
+        })
+    }
+}
+
+/// Carries out what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::complain(&format!("cannot start: {error}"), None);
+            return Outcome::Failed.into();
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Collect(args) => collect::run(args).await,
+            Command::Config(command) => check::run(&command),
+            Command::Replay(args) => replay::run(args).await,
+        }
+    });
+    // what is still open, such as a stream that outlived its drain time, is cut
+    runtime.shutdown_background();
+    outcome.into()
+}

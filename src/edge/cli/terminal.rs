@@ -1,0 +1,45 @@
+//! Writing to people: colour only where there is a terminal, nothing from outside that controls it.
+
+use std::io::{IsTerminal, Write};
+
+/// Text from an engine or a peer, with control characters made visible.
+pub(super) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .collect()
+}
+
+/// Whether standard output takes colour.
+pub(super) fn colour_on_stdout() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// An error, and what to do about it, to standard error.
+pub(super) fn complain(message: &str, hint: Option<&str>) {
+    let mut out = std::io::stderr().lock();
+    // nobody is left to be told when standard error is closed
+    let _ = writeln!(out, "error: {}", clean(message));
+    if let Some(hint) = hint {
+        let _ = writeln!(out, "hint: {}", clean(hint));
+    }
+}
+
+/// Text to standard output. A reader that went away is no error.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_controls_the_terminal() {
+        assert_eq!(
+            clean("a\u{1b}[31mb\nc\u{9b}"),
+            "a\u{fffd}[31mb\u{fffd}c\u{fffd}"
+        );
+    }
+}

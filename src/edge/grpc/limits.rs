@@ -1,0 +1,112 @@
+//! How much one peer, and all of them together, may have going on at once.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Code;
+use tonic::transport::server::TcpConnectInfo;
+
+use super::reply::{Watch, response_of, watched};
+use super::status::refusal;
+use crate::agent::{LIMITS, Reason};
+
+/// Calls at once, of all peers and of each.
+#[derive(Debug)]
+pub(super) struct CallLimits {
+    all: Arc<Semaphore>,
+    per_peer: usize,
+    peers: Mutex<HashMap<IpAddr, PeerMeans>>,
+}
+
+/// What one peer may use at once.
+#[derive(Debug, Clone)]
+pub(super) struct PeerMeans {
+    calls: Arc<Semaphore>,
+    /// Connections to engines on its behalf.
+    pub(super) outbound: Arc<Semaphore>,
+}
+
+/// Above this many peers those without calls are forgotten.
+const PEERS_KEPT: usize = 1_024;
+
+impl CallLimits {
+    pub(super) fn new(all: usize, per_peer: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            per_peer,
+            peers: Mutex::new(HashMap::new()),
+        }
+    }
+
+    fn means_of(&self, peer: IpAddr) -> PeerMeans {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= PEERS_KEPT {
+            // one of the two references is the map's own
+            peers.retain(|_, means| {
+                Arc::strong_count(&means.calls) > 1 || Arc::strong_count(&means.outbound) > 1
+            });
+        }
+        peers
+            .entry(peer)
+            .or_insert_with(|| PeerMeans {
+                calls: Arc::new(Semaphore::new(self.per_peer)),
+                outbound: Arc::new(Semaphore::new(LIMITS.outbound_connections_per_peer)),
+            })
+            .clone()
+    }
+}
+
+/// Lets a call in, or answers RESOURCE_EXHAUSTED.
+pub(super) async fn limit_calls(
+    State(limits): State<Arc<CallLimits>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request
+        .extensions()
+        .get::<TcpConnectInfo>()
+        .and_then(TcpConnectInfo::remote_addr)
+        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    let means = limits.means_of(peer);
+    let Ok(of_peer) = means.calls.clone().try_acquire_owned() else {
+        return response_of(refusal(
+            Code::ResourceExhausted,
+            Reason::TooManyStreams,
+            format!(
+                "this peer has {} calls open; end some of them first",
+                limits.per_peer
+            ),
+        ));
+    };
+    let Ok(of_all) = limits.all.clone().try_acquire_owned() else {
+        return response_of(refusal(
+            Code::ResourceExhausted,
+            Reason::TooManyCalls,
+            "the agent works on as many calls as it may; try again",
+        ));
+    };
+    request.extensions_mut().insert(means);
+    let response = next.run(request).await;
+    watched(
+        response,
+        Held {
+            _permits: [of_peer, of_all],
+        },
+    )
+}
+
+/// Permits that a call holds until its answer has ended.
+struct Held {
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Watch for Held {
+    fn frame(&mut self, _: Option<&Frame<Bytes>>) {}
+}

@@ -1,0 +1,211 @@
+//! The server: services, layers, health, reflection, and an orderly end.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::middleware::{from_fn, from_fn_with_state};
+use prost_reflect::DescriptorPool;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+use super::DESCRIPTORS;
+use super::agent::AgentHandler;
+use super::auth::authenticate;
+use super::deadline::DeadlineLayer;
+use super::health::HealthService;
+use super::health_pb::health_server::HealthServer;
+use super::limits::{CallLimits, limit_calls};
+use super::metrics::MetricsHandler;
+use super::observe::{Observer, observe};
+use super::pb::agent_service_server::AgentServiceServer;
+use super::pb::metrics_service_server::MetricsServiceServer;
+use super::status::complete_details;
+use crate::agent::{Agent, LIMITS};
+use crate::config::ServerConfig;
+use crate::edge::http;
+
+/// Why the server could not start or broke off.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The transport.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    /// Our own descriptors.
+    #[error("cannot describe the services: {0}")]
+    Descriptors(String),
+}
+
+/// A server that listens but does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    agent: Arc<Agent>,
+    config: ServerConfig,
+    listener: TcpListener,
+    address: SocketAddr,
+    stop: CancellationToken,
+}
+
+/// Tells a server to stop.
+#[derive(Debug, Clone)]
+pub struct ServerHandle(CancellationToken);
+
+impl ServerHandle {
+    /// Begins the drain: NOT_SERVING, no new connections, streams ended, running calls finished.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+}
+
+/// Ping an idle connection after this long, to find peers that are gone.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// A ping that is not answered within this closes the connection.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Server {
+    /// Binds the configured address.
+    ///
+    /// # Errors
+    /// An address that cannot be had.
+    pub async fn bind(agent: Arc<Agent>, config: ServerConfig) -> Result<Self, ServeError> {
+        let failed = |source| ServeError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            agent,
+            config,
+            listener,
+            address,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// The address, with the port that was given for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What stops it.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(self.stop.clone())
+    }
+
+    /// Serves until told to stop, then drains; at the end of the drain time whatever is left is cut.
+    ///
+    /// # Errors
+    /// A transport that breaks.
+    pub async fn serve(self) -> Result<(), ServeError> {
+        let (serving, is_serving) = watch::channel(true);
+        let draining = CancellationToken::new();
+        let routes = routes(&self.agent, &self.config, is_serving, draining.clone())?;
+        // nodelay must be set here: the builder's own setting is ignored with an incoming stream
+        let incoming = TcpIncoming::from(self.listener)
+            .with_nodelay(Some(true))
+            .with_keepalive(Some(KEEPALIVE_AFTER));
+        let stop = self.stop.clone();
+        let begin_drain = {
+            let draining = draining.clone();
+            async move {
+                stop.cancelled().await;
+                tracing::info!("stopping: finishing running calls");
+                // the receivers are the services, which live as long as the server
+                let _ = serving.send(false);
+                draining.cancel();
+            }
+        };
+        let server = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE_AFTER))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(u32::try_from(LIMITS.streams_per_peer).ok())
+            .layer(DeadlineLayer)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, begin_drain);
+        let drain_timeout = self.config.drain_timeout;
+        let hard_end = async {
+            draining.cancelled().await;
+            tokio::time::sleep(drain_timeout).await;
+        };
+        tokio::select! {
+            served = server => served?,
+            () = hard_end => tracing::warn!("the drain time is over: cutting what is left"),
+        }
+        Ok(())
+    }
+}
+
+fn routes(
+    agent: &Arc<Agent>,
+    config: &ServerConfig,
+    serving: watch::Receiver<bool>,
+    draining: CancellationToken,
+) -> Result<Routes, ServeError> {
+    let described = |error: String| ServeError::Descriptors(error);
+    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| described(error.to_string()))?;
+    let own_services = pool
+        .services()
+        .map(|service| service.full_name().to_owned())
+        .filter(|name| name.starts_with("perfagent."));
+    let health = HealthService::new(own_services, serving.clone(), draining);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| described(error.to_string()))?;
+    let reflection_alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1alpha()
+        .map_err(|error| described(error.to_string()))?;
+    let metrics = MetricsServiceServer::new(MetricsHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
+    let info = AgentServiceServer::new(AgentHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
+    let methods: HashSet<String> = pool
+        .services()
+        .flat_map(|service| {
+            let name = service.full_name().to_owned();
+            let methods: Vec<String> = service
+                .methods()
+                .map(|method| format!("/{name}/{}", method.name()))
+                .collect();
+            methods
+        })
+        .chain(http::PATHS.map(str::to_owned))
+        .collect();
+    let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
+    let observer = Arc::new(Observer::new(agent.metrics().clone(), methods));
+    let router = Routes::new(metrics)
+        .add_service(info)
+        .add_service(HealthServer::new(health))
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .into_axum_router()
+        .merge(http::routes(agent.clone(), serving))
+        // from the inside out
+        .layer(from_fn(authenticate))
+        .layer(from_fn(complete_details))
+        .layer(from_fn_with_state(limits, limit_calls))
+        .layer(from_fn_with_state(
+            Arc::new(config.hosts.clone()),
+            http::guard_http1,
+        ))
+        .layer(from_fn_with_state(observer, observe));
+    Ok(Routes::from(router))
+}

@@ -1,0 +1,119 @@
+//! Where an error becomes a status: code, message, and `google.rpc` details.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::pb;
+use super::reply::response_of;
+use crate::agent::{Error, LIMITS, Reason};
+use crate::scrape::ScrapeFailure;
+
+/// `ErrorInfo.domain` of every error.
+pub const DOMAIN: &str = "perfagent";
+
+/// When to try again what failed for a reason that passes.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The status of an error.
+pub fn status_of(error: &Error) -> Status {
+    let mut metadata = HashMap::new();
+    if let Error::Scrape(scrape) = error {
+        metadata.insert("step".to_owned(), scrape.failure.step().as_str().to_owned());
+        metadata.insert("url".to_owned(), scrape.url.clone());
+        if let ScrapeFailure::Status(status) = scrape.failure {
+            metadata.insert("http_status".to_owned(), status.to_string());
+        }
+    }
+    if let Some(hint) = hint_of(error) {
+        metadata.insert("hint".to_owned(), hint);
+    }
+    let mut details = details_of(code_of(error), Reason::of(error), metadata);
+    if let Error::Invalid(violations) = error {
+        for violation in violations {
+            details.add_bad_request_violation(&violation.field, &violation.description);
+        }
+    }
+    let message = match hint_of(error) {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    };
+    Status::with_error_details(code_of(error), message, details)
+}
+
+/// A status that has nothing to do with any target.
+pub(super) fn refusal(code: Code, reason: Reason, message: impl Into<String>) -> Status {
+    Status::with_error_details(code, message, details_of(code, reason, HashMap::new()))
+}
+
+fn details_of(code: Code, reason: Reason, metadata: HashMap<String, String>) -> ErrorDetails {
+    let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+        details.set_retry_info(Some(RETRY_AFTER));
+    }
+    details
+}
+
+/// Gives the errors that tonic makes itself (unknown method, unreadable request) the details that ours have.
+pub(super) async fn complete_details(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return response;
+    }
+    response_of(match status.code() {
+        Code::Unimplemented => refusal(
+            Code::Unimplemented,
+            Reason::UnknownMethod,
+            "no such method; list what there is with reflection, as grpcurl does",
+        ),
+        // where tonic finds that a message is longer than it may be
+        Code::OutOfRange | Code::ResourceExhausted => refusal(
+            Code::InvalidArgument,
+            Reason::RequestTooLarge,
+            format!("the request is larger than {} bytes", LIMITS.request_bytes),
+        ),
+        code => refusal(code, Reason::MalformedRequest, status.message()),
+    })
+}
+
+/// The same as a message, for one target among many.
+pub fn failure_of(error: &Error) -> pb::CollectFailure {
+    pb::CollectFailure {
+        code: code_of(error) as i32,
+        reason: Reason::of(error).as_str().to_owned(),
+        message: error.to_string(),
+        hint: hint_of(error),
+    }
+}
+
+fn hint_of(error: &Error) -> Option<String> {
+    match error {
+        Error::Scrape(scrape) => scrape.hint.clone(),
+        Error::MixedEngines { .. } => {
+            Some("measure them as two instances, or set instance_type to one of them".to_owned())
+        }
+        Error::TooFewSamples { .. } => Some("try again, or with a longer window".to_owned()),
+        Error::Invalid(_) => None,
+    }
+}
+
+fn code_of(error: &Error) -> Code {
+    match error {
+        Error::Invalid(_) => Code::InvalidArgument,
+        Error::Scrape(scrape) => match &scrape.failure {
+            ScrapeFailure::Refused(_) => Code::PermissionDenied,
+            failure if failure.is_transient() => Code::Unavailable,
+            _ => Code::FailedPrecondition,
+        },
+        Error::TooFewSamples { .. } => Code::Unavailable,
+        Error::MixedEngines { .. } => Code::FailedPrecondition,
+    }
+}

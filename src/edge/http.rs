@@ -1,0 +1,123 @@
+//! Plain HTTP on the same port: `/metrics` and `/healthz`, for tools that speak nothing else.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{StatusCode, Version};
+use tokio::sync::watch;
+
+use crate::agent::Agent;
+
+/// Paths that are served to HTTP/1.
+pub(super) const PATHS: [&str; 2] = ["/metrics", "/healthz"];
+
+#[derive(Clone)]
+struct HttpState {
+    agent: Arc<Agent>,
+    serving: watch::Receiver<bool>,
+}
+
+/// The routes.
+pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Router {
+    let [metrics_path, health_path] = PATHS;
+    Router::new()
+        .route(metrics_path, get(metrics))
+        .route(health_path, get(healthz))
+        .with_state(HttpState { agent, serving })
+}
+
+async fn metrics(State(state): State<HttpState>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    (
+        [(CONTENT_TYPE, OPEN_METRICS)],
+        state.agent.metrics().render(),
+    )
+        .into_response()
+}
+
+async fn healthz(State(state): State<HttpState>) -> Response {
+    let (code, status) = match *state.serving.borrow() {
+        true => (StatusCode::OK, "healthy"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let now = prost_types::Timestamp::from(SystemTime::now());
+    let body = serde_json::json!({ "status": status, "timestamp": now.to_string() });
+    (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// Refuses HTTP/1 requests that a web page could have sent by a name of its own (DNS rebinding), and those for
+/// anything but the plain routes.
+pub(super) async fn guard_http1(
+    State(hosts): State<Arc<Vec<String>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.version() >= Version::HTTP_2 {
+        return next.run(request).await;
+    }
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    if !host.is_some_and(|host| is_ours(host, &hosts)) {
+        let text = "this host name is not served here; list it in [server] hosts\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    if !PATHS.contains(&request.uri().path()) {
+        let text = "only /metrics and /healthz are served over HTTP/1; everything else is gRPC, which needs HTTP/2\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_ours(host: &str, hosts: &[String]) -> bool {
+    let without_port = match host.rsplit_once(':') {
+        // the colons of a bare IPv6 address are within brackets
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = without_port.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = name
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_loopback());
+    is_loopback
+        || name.eq_ignore_ascii_case("localhost")
+        || hosts
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_listed_names_are_ours() {
+        let hosts = ["agent.example".to_owned()];
+        for host in [
+            "localhost",
+            "LOCALHOST:8002",
+            "127.0.0.1:8002",
+            "[::1]:8002",
+            "agent.example:8002",
+        ] {
+            assert!(is_ours(host, &hosts), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1:8002",
+            "",
+            "agent.example.evil",
+        ] {
+            assert!(!is_ours(host, &hosts), "{host}");
+        }
+    }
+}

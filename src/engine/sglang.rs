@@ -1,0 +1,321 @@
+//! SGLang: full for 0.4.6 to 0.5.23.
+//!
+//! Families of the tokenizer process appear at first use; those of the scheduler stand from the start. Request and
+//! token totals are counted only when a request ends, so the rate of generated tokens is taken from
+//! `realtime_tokens_total`, which moves while requests run.
+
+use super::alias::{Alias, Combine, Part, Term};
+use super::profile::{EngineProfile, ProfileBuilder, VersionSource};
+use super::quantity::Quantity as Q;
+use super::settings::{Endpoint, Knob};
+use super::version::Version;
+
+pub(super) fn profile() -> EngineProfile {
+    let mut profile = ProfileBuilder {
+        name: "sglang".into(),
+        title: "SGLang".into(),
+        versions: "0.4.6 to 0.5.23 in full".into(),
+        prefixes: vec!["sglang:".into()],
+        aliases: [tokens(), requests(), scheduler(), gauges(), latencies()].concat(),
+        no_metrics_hint: "SGLang serves metrics only when started with --enable-metrics".into(),
+    }
+    .build()
+    .with_total_suffix()
+    .with_knobs(knobs());
+    profile.markers = vec![
+        ("sglang:page_size".into(), Version::new(0, 5, 11)),
+        ("sglang:fwd_occupancy".into(), Version::new(0, 5, 12)),
+        ("sglang:startup_time_seconds".into(), Version::new(0, 5, 18)),
+        (
+            "sglang:scheduler_idle_seconds".into(),
+            Version::new(0, 5, 20),
+        ),
+    ];
+    profile.endpoints = vec![
+        Endpoint {
+            path: SERVER_INFO.into(),
+            fallback: false,
+        },
+        Endpoint {
+            path: OLD_SERVER_INFO.into(),
+            fallback: true,
+        },
+        Endpoint {
+            path: LOADS.into(),
+            fallback: false,
+        },
+    ];
+    profile.version_sources = [SERVER_INFO, OLD_SERVER_INFO, LOADS]
+        .map(|path| VersionSource {
+            path: path.into(),
+            pointer: "/version".into(),
+        })
+        .into();
+    profile
+}
+
+const SERVER_INFO: &str = "/server_info";
+/// The name before 0.5.6.
+const OLD_SERVER_INFO: &str = "/get_server_info";
+const LOADS: &str = "/v1/loads";
+
+fn tokens() -> Vec<Alias> {
+    const REALTIME: &str = "sglang:realtime_tokens";
+    const EFFECTIVE: &str = "sglang:prefill_effective_tokens";
+    let realtime = |quantity, modes: &[&'static str]| {
+        Alias::value(quantity, REALTIME)
+            .only("mode", modes)
+            .since(0, 5, 7)
+    };
+    vec![
+        realtime(Q::PromptTokens, &["prefill_compute", "prefill_cache"]).lazy(),
+        Alias::value(Q::PromptTokens, "sglang:prompt_tokens")
+            .lazy()
+            .approximate(),
+        realtime(Q::PrefillTokens, &["prefill_compute"]).lazy(),
+        realtime(Q::GenerationTokens, &["decode"]).lazy(),
+        // moves only when a request ends: up to 100 % off over a window
+        Alias::value(Q::GenerationTokens, "sglang:generation_tokens")
+            .lazy()
+            .approximate(),
+        Alias::value(Q::PrefixCacheQueries, EFFECTIVE).since(0, 5, 18),
+        realtime(Q::PrefixCacheQueries, &["prefill_compute", "prefill_cache"]),
+        Alias::value(Q::PrefixCacheQueries, "sglang:prompt_tokens")
+            .lazy()
+            .approximate(),
+        Alias::value(Q::PrefixCacheHits, EFFECTIVE)
+            .only("mode", &["device_hit", "host_hit", "storage_hit"])
+            .since(0, 5, 18),
+        realtime(Q::PrefixCacheHits, &["prefill_cache"]),
+        // a series `total` repeats the others since 0.5.10
+        Alias::value(Q::PrefixCacheHits, "sglang:cached_tokens")
+            .only("cache_source", &["device", "host", "storage"])
+            .since(0, 5, 10)
+            .lazy()
+            .approximate(),
+        Alias::value(Q::PrefixCacheHits, "sglang:cached_tokens")
+            .until(0, 5, 9)
+            .lazy()
+            .approximate(),
+    ]
+}
+
+fn requests() -> Vec<Alias> {
+    const HTTP: &str = "sglang:http_responses";
+    const GENERATING: &[&str] = &[
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/generate",
+    ];
+    let http = |quantity, codes: &[&'static str]| {
+        Alias::value(quantity, HTTP)
+            .only("endpoint", GENERATING)
+            .only("status_code", codes)
+            .since(0, 5, 8)
+            .lazy()
+            .approximate()
+    };
+    let succeeded = |aborted| {
+        Alias::new(
+            Q::RequestsSucceeded,
+            vec![
+                Term::value("sglang:num_requests"),
+                Term::value(aborted).weight(-1.0),
+            ],
+        )
+        .lazy()
+        // aborts are counted among the finished, and sometimes later than they finish
+        .approximate()
+    };
+    vec![
+        Alias::value(Q::RequestsFinished, "sglang:num_requests").lazy(),
+        succeeded("sglang:num_aborted_requests"),
+        Alias::value(Q::RequestsAborted, "sglang:num_aborted_requests")
+            .since(0, 4, 7)
+            .lazy(),
+        http(Q::RequestsErrored, &["500", "502", "504"]),
+        http(Q::RequestsRejected, &["429", "503"]),
+        http(Q::RequestsInvalid, &["400", "404", "413", "422"]),
+        http(Q::HttpServerErrors, &["500", "502", "503", "504"]),
+        Alias::unsupported(
+            Q::RequestsStopped,
+            "SGLang counts finished requests without their reason",
+        ),
+        Alias::unsupported(
+            Q::RequestsLength,
+            "SGLang counts finished requests without their reason",
+        ),
+    ]
+}
+
+fn scheduler() -> Vec<Alias> {
+    const PASSES: &str = "sglang:cuda_graph_passes";
+    let forward = |family| {
+        Alias::value(Q::ForwardSeconds, family)
+            .hint("needs SGLANG_ENABLE_METRICS_DEVICE_TIMER=1 in the engine's environment")
+    };
+    vec![
+        Alias::value(Q::Preemptions, "sglang:num_retracted_requests")
+            .since(0, 5, 7)
+            .lazy(),
+        Alias::value(Q::GraphPasses, PASSES)
+            .only("mode", &["decode_cuda_graph", "prefill_cuda_graph"])
+            .since(0, 5, 7)
+            .lazy(),
+        Alias::value(Q::EagerPasses, PASSES)
+            .only("mode", &["decode_none", "prefill_none"])
+            .since(0, 5, 7)
+            .lazy(),
+        forward("sglang:forward_execution_seconds").since(0, 5, 11),
+        forward("sglang:gpu_execution_seconds")
+            .since(0, 5, 7)
+            .until(0, 5, 10),
+        Alias::value(Q::SchedulerIdleSeconds, "sglang:scheduler_idle_seconds")
+            .since(0, 5, 20)
+            .lazy(),
+        Alias::unsupported(
+            Q::SpeculationDraftTokens,
+            "SGLang reports speculation as gauges of its last interval",
+        ),
+    ]
+}
+
+fn gauges() -> Vec<Alias> {
+    vec![
+        Alias::value(Q::RequestsRunning, "sglang:num_running_reqs"),
+        Alias::new(
+            Q::RequestsWaiting,
+            vec![
+                Term::value("sglang:num_queue_reqs"),
+                Term::value("sglang:num_grammar_queue_reqs"),
+            ],
+        )
+        .since(0, 4, 7),
+        Alias::value(Q::RequestsWaiting, "sglang:num_queue_reqs"),
+        Alias::value(Q::RequestsWaitingDeferred, "sglang:num_grammar_queue_reqs").since(0, 4, 7),
+        // the fullest pool, exactly; `token_usage` is the same rounded to a hundredth
+        Alias::new(
+            Q::KvCacheUsage,
+            ["full_token_usage", "swa_token_usage", "mamba_usage"]
+                .map(|pool| Term::value(format!("sglang:{pool}")))
+                .into(),
+        )
+        .combine(Combine::Max)
+        .since(0, 5, 10),
+        Alias::value(Q::KvCacheUsage, "sglang:token_usage").approximate(),
+        Alias::value(Q::KvCapacityTokens, "sglang:max_total_num_tokens").since(0, 5, 6),
+        Alias::value(Q::ReportedTokensPerSecond, "sglang:gen_throughput"),
+        Alias::value(Q::ReportedHitRatio, "sglang:cache_hit_rate"),
+        Alias::value(Q::ReportedAcceptanceRatio, "sglang:spec_accept_rate").since(0, 5, 4),
+        Alias::value(Q::ReportedAcceptedLength, "sglang:spec_accept_length"),
+        Alias::value(Q::NewTokenRatio, "sglang:new_token_ratio").since(0, 5, 6),
+    ]
+}
+
+fn latencies() -> Vec<Alias> {
+    let lazy = |quantity, family| Alias::distribution(quantity, family).lazy();
+    vec![
+        lazy(Q::TimeToFirstToken, "sglang:time_to_first_token_seconds"),
+        lazy(Q::InterTokenLatency, "sglang:inter_token_latency_seconds"),
+        lazy(
+            Q::TimePerOutputToken,
+            "sglang:request_time_per_output_token_seconds",
+        )
+        .since(0, 5, 22),
+        lazy(Q::EndToEndLatency, "sglang:e2e_request_latency_seconds"),
+        lazy(Q::QueueTime, "sglang:queue_time_seconds").since(0, 5, 3),
+        Alias::distribution(Q::QueueTime, "sglang:queue_time_s")
+            .since(0, 5, 2)
+            .until(0, 5, 2),
+        Alias::new(
+            Q::PrefillTime,
+            vec![Term::part(
+                "sglang:per_stage_req_latency_seconds",
+                Part::Distribution,
+            )],
+        )
+        .only("stage", &["prefill_forward", "chunked_prefill"])
+        .since(0, 5, 3)
+        .lazy()
+        .approximate(),
+        lazy(Q::PromptLength, "sglang:prompt_tokens_histogram")
+            .since(0, 4, 7)
+            .hint("older versions need --collect-tokens-histogram"),
+        lazy(Q::GenerationLength, "sglang:generation_tokens_histogram")
+            .since(0, 4, 7)
+            .hint("older versions need --collect-tokens-histogram"),
+    ]
+}
+
+fn knobs() -> Vec<Knob> {
+    const FLAGS: &[(&str, &str)] = &[
+        ("mem_fraction_static", "--mem-fraction-static"),
+        ("max_queued_requests", "--max-queued-requests"),
+        ("chunked_prefill_size", "--chunked-prefill-size"),
+        ("max_prefill_tokens", "--max-prefill-tokens"),
+        ("prefill_max_requests", "--prefill-max-requests"),
+        ("enable_mixed_chunk", "--enable-mixed-chunk"),
+        ("schedule_policy", "--schedule-policy"),
+        ("schedule_conservativeness", "--schedule-conservativeness"),
+        ("disable_radix_cache", "--disable-radix-cache"),
+        ("kv_cache_dtype", "--kv-cache-dtype"),
+        ("quantization", "--quantization"),
+        ("dtype", "--dtype"),
+        ("tp_size", "--tp-size"),
+        ("pp_size", "--pp-size"),
+        ("dp_size", "--dp-size"),
+        ("ep_size", "--ep-size"),
+        ("load_balance_method", "--load-balance-method"),
+        ("cuda_graph_max_bs_decode", "--cuda-graph-max-bs-decode"),
+        ("disable_cuda_graph", "--disable-cuda-graph"),
+        ("enable_torch_compile", "--enable-torch-compile"),
+        ("disable_overlap_schedule", "--disable-overlap-schedule"),
+        (
+            "num_continuous_decode_steps",
+            "--num-continuous-decode-steps",
+        ),
+        ("stream_interval", "--stream-interval"),
+        ("speculative_algorithm", "--speculative-algorithm"),
+        ("speculative_num_steps", "--speculative-num-steps"),
+        (
+            "speculative_num_draft_tokens",
+            "--speculative-num-draft-tokens",
+        ),
+        ("tokenizer_worker_num", "--tokenizer-worker-num"),
+        ("decode_log_interval", "--decode-log-interval"),
+        ("enable_hierarchical_cache", "--enable-hierarchical-cache"),
+        ("attention_backend", "--attention-backend"),
+    ];
+    let in_server_info = |knob: Knob, name: &str| {
+        let mut knob = knob;
+        for path in [SERVER_INFO, OLD_SERVER_INFO] {
+            knob.sources.push(super::settings::KnobSource::Json {
+                path: path.into(),
+                pointer: format!("/{name}").into(),
+            });
+        }
+        knob
+    };
+    let mut knobs: Vec<Knob> = FLAGS
+        .iter()
+        .map(|(name, flag)| in_server_info(Knob::new(name, flag), name))
+        .collect();
+    // null in /server_info where it was left to the engine; the load endpoint tells what it chose
+    knobs.push(
+        Knob::new("max_running_requests", "--max-running-requests")
+            .json(LOADS, "/loads/0/max_running_requests")
+            .json(SERVER_INFO, "/max_running_requests")
+            .json(OLD_SERVER_INFO, "/max_running_requests"),
+    );
+    knobs.push(
+        in_server_info(
+            Knob::new("max_total_num_tokens", "--max-total-tokens"),
+            "max_total_num_tokens",
+        )
+        .gauge("sglang:max_total_num_tokens"),
+    );
+    knobs.push(Knob::new("page_size", "--page-size").gauge("sglang:page_size"));
+    knobs.push(Knob::new("context_length", "--context-length").gauge("sglang:context_len"));
+    knobs
+}

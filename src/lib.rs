@@ -1,0 +1,39 @@
+//! perfagent looks after LLM inference engines: it measures vLLM, SGLang and TGI from their own metrics endpoints
+//! and serves what it finds over gRPC.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! replica /metrics → scrape → exposition → engine profile → sample
+//!                                                             ↓  (two or more)
+//!                                                        measurement
+//!                                                             ↓
+//!                        agent: one method a verb → edges: gRPC, HTTP, command line
+//! ```
+//!
+//! # Invariants
+//!
+//! Held by `tests/architecture.rs`.
+//!
+//! - Modules are declared here in reading order; each uses only those above it.
+//! - [`exposition`], [`engine`] and [`measure`] are pure: no clock, no network, no tonic. Times and bodies come in.
+//! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
+//! - What an engine does not export is absent, with the reason. It is never shown as zero.
+
+pub mod units;
+
+pub mod exposition;
+
+pub mod engine;
+
+pub mod measure;
+
+pub mod scrape;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod agent;
+
+pub mod edge;

@@ -1,0 +1,288 @@
+//! From a view to the numbers that are shown: totals, increases, rates, quantiles, and what follows from them.
+
+use crate::engine::{Quantity as Q, QuantityKind};
+
+use super::histogram::Bounded;
+use super::measurement::{Bucket, Distribution, Figures, Gauge, Quantile, QuantityValue};
+use super::window::{Basis, DistributionIncrease, GaugeTrack, View};
+
+/// Quantiles that are shown of each distribution.
+pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
+
+impl Figures {
+    /// The numbers of a view.
+    pub fn of(view: &View) -> Self {
+        let mut view = view.clone();
+        derive_distributions(&mut view);
+        let mut figures = Self {
+            quantities: counters(&view),
+            distributions: view
+                .distributions
+                .iter()
+                .map(|(quantity, increase)| distribution(*quantity, increase))
+                .collect(),
+            gauges: view
+                .gauges
+                .iter()
+                .filter_map(|(quantity, track)| gauge(*quantity, track))
+                .collect(),
+            absent: view.absent.clone(),
+        };
+        figures.quantities.extend(ratios(&view));
+        figures
+    }
+}
+
+/// Of each counter the total, and over a window its increase and rate.
+fn counters(view: &View) -> Vec<QuantityValue> {
+    let mut values = Vec::new();
+    for (quantity, counter) in &view.counters {
+        let name = quantity.name();
+        let mut push = |name: String, value| {
+            values.push(QuantityValue {
+                name,
+                value: Bounded::Value(value),
+                basis: counter.basis,
+                source: counter.source.clone(),
+            });
+        };
+        push(format!("{name}_total"), counter.total);
+        if let Some(rise) = counter.increase {
+            push(format!("{name}_increase"), rise.amount);
+            push(format!("{name}_per_second"), rise.amount / rise.seconds);
+        }
+    }
+    values
+}
+
+fn distribution(quantity: Q, increase: &DistributionIncrease) -> Distribution {
+    let quantiles = increase.buckets.iter().flat_map(|buckets| {
+        QUANTILES
+            .iter()
+            .filter_map(|q| buckets.quantile(*q).map(|value| Quantile { q: *q, value }))
+    });
+    let mut buckets = Vec::new();
+    if let Some(increments) = &increase.buckets {
+        let mut above = None;
+        for (bound, count) in increments.bounds.iter().zip(&increments.counts) {
+            if *count > 0.0 {
+                buckets.push(Bucket {
+                    above,
+                    at_most: *bound,
+                    count: *count,
+                });
+            }
+            above = Some(*bound);
+        }
+    }
+    Distribution {
+        name: quantity.name().to_owned(),
+        count: increase.count,
+        mean: mean(increase),
+        quantiles: quantiles.collect(),
+        buckets,
+        basis: increase.basis,
+        source: increase.source.clone(),
+    }
+}
+
+fn mean(increase: &DistributionIncrease) -> Option<f64> {
+    (increase.count > 0.0)
+        .then(|| increase.sum.map(|sum| sum / increase.count))
+        .flatten()
+}
+
+fn gauge(quantity: Q, track: &GaugeTrack) -> Option<Gauge> {
+    let values = || track.values.iter().map(|(_, value)| *value);
+    let (_, last) = track.values.last()?;
+    Some(Gauge {
+        name: quantity.name().to_owned(),
+        min: values().reduce(f64::min)?,
+        mean: values().sum::<f64>() / track.values.len() as f64,
+        max: values().reduce(f64::max)?,
+        last: *last,
+        samples: u32::try_from(track.values.len()).unwrap_or(u32::MAX),
+        basis: track.basis,
+        source: track.source.clone(),
+    })
+}
+
+/// Distributions that an engine does not export and whose mean follows from others.
+fn derive_distributions(view: &mut View) {
+    if !view.distributions.contains_key(&Q::TimePerOutputToken)
+        && let Some(derived) = time_per_output_token(view)
+    {
+        view.insert_derived(Q::TimePerOutputToken, derived);
+    }
+    if !view.distributions.contains_key(&Q::TimeToFirstToken)
+        && let Some(derived) = time_to_first_token(view)
+    {
+        view.insert_derived(Q::TimeToFirstToken, derived);
+    }
+    if !view.gauges.contains_key(&Q::KvCacheUsage)
+        && let Some(track) = reserved_share(view)
+    {
+        view.absent
+            .retain(|absence| absence.quantity != Q::KvCacheUsage);
+        view.gauges.insert(Q::KvCacheUsage, track);
+    }
+}
+
+impl View {
+    fn insert_derived(&mut self, quantity: Q, increase: DistributionIncrease) {
+        debug_assert_eq!(quantity.kind(), QuantityKind::Distribution);
+        self.absent.retain(|absence| absence.quantity != quantity);
+        self.distributions.insert(quantity, increase);
+    }
+
+    fn observed(&self, quantity: Q) -> Option<(f64, f64, &str)> {
+        let increase = self.distributions.get(&quantity)?;
+        Some((increase.count, increase.sum?, &increase.source))
+    }
+
+    fn rise(&self, quantity: Q) -> Option<f64> {
+        Some(self.counters.get(&quantity)?.increase?.amount)
+    }
+}
+
+/// Decode time over the tokens after the first (vLLM before 0.11): a mean weighted by length.
+fn time_per_output_token(view: &View) -> Option<DistributionIncrease> {
+    let (requests, decode_seconds, source) = view.observed(Q::DecodeTime)?;
+    let (_, tokens, lengths) = view.observed(Q::GenerationLength)?;
+    let gaps = tokens - requests;
+    (gaps > 0.0).then(|| DistributionIncrease {
+        count: requests,
+        sum: Some(decode_seconds / gaps * requests),
+        buckets: None,
+        basis: Basis::Approximate,
+        source: format!("{source} / ({lengths} - requests)"),
+    })
+}
+
+/// TGI: mean wait, validation and prefill step one after the other. Low by up to 8 %, and by half where long
+/// prompts are chunked.
+fn time_to_first_token(view: &View) -> Option<DistributionIncrease> {
+    let parts = [Q::QueueTime, Q::ValidationTime, Q::PrefillStepTime];
+    let mut total = 0.0;
+    let mut sources = Vec::new();
+    for part in parts {
+        let (count, sum, source) = view.observed(part)?;
+        if count <= 0.0 {
+            return None;
+        }
+        total += sum / count;
+        sources.push(source);
+    }
+    let (requests, _, _) = view.observed(Q::QueueTime)?;
+    Some(DistributionIncrease {
+        count: requests,
+        sum: Some(total * requests),
+        buckets: None,
+        basis: Basis::Approximate,
+        source: format!("means of {}", sources.join(" + ")),
+    })
+}
+
+/// Reserved tokens over capacity, where both are told.
+fn reserved_share(view: &View) -> Option<GaugeTrack> {
+    let reserved = view.gauges.get(&Q::KvReservedTokens)?;
+    let capacity = view.gauges.get(&Q::KvCapacityTokens)?;
+    let (_, capacity_tokens) = capacity.values.last().filter(|(_, tokens)| *tokens > 0.0)?;
+    Some(GaugeTrack {
+        values: reserved
+            .values
+            .iter()
+            .map(|(tick, tokens)| (*tick, tokens / capacity_tokens))
+            .collect(),
+        basis: Basis::Approximate,
+        source: format!("{} / {}", reserved.source, capacity.source),
+    })
+}
+
+/// Shares and means that follow from the increases of counters. Nothing over nothing is not shown.
+fn ratios(view: &View) -> Vec<QuantityValue> {
+    let mut values = Vec::new();
+    let mut push = |name: &str, part: Option<f64>, whole: Option<f64>, offset: f64, of: [Q; 2]| {
+        if let (Some(part), Some(whole)) = (part, whole)
+            && whole > 0.0
+        {
+            let sources = of.map(|quantity| {
+                view.counters
+                    .get(&quantity)
+                    .map_or("", |counter| counter.source.as_str())
+            });
+            let approximate = of.iter().any(|quantity| {
+                view.counters
+                    .get(quantity)
+                    .is_some_and(|counter| counter.basis == Basis::Approximate)
+            });
+            values.push(QuantityValue {
+                name: name.to_owned(),
+                value: Bounded::Value(offset + part / whole),
+                basis: if approximate {
+                    Basis::Approximate
+                } else {
+                    Basis::Exact
+                },
+                source: sources.join(" / "),
+            });
+        }
+    };
+    push(
+        "prefix_cache_hit_ratio",
+        view.rise(Q::PrefixCacheHits),
+        view.rise(Q::PrefixCacheQueries),
+        0.0,
+        [Q::PrefixCacheHits, Q::PrefixCacheQueries],
+    );
+    push(
+        "external_cache_hit_ratio",
+        view.rise(Q::ExternalCacheHits),
+        view.rise(Q::ExternalCacheQueries),
+        0.0,
+        [Q::ExternalCacheHits, Q::ExternalCacheQueries],
+    );
+    push(
+        "speculation_acceptance_ratio",
+        view.rise(Q::SpeculationAcceptedTokens),
+        view.rise(Q::SpeculationDraftTokens),
+        0.0,
+        [Q::SpeculationAcceptedTokens, Q::SpeculationDraftTokens],
+    );
+    // the bonus token of each round counts
+    push(
+        "speculation_accepted_length_tokens",
+        view.rise(Q::SpeculationAcceptedTokens),
+        view.rise(Q::SpeculationDrafts),
+        1.0,
+        [Q::SpeculationAcceptedTokens, Q::SpeculationDrafts],
+    );
+    let graphs = view.rise(Q::GraphPasses);
+    push(
+        "graph_pass_ratio",
+        graphs,
+        graphs
+            .zip(view.rise(Q::EagerPasses))
+            .map(|(graph, eager)| graph + eager),
+        0.0,
+        [Q::GraphPasses, Q::EagerPasses],
+    );
+    let rejected = view.rise(Q::RequestsRejected);
+    let failed = known_sum([view.rise(Q::RequestsErrored), rejected]);
+    let ended = view
+        .rise(Q::RequestsFinished)
+        .map(|finished| finished + rejected.unwrap_or(0.0));
+    push(
+        "request_failure_ratio",
+        failed,
+        ended,
+        0.0,
+        [Q::RequestsErrored, Q::RequestsRejected],
+    );
+    values
+}
+
+/// The sum of what is known, or nothing where nothing is.
+pub fn known_sum<const N: usize>(parts: [Option<f64>; N]) -> Option<f64> {
+    parts.into_iter().flatten().reduce(|sum, part| sum + part)
+}

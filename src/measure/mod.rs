@@ -1,0 +1,26 @@
+//! From scrapes to a measurement. Pure: time and bodies come in from outside.
+
+mod collect;
+mod detect;
+mod figures;
+mod histogram;
+mod instance;
+mod measurement;
+mod merge;
+mod sample;
+mod series;
+mod window;
+
+pub use detect::detect_engine;
+pub use figures::{QUANTILES, known_sum};
+pub use histogram::{Bounded, Buckets};
+pub use instance::{InstanceSamples, ReplicaSamples};
+pub use measurement::{
+    Bucket, Distribution, Figures, Gauge, Measurement, Note, NoteCode, Quantile, QuantityValue,
+    Replica, ReplicaFailure, Window, WindowKind,
+};
+pub use sample::{DistributionReading, Incarnation, Sample, ScalarReading};
+pub use window::{
+    Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
+    Knowledge, Rise, View,
+};

@@ -1,0 +1,481 @@
+//! Samples of one replica → what happened in between.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{Alias, EngineProfile, Quantity, QuantityKind, Version};
+
+use super::histogram::Buckets;
+use super::sample::Sample;
+
+/// How far a value can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// What the engine counted.
+    Exact,
+    /// Interpolated within a histogram bucket.
+    Interpolated,
+    /// Stands in for the quantity, or is known to be a little off.
+    Approximate,
+    /// Not exported yet because it never happened: zero.
+    ImpliedZero,
+}
+
+/// What is known of the engine beside its samples.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Knowledge {
+    /// Version, where an endpoint told it.
+    pub version: Option<Version>,
+    /// An endpoint proved the engine, even if its metrics are still empty.
+    pub proven: bool,
+}
+
+/// What one replica did between its first and its last sample.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Counters.
+    pub counters: BTreeMap<Quantity, Counter>,
+    /// Gauges.
+    pub gauges: BTreeMap<Quantity, GaugeTrack>,
+    /// Distributions.
+    pub distributions: BTreeMap<Quantity, DistributionIncrease>,
+    /// Quantities that the profile knows and that are not there.
+    pub absent: Vec<Absence>,
+    /// Seconds over which counters were differenced.
+    pub observed_seconds: f64,
+    /// Intervals that were left out.
+    pub dropped: Vec<DroppedInterval>,
+}
+
+/// A counter over the window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Counter {
+    /// Value at the end, since the engine's start.
+    pub total: f64,
+    /// Rise over the intervals that count.
+    pub increase: Option<Rise>,
+    /// How far it can be trusted.
+    pub basis: Basis,
+    /// Where it was read.
+    pub source: String,
+}
+
+/// A rise and the time it took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rise {
+    /// By how much.
+    pub amount: f64,
+    /// In how many seconds.
+    pub seconds: f64,
+}
+
+/// A gauge at each sample of the window, by tick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GaugeTrack {
+    /// Tick and value.
+    pub values: Vec<(u32, f64)>,
+    /// How far it can be trusted.
+    pub basis: Basis,
+    /// Where it was read.
+    pub source: String,
+}
+
+/// What a distribution gained over the window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DistributionIncrease {
+    /// Observations.
+    pub count: f64,
+    /// Their sum.
+    pub sum: Option<f64>,
+    /// Bucket by bucket, where all samples have the same bounds.
+    pub buckets: Option<Buckets>,
+    /// How far it can be trusted.
+    pub basis: Basis,
+    /// Where it was read.
+    pub source: String,
+}
+
+/// A quantity that cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// Which.
+    pub quantity: Quantity,
+    /// Why.
+    pub reason: String,
+    /// What would make it appear, where that is known.
+    pub hint: Option<String>,
+}
+
+/// An interval between two samples that does not count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DroppedInterval {
+    /// Beginning, unix time in seconds.
+    pub start_unix_seconds: f64,
+    /// End, unix time in seconds.
+    pub end_unix_seconds: f64,
+    /// Why.
+    pub cause: DropCause,
+}
+
+/// Why an interval does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DropCause {
+    /// The engine started anew in between.
+    Restart {
+        /// What showed it.
+        evidence: String,
+    },
+    /// The exposition's own timestamps did not move on.
+    NotAdvanced,
+}
+
+impl View {
+    /// What happened over `samples`, which are in order of time. With a single sample there are totals and instants
+    /// only, and distributions since the engine's start.
+    pub fn over(profile: &EngineProfile, samples: &[Sample], knowledge: Knowledge) -> Self {
+        let window = WindowOf::new(profile, samples, knowledge);
+        let mut view = Self {
+            observed_seconds: window.kept.iter().map(|interval| interval.seconds).sum(),
+            dropped: window.dropped.clone(),
+            ..Self::default()
+        };
+        for quantity in profile.quantities() {
+            let Some(chosen) = window.choose(quantity) else {
+                view.absent.push(window.absence(quantity));
+                continue;
+            };
+            match quantity.kind() {
+                QuantityKind::Counter => match window.counter(&chosen) {
+                    Some(counter) => drop(view.counters.insert(quantity, counter)),
+                    None => view.absent.push(no_interval(quantity)),
+                },
+                QuantityKind::Gauge => {
+                    view.gauges.insert(quantity, window.gauge(&chosen));
+                }
+                QuantityKind::Distribution => match window.distribution(&chosen) {
+                    Some(increase) => drop(view.distributions.insert(quantity, increase)),
+                    None => view.absent.push(no_interval(quantity)),
+                },
+            }
+        }
+        view
+    }
+}
+
+fn no_interval(quantity: Quantity) -> Absence {
+    Absence {
+        quantity,
+        reason: "no interval of this window counts".to_owned(),
+        hint: Some("measure again; a restart or a failed scrape fell into this window".to_owned()),
+    }
+}
+
+/// An interval that counts: positions of its two samples.
+struct Kept {
+    before: usize,
+    after: usize,
+    seconds: f64,
+}
+
+/// The alias by which a quantity is read throughout the window.
+struct Chosen<'p> {
+    at: usize,
+    alias: &'p Alias,
+    /// Where it is missing it is zero.
+    zero_if_missing: bool,
+    /// It is in no sample at all.
+    implied: bool,
+}
+
+impl Chosen<'_> {
+    fn basis(&self) -> Basis {
+        match (self.implied, self.alias.approximate) {
+            (true, _) => Basis::ImpliedZero,
+            (false, true) => Basis::Approximate,
+            (false, false) => Basis::Exact,
+        }
+    }
+}
+
+struct WindowOf<'p, 's> {
+    profile: &'p EngineProfile,
+    samples: &'s [Sample],
+    knowledge: Knowledge,
+    /// The engine is at least this version.
+    floor: Option<Version>,
+    kept: Vec<Kept>,
+    dropped: Vec<DroppedInterval>,
+}
+
+impl<'p, 's> WindowOf<'p, 's> {
+    fn new(profile: &'p EngineProfile, samples: &'s [Sample], knowledge: Knowledge) -> Self {
+        let seen_floor = samples
+            .iter()
+            .filter_map(|sample| sample.version_floor)
+            .max();
+        let mut window = Self {
+            profile,
+            samples,
+            knowledge,
+            floor: knowledge.version.or(seen_floor),
+            kept: Vec::new(),
+            dropped: Vec::new(),
+        };
+        let mut before = 0;
+        for (after, pair) in samples
+            .windows(2)
+            .enumerate()
+            .map(|(at, pair)| (at + 1, pair))
+        {
+            let [earlier, later] = pair else { continue };
+            let start = samples.get(before).unwrap_or(earlier);
+            let seconds = later.at_unix_seconds - start.at_unix_seconds;
+            let cause = match window.restart(start, later) {
+                Some(evidence) => Some(DropCause::Restart { evidence }),
+                None if seconds <= 0.0 => Some(DropCause::NotAdvanced),
+                None => None,
+            };
+            match cause {
+                None => window.kept.push(Kept {
+                    before,
+                    after,
+                    seconds,
+                }),
+                Some(cause) => window.dropped.push(DroppedInterval {
+                    start_unix_seconds: start.at_unix_seconds,
+                    end_unix_seconds: later.at_unix_seconds,
+                    cause,
+                }),
+            }
+            before = after;
+        }
+        window
+    }
+
+    /// What shows that the engine started anew between two samples.
+    fn restart(&self, before: &Sample, after: &Sample) -> Option<String> {
+        if let Some(evidence) = before.incarnation.differs(&after.incarnation) {
+            return Some(evidence.to_owned());
+        }
+        let fell = |at: usize, alias: &Alias| {
+            let earlier = before.scalar(at)?;
+            // absent after it was there: a counter that began anew and has not been used yet
+            let later = after.scalar(at).unwrap_or(0.0);
+            let falls = later < earlier - 1e-9 * earlier.abs();
+            falls.then(|| format!("{} fell from {earlier} to {later}", alias.describe()))
+        };
+        let count_fell = |at: usize, alias: &Alias| {
+            let earlier = before.distribution(at)?.count;
+            let later = after.distribution(at).map_or(0.0, |reading| reading.count);
+            (later < earlier)
+                .then(|| format!("{}_count fell from {earlier} to {later}", alias.describe()))
+        };
+        self.profile
+            .aliases
+            .iter()
+            .enumerate()
+            .find_map(|(at, alias)| match alias.quantity.kind() {
+                QuantityKind::Counter if alias.is_monotonic() => fell(at, alias),
+                QuantityKind::Distribution => count_fell(at, alias),
+                _ => None,
+            })
+    }
+
+    fn proven(&self) -> bool {
+        self.knowledge.proven
+            || self
+                .samples
+                .iter()
+                .any(|sample| sample.families_recognised > 0)
+    }
+
+    /// Whether the alias's absence means zero.
+    fn implies_zero(&self, alias: &Alias) -> bool {
+        if !alias.lazy || !self.proven() {
+            return false;
+        }
+        match (self.knowledge.version, self.floor) {
+            (Some(version), _) => alias.covers(version),
+            (None, floor) => {
+                let new_enough = match (alias.since, floor) {
+                    (None, _) => true,
+                    (Some(since), Some(floor)) => since <= floor,
+                    (Some(_), None) => false,
+                };
+                new_enough && alias.until.is_none()
+            }
+        }
+    }
+
+    fn choose(&self, quantity: Quantity) -> Option<Chosen<'p>> {
+        let kind = quantity.kind();
+        let exported = || {
+            self.profile
+                .aliases_of(quantity)
+                .filter(|(_, alias)| alias.unsupported.is_none())
+        };
+        if let Some((at, alias)) =
+            exported().find(|(at, _)| self.samples.iter().any(|sample| sample.has(kind, *at)))
+        {
+            return Some(Chosen {
+                at,
+                alias,
+                zero_if_missing: self.implies_zero(alias),
+                implied: false,
+            });
+        }
+        let (at, alias) = exported().find(|(_, alias)| self.implies_zero(alias))?;
+        Some(Chosen {
+            at,
+            alias,
+            zero_if_missing: true,
+            implied: true,
+        })
+    }
+
+    fn absence(&self, quantity: Quantity) -> Absence {
+        let out_of_range = self.samples.iter().rev().find_map(|sample| {
+            sample.out_of_range.iter().find(|reading| {
+                self.profile
+                    .aliases_of(quantity)
+                    .any(|(at, _)| at == reading.alias)
+            })
+        });
+        let aliases: Vec<&Alias> = self
+            .profile
+            .aliases_of(quantity)
+            .map(|(_, alias)| alias)
+            .collect();
+        let reason = if let Some(reading) = out_of_range {
+            format!(
+                "the engine reports {}, which is no share of 1",
+                reading.value
+            )
+        } else if let Some(why) = aliases.iter().find_map(|alias| alias.unsupported.as_ref()) {
+            why.to_string()
+        } else {
+            let names: Vec<String> = aliases.iter().map(|alias| alias.describe()).collect();
+            format!("the engine does not export {}", names.join(" or "))
+        };
+        let since = aliases.iter().filter_map(|alias| alias.since).min();
+        let hint = aliases
+            .iter()
+            .find_map(|alias| alias.hint.as_ref().map(ToString::to_string))
+            .or_else(|| {
+                let since = since?;
+                self.floor
+                    .is_none_or(|floor| floor < since)
+                    .then(|| format!("{} exports it since {since}", self.profile.title))
+            });
+        Absence {
+            quantity,
+            reason,
+            hint,
+        }
+    }
+
+    fn scalar(&self, chosen: &Chosen<'_>, sample: usize) -> Option<f64> {
+        self.samples
+            .get(sample)?
+            .scalar(chosen.at)
+            .or_else(|| chosen.zero_if_missing.then_some(0.0))
+    }
+
+    fn counter(&self, chosen: &Chosen<'_>) -> Option<Counter> {
+        let total = (0..self.samples.len())
+            .rev()
+            .find_map(|at| self.scalar(chosen, at))?;
+        let rises = self.kept.iter().filter_map(|interval| {
+            let before = self.scalar(chosen, interval.before)?;
+            let after = self.scalar(chosen, interval.after)?;
+            Some(Rise {
+                amount: after - before,
+                seconds: interval.seconds,
+            })
+        });
+        let increase = rises.reduce(|all, one| Rise {
+            amount: all.amount + one.amount,
+            seconds: all.seconds + one.seconds,
+        });
+        Some(Counter {
+            total,
+            increase,
+            basis: chosen.basis(),
+            source: chosen.alias.describe(),
+        })
+    }
+
+    fn gauge(&self, chosen: &Chosen<'_>) -> GaugeTrack {
+        let values = self
+            .samples
+            .iter()
+            .enumerate()
+            .filter_map(|(at, sample)| Some((sample.tick, self.scalar(chosen, at)?)))
+            .collect();
+        GaugeTrack {
+            values,
+            basis: chosen.basis(),
+            source: chosen.alias.describe(),
+        }
+    }
+
+    fn distribution(&self, chosen: &Chosen<'_>) -> Option<DistributionIncrease> {
+        let mut increase = DistributionIncrease {
+            count: 0.0,
+            sum: Some(0.0),
+            buckets: None,
+            basis: chosen.basis(),
+            source: chosen.alias.describe(),
+        };
+        if let [only] = self.samples {
+            if let Some(reading) = only.distribution(chosen.at) {
+                increase.count = reading.count;
+                increase.sum = reading.sum;
+                let zeros = vec![0.0; reading.bounds.len()];
+                increase.buckets = Buckets::between(&reading.bounds, &zeros, &reading.cumulative);
+            }
+            return Some(increase);
+        }
+        let mut covered = false;
+        let mut comparable = true;
+        for interval in &self.kept {
+            let at = |sample: usize| self.samples.get(sample)?.distribution(chosen.at);
+            let (before, after) = match (at(interval.before), at(interval.after)) {
+                (Some(before), Some(after)) => (before.clone(), after),
+                // it appeared in between
+                (None, Some(after)) if chosen.zero_if_missing => {
+                    let mut before = after.clone();
+                    before.count = 0.0;
+                    before.sum = before.sum.map(|_| 0.0);
+                    before.cumulative.iter_mut().for_each(|value| *value = 0.0);
+                    (before, after)
+                }
+                (None, None) if chosen.zero_if_missing => {
+                    covered = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            covered = true;
+            increase.count += after.count - before.count;
+            increase.sum = match (increase.sum, after.sum, before.sum) {
+                (Some(sum), Some(after), Some(before)) => Some(sum + after - before),
+                _ => None,
+            };
+            let buckets = (before.bounds == after.bounds)
+                .then(|| Buckets::between(&after.bounds, &before.cumulative, &after.cumulative))
+                .flatten();
+            comparable &= match (&mut increase.buckets, buckets) {
+                (None, Some(buckets)) => {
+                    increase.buckets = Some(buckets);
+                    true
+                }
+                (Some(all), Some(buckets)) => all.add(&buckets),
+                (_, None) => false,
+            };
+        }
+        if !comparable {
+            increase.buckets = None;
+        }
+        covered.then_some(increase)
+    }
+}

@@ -1,0 +1,217 @@
+//! One HTTP request, with limits on time and size.
+
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{ACCEPT, HeaderValue};
+
+use super::error::ScrapeFailure;
+use super::policy::{Refusal, UrlPolicy};
+
+/// Metrics text of either kind; the body tells which came.
+const ACCEPT_METRICS: HeaderValue = HeaderValue::from_static(
+    "text/plain;version=1.0.0;q=1.0, application/openmetrics-text;version=1.0.0;q=0.5, */*;q=0.1",
+);
+
+/// Limits of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchLimits {
+    /// Time for the connection.
+    pub connect_timeout: Duration,
+    /// Time for the whole request.
+    pub timeout: Duration,
+    /// Bytes of the answer, decompressed.
+    pub body_bytes: usize,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            timeout: Duration::from_secs(10),
+            body_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Fetches URLs that the policy allows. No redirects, no proxies, no cookies.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    client: reqwest::Client,
+    policy: Arc<UrlPolicy>,
+    limits: FetchLimits,
+}
+
+/// The HTTP client cannot be set up on this machine.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot set up the HTTP client: {0}")]
+pub struct ClientError(String);
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Body, decompressed.
+    pub body: Vec<u8>,
+    /// When the engine wrote it: halfway between the request and the first byte of the answer.
+    pub at: Instant,
+    /// Time to the headers of the answer.
+    pub request_time: Duration,
+    /// Time for its body.
+    pub body_time: Duration,
+}
+
+impl Fetcher {
+    /// A fetcher with its own connections.
+    ///
+    /// # Errors
+    /// The TLS set-up of this machine.
+    pub fn new(policy: UrlPolicy, limits: FetchLimits) -> Result<Self, ClientError> {
+        // a second installation is refused and does no harm
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let policy = Arc::new(policy);
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .dns_resolver(Arc::new(CheckedResolver(policy.clone())))
+            .connect_timeout(limits.connect_timeout)
+            .timeout(limits.timeout)
+            .pool_max_idle_per_host(1)
+            .tcp_nodelay(true)
+            .http1_only()
+            .user_agent(concat!("perfagent/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ClientError(root_message(&error)))?;
+        Ok(Self {
+            client,
+            policy,
+            limits,
+        })
+    }
+
+    /// The policy that every request is checked by.
+    pub fn policy(&self) -> &UrlPolicy {
+        &self.policy
+    }
+
+    /// Fetches a URL. An answer other than 200 is a failure.
+    ///
+    /// # Errors
+    /// See [`ScrapeFailure`].
+    pub async fn get(&self, url: &str) -> Result<Fetched, ScrapeFailure> {
+        let url = self.policy.check(url)?;
+        let start = Instant::now();
+        let request = self.client.get(url).header(ACCEPT, ACCEPT_METRICS);
+        let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        let request_time = start.elapsed();
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(ScrapeFailure::Status(response.status().as_u16()));
+        }
+        let limit_bytes = self.limits.body_bytes;
+        let too_large = || ScrapeFailure::TooLarge { limit_bytes };
+        let announced = usize::try_from(response.content_length().unwrap_or(0));
+        let announced = announced.map_err(|_| too_large())?;
+        if announced > limit_bytes {
+            return Err(too_large());
+        }
+        let mut body = Vec::with_capacity(announced);
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.failure(&error))?
+        {
+            if body.len() + chunk.len() > limit_bytes {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Fetched {
+            body,
+            at: start + request_time / 2,
+            request_time,
+            body_time: start.elapsed() - request_time,
+        })
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> ScrapeFailure {
+        if let Some(failure) = cause::<Unresolved>(error) {
+            return failure.0.clone();
+        }
+        if error.is_timeout() {
+            let limit = if error.is_connect() {
+                self.limits.connect_timeout
+            } else {
+                self.limits.timeout
+            };
+            return match error.is_connect() {
+                true => {
+                    ScrapeFailure::Connect(format!("no answer within {} s", limit.as_secs_f64()))
+                }
+                false => ScrapeFailure::TimedOut {
+                    seconds: limit.as_secs_f64(),
+                },
+            };
+        }
+        let root = root_message(error);
+        if error.is_connect() {
+            ScrapeFailure::Connect(root)
+        } else {
+            ScrapeFailure::Broken(root)
+        }
+    }
+}
+
+/// Resolves names and refuses addresses, in one step.
+struct CheckedResolver(Arc<UrlPolicy>);
+
+/// A look-up that gave nothing that may be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unresolved(ScrapeFailure);
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let addresses: Vec<SocketAddr> = found
+                .map_err(|error| Unresolved(ScrapeFailure::Resolve(error.to_string())))?
+                .collect();
+            if addresses.is_empty() {
+                let none = ScrapeFailure::Resolve("the name has no address".to_owned());
+                return Err(Unresolved(none).into());
+            }
+            // every answer counts: one bad address among good ones is how a rebinding attack looks
+            for address in &addresses {
+                policy
+                    .check_address(address.ip(), Some(name.as_str()))
+                    .map_err(|refusal: Refusal| Unresolved(refusal.into()))?;
+            }
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// The error of this type in the chain of causes.
+fn cause<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// What lies at the bottom of a chain of causes; the layers above repeat the URL.
+fn root_message(error: &dyn StdError) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}

@@ -1,0 +1,9 @@
+//! Fetching from engines: where to (policy), how (limits), and what went wrong (one error a step).
+
+mod error;
+mod fetch;
+mod policy;
+
+pub use error::{ScrapeError, ScrapeFailure, Step};
+pub use fetch::{ClientError, FetchLimits, Fetched, Fetcher};
+pub use policy::{AllowRule, BadAllowRule, Refusal, UrlPolicy};

@@ -1,0 +1,411 @@
+//! Which URLs may be fetched.
+//!
+//! Checked twice: the URL itself, so that literal addresses are refused before a connection is made, and every
+//! address that a name resolves to, in the resolver that the client uses. So there is no second look-up that could
+//! answer otherwise.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+/// Which URLs may be fetched.
+#[derive(Debug, Clone, Default)]
+pub struct UrlPolicy {
+    /// The agent serves this machine only, so its callers reach private and loopback addresses anyway.
+    pub serves_loopback_only: bool,
+    /// What else may be fetched when it does not.
+    pub allow: Vec<AllowRule>,
+}
+
+/// One entry of `[scrape] allow`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowRule {
+    /// Addresses by prefix: `10.0.0.0/8`, `fd00::/8`, or a single address.
+    Network {
+        /// Address.
+        address: IpAddr,
+        /// How many of its first bits count.
+        prefix_bits: u8,
+    },
+    /// A host name: `vllm-1.example`.
+    Host(String),
+    /// All names below one: `*.svc.cluster.local`.
+    Below(String),
+}
+
+/// Why a URL is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not a URL.
+    #[error("not a URL: {0}")]
+    NotAUrl(String),
+    /// Neither http nor https.
+    #[error("scheme `{0}` is neither http nor https")]
+    Scheme(String),
+    /// A user name or password in the URL.
+    #[error("credentials in a URL end up in logs")]
+    Credentials,
+    /// No host.
+    #[error("no host")]
+    NoHost,
+    /// An address that is never fetched.
+    #[error("{address} is {what}, which is never fetched")]
+    Never {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        what: &'static str,
+    },
+    /// An address that no rule allows.
+    #[error("{target} is not in [scrape] allow")]
+    NotAllowed {
+        /// Host name or address.
+        target: String,
+    },
+}
+
+impl Refusal {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotAUrl(_) | Self::NoHost | Self::Scheme(_) => {
+                "give a whole URL, such as http://127.0.0.1:8000/metrics"
+            }
+            Self::Credentials => "remove user name and password from the URL",
+            Self::Never { .. } => {
+                "link-local, metadata, multicast and unspecified addresses are never fetched"
+            }
+            Self::NotAllowed { .. } => {
+                "an agent that listens beyond loopback fetches only what [scrape] allow in its config \
+                 file lists: addresses as 10.0.0.0/8, names as vllm.example or *.example"
+            }
+        })
+    }
+}
+
+impl UrlPolicy {
+    /// Parses a URL and checks everything that can be checked without asking the resolver.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn check(&self, text: &str) -> Result<Url, Refusal> {
+        let url = Url::parse(text).map_err(|error| Refusal::NotAUrl(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Refusal::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refusal::Credentials);
+        }
+        match url.host() {
+            None => Err(Refusal::NoHost),
+            Some(Host::Ipv4(address)) => self.check_address(address.into(), None),
+            Some(Host::Ipv6(address)) => self.check_address(address.into(), None),
+            Some(Host::Domain(name)) => self.check_name(name),
+        }?;
+        Ok(url)
+    }
+
+    /// Before the look-up: a name that no rule can allow is not even resolved.
+    fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        let could_be_allowed = self.serves_loopback_only
+            || self.names(name)
+            || self
+                .allow
+                .iter()
+                .any(|rule| matches!(rule, AllowRule::Network { .. }));
+        if could_be_allowed {
+            Ok(())
+        } else {
+            Err(Refusal::NotAllowed {
+                target: name.to_owned(),
+            })
+        }
+    }
+
+    /// Checks an address that is to be connected to, and the name that it came from.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn check_address(&self, address: IpAddr, name: Option<&str>) -> Result<(), Refusal> {
+        for form in forms(address) {
+            if let Some(what) = never(form) {
+                return Err(Refusal::Never { address, what });
+            }
+        }
+        let allowed = self.serves_loopback_only
+            || name.is_some_and(|name| self.names(name))
+            // of an address that holds another, both must be allowed
+            || forms(address).all(|form| self.networks(form));
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::NotAllowed {
+                target: match name {
+                    Some(name) => format!("{name} ({address})"),
+                    None => address.to_string(),
+                },
+            })
+        }
+    }
+
+    fn names(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.allow.iter().any(|rule| match rule {
+            AllowRule::Host(host) => *host == name,
+            AllowRule::Below(suffix) => name
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|rest| rest.ends_with('.')),
+            AllowRule::Network { .. } => false,
+        })
+    }
+
+    fn networks(&self, candidate: IpAddr) -> bool {
+        self.allow.iter().any(|rule| match rule {
+            AllowRule::Network {
+                address,
+                prefix_bits,
+            } => in_network(candidate, *address, *prefix_bits),
+            AllowRule::Host(_) | AllowRule::Below(_) => false,
+        })
+    }
+}
+
+/// The address itself and, where it carries an IPv4 address, that one.
+fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let embedded = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => embedded_v4(v6),
+    };
+    [Some(address), embedded.map(IpAddr::V4)]
+        .into_iter()
+        .flatten()
+}
+
+/// IPv4-mapped and -compatible addresses, NAT64 (64:ff9b::/96) and 6to4 (2002::/16) lead to an IPv4 host.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, .., y, z] = address.segments();
+    let [.., w, x, _, _] = address.segments();
+    let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let low = join(y, z);
+    match (a, b) {
+        (0x2002, _) => {
+            let [_, high, low, ..] = address.segments();
+            Some(join(high, low))
+        }
+        (0x0064, 0xff9b) => Some(low),
+        (0, 0) if (w, x) == (0, 0xffff) => Some(low),
+        (0, 0) if (w, x) == (0, 0) && !address.is_unspecified() && !address.is_loopback() => {
+            Some(low)
+        }
+        _ => None,
+    }
+}
+
+/// Addresses of the clouds' metadata services that are not link-local.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+fn never(address: IpAddr) -> Option<&'static str> {
+    if METADATA.contains(&address) {
+        return Some("a metadata service");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
+        IpAddr::V4(v4) if v4.is_multicast() => Some("multicast"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
+        IpAddr::V4(v4) if matches!(v4.octets(), [0, ..]) => Some("unspecified"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
+        IpAddr::V6(v6) if v6.is_multicast() => Some("multicast"),
+        IpAddr::V6(v6) if v6.is_unspecified() => Some("unspecified"),
+        _ => None,
+    }
+}
+
+fn in_network(candidate: IpAddr, network: IpAddr, prefix_bits: u8) -> bool {
+    fn bits(address: IpAddr) -> (u128, u8) {
+        match address {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        }
+    }
+    let ((candidate, family), (network, same_family)) = (bits(candidate), bits(network));
+    let shift = 128 - u32::from(prefix_bits);
+    let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
+    family == same_family && candidate & mask == network & mask
+}
+
+/// An entry of `[scrape] allow` that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is neither a network (10.0.0.0/8), an address, a host name nor a pattern (*.example)"
+)]
+pub struct BadAllowRule(String);
+
+impl FromStr for AllowRule {
+    type Err = BadAllowRule;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || BadAllowRule(text.to_owned());
+        let network = |address: &str, bits: Option<&str>| {
+            let address: IpAddr = address.parse().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let prefix_bits = match bits {
+                None => most,
+                Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
+            };
+            Some(Self::Network {
+                address,
+                prefix_bits,
+            })
+        };
+        if let Some((address, bits)) = text.split_once('/') {
+            return network(address, Some(bits)).ok_or_else(bad);
+        }
+        if let Some(rule) = network(text, None) {
+            return Ok(rule);
+        }
+        let lower = text.to_ascii_lowercase();
+        let (name, below) = match lower.strip_prefix("*.") {
+            Some(rest) => (rest, true),
+            None => (lower.as_str(), false),
+        };
+        let is_name = !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        match (is_name, below) {
+            (false, _) => Err(bad()),
+            (true, true) => Ok(Self::Below(name.to_owned())),
+            (true, false) => Ok(Self::Host(name.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn local() -> UrlPolicy {
+        UrlPolicy {
+            serves_loopback_only: true,
+            allow: Vec::new(),
+        }
+    }
+
+    fn exposed(allow: &[&str]) -> UrlPolicy {
+        UrlPolicy {
+            serves_loopback_only: false,
+            allow: allow.iter().map(|rule| rule.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_never_fetched_in_any_spelling() {
+        for url in [
+            "http://169.254.169.254/metrics",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://0251.0376.0251.0376/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[::169.254.169.254]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[2002:a9fe:a9fe::1]/",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://100.100.100.200/",
+            "http://0.0.0.0/",
+            "http://0.1.2.3/",
+            "http://[::]/",
+            "http://224.0.0.1/",
+            "http://255.255.255.255/",
+            "http://[ff02::1]/",
+        ] {
+            for policy in [local(), exposed(&["0.0.0.0/0", "::/0"])] {
+                let refusal = policy.check(url).unwrap_err();
+                assert!(matches!(refusal, Refusal::Never { .. }), "{url}: {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_agent_on_loopback_fetches_what_its_callers_reach() {
+        for url in [
+            "http://127.0.0.1:8000/metrics",
+            "http://[::1]:8000/metrics",
+            "http://10.1.2.3/metrics",
+            "https://engine.example/metrics",
+        ] {
+            assert!(local().check(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_exposed_agent_fetches_only_what_is_listed() {
+        let policy = exposed(&[
+            "10.0.0.0/8",
+            "vllm.example",
+            "*.svc.cluster.local",
+            "fd12::/16",
+        ]);
+        for url in [
+            "http://10.9.8.7/metrics",
+            "http://vllm.example/metrics",
+            "http://VLLM.example./metrics",
+            "http://a.b.svc.cluster.local/metrics",
+            "http://[fd12::1]/metrics",
+        ] {
+            assert!(policy.check(url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1/metrics",
+            "http://192.168.1.1/metrics",
+            "http://8.8.8.8/metrics",
+            "http://[fd13::1]/metrics",
+            // an allowed prefix that leads to an IPv4 host that is not
+            "http://[::ffff:127.0.0.1]/metrics",
+        ] {
+            assert!(
+                matches!(policy.check(url), Err(Refusal::NotAllowed { .. })),
+                "{url}"
+            );
+        }
+        let resolved =
+            |name, address: &str| policy.check_address(address.parse().unwrap(), Some(name));
+        assert!(resolved("vllm.example", "192.168.1.1").is_ok());
+        assert!(resolved("other.example", "10.0.0.1").is_ok());
+        assert!(resolved("other.example", "192.168.1.1").is_err());
+        assert!(resolved("vllm.example", "169.254.169.254").is_err());
+        assert!(exposed(&["a.example"]).check("http://b.example/").is_err());
+        assert!(exposed(&["*.example"]).check("http://example/").is_err());
+    }
+
+    #[test]
+    fn only_plain_http_urls() {
+        let refusal = |url| local().check(url).unwrap_err();
+        assert!(matches!(refusal("ftp://x/"), Refusal::Scheme(_)));
+        assert!(matches!(refusal("file:///etc/passwd"), Refusal::Scheme(_)));
+        assert!(matches!(refusal("metrics"), Refusal::NotAUrl(_)));
+        assert!(matches!(refusal("http://u:p@x/"), Refusal::Credentials));
+    }
+
+    #[test]
+    fn rules_are_checked_when_read() {
+        for rule in ["10.0.0.0/33", "10.0.0.0/x", "", "*.", "a b", "http://x"] {
+            assert!(rule.parse::<AllowRule>().is_err(), "{rule}");
+        }
+        let one = "10.0.0.1".parse::<AllowRule>().unwrap();
+        assert!(matches!(
+            one,
+            AllowRule::Network {
+                prefix_bits: 32,
+                ..
+            }
+        ));
+    }
+}

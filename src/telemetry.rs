@@ -1,0 +1,144 @@
+//! What the agent says of itself: logs and its own metrics.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `RUST_LOG` wins over the level given.
+pub fn init_logging(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // a second start, as in tests, keeps the first
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// The agent's own metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rpc_duration: Family<RpcLabels, Histogram, fn() -> Histogram>,
+    scrape_duration: Family<StepLabels, Histogram, fn() -> Histogram>,
+    scrape_failures: Family<StepLabels, Counter>,
+    /// Calls that are being worked on.
+    pub calls_in_flight: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RpcLabels {
+    method: String,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
+fn rpc_histogram() -> Histogram {
+    // a call may wait for a window of up to five minutes
+    Histogram::new([
+        0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+    ])
+}
+
+fn scrape_histogram() -> Histogram {
+    Histogram::new([
+        0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0,
+    ])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("perfagent");
+        let rpc_duration = Family::new_with_constructor(rpc_histogram as fn() -> Histogram);
+        let scrape_duration = Family::new_with_constructor(scrape_histogram as fn() -> Histogram);
+        let scrape_failures = Family::default();
+        let calls_in_flight = Gauge::default();
+        registry.register(
+            "rpc_duration_seconds",
+            "Time from the headers of a call to the end of its answer, by method and status code",
+            rpc_duration.clone(),
+        );
+        registry.register(
+            "scrape_duration_seconds",
+            "Time of each step of a scrape: request, body, parse",
+            scrape_duration.clone(),
+        );
+        registry.register(
+            "scrape_failures",
+            "Scrapes that failed, by the step that failed",
+            scrape_failures.clone(),
+        );
+        registry.register(
+            "calls_in_flight",
+            "Calls that are being worked on",
+            calls_in_flight.clone(),
+        );
+        Self {
+            registry,
+            rpc_duration,
+            scrape_duration,
+            scrape_failures,
+            calls_in_flight,
+        }
+    }
+}
+
+impl Metrics {
+    /// A call that ended. Methods that there are not share one label, so that callers cannot make series.
+    pub fn rpc(&self, method: &str, code: &'static str, time: Duration) {
+        let labels = RpcLabels {
+            method: method.to_owned(),
+            code,
+        };
+        self.rpc_duration
+            .get_or_create(&labels)
+            .observe(time.as_secs_f64());
+    }
+
+    /// A step of a scrape that was done.
+    pub fn scrape_step(&self, step: &'static str, time: Duration) {
+        self.scrape_duration
+            .get_or_create(&StepLabels { step })
+            .observe(time.as_secs_f64());
+    }
+
+    /// A scrape that failed.
+    pub fn scrape_failure(&self, step: &'static str) {
+        self.scrape_failures
+            .get_or_create(&StepLabels { step })
+            .inc();
+    }
+
+    /// All of them as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // writing to a string does not fail
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,43 @@
+//! Small things that every module shares: ids and near misses.
+
+/// Whether text is an id: `[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?`.
+pub fn is_id(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(edge)
+        && bytes.last().is_some_and(edge)
+        && bytes
+            .iter()
+            .all(|byte| edge(byte) || matches!(byte, b'-' | b'.'))
+}
+
+/// The candidate most like `text`, for messages about a word that is not known.
+pub fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), candidate))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_what_the_design_says() {
+        for id in ["a", "vllm-1", "a.b-c", &"x".repeat(63)] {
+            assert!(is_id(id), "{id}");
+        }
+        for id in ["", "-a", "a-", "A", "a_b", "a/b", "ä", &"x".repeat(64)] {
+            assert!(!is_id(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        assert_eq!(nearest("lisen", ["hosts", "listen"]), Some("listen"));
+        assert_eq!(nearest("x", []), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests that cross a boundary: recorded engines, the wire, the command line.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing
+)]
+
+mod captures;
+mod truth;
