@@ -123,15 +123,18 @@ pub struct Probed {
 }
 
 impl Probed {
-    /// Takes over what another endpoint said; what is known stays.
+    /// Takes over what another endpoint said; what is known stays, and a value is more than "not set": engines say
+    /// that of settings which they chose themselves, and tell elsewhere what they chose.
     pub fn merge(&mut self, other: Self) {
         if self.version_text.is_none() {
             self.version_text = other.version_text;
             self.version = other.version;
         }
         for setting in other.settings {
-            if !self.settings.iter().any(|known| known.name == setting.name) {
-                self.settings.push(setting);
+            match self.settings.iter_mut().find(|known| known.name == setting.name) {
+                None => self.settings.push(setting),
+                Some(known) if known.value.is_none() => *known = setting,
+                Some(_) => {}
             }
         }
         self.proves_engine |= other.proves_engine;

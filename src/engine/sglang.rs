@@ -101,6 +101,8 @@ fn tokens() -> Vec<Alias> {
 }
 
 fn requests() -> Vec<Alias> {
+    const FINISHED: &str = "sglang:num_requests";
+    const ABORTED: &str = "sglang:num_aborted_requests";
     const HTTP: &str = "sglang:http_responses";
     const GENERATING: &[&str] = &[
         "/v1/completions",
@@ -116,22 +118,23 @@ fn requests() -> Vec<Alias> {
             .lazy()
             .approximate()
     };
-    let succeeded = |aborted| {
-        Alias::new(
-            Q::RequestsSucceeded,
-            vec![
-                Term::value("sglang:num_requests"),
-                Term::value(aborted).weight(-1.0),
-            ],
-        )
-        .lazy()
-        // aborts are counted among the finished, and sometimes later than they finish
-        .approximate()
-    };
+    let succeeded = Alias::new(
+        Q::RequestsSucceeded,
+        vec![Term::value(FINISHED), Term::value(ABORTED).weight(-1.0)],
+    )
+    .since(0, 4, 7)
+    .lazy()
+    // aborts are counted among the finished, and sometimes later than they finish
+    .approximate();
     vec![
-        Alias::value(Q::RequestsFinished, "sglang:num_requests").lazy(),
-        succeeded("sglang:num_aborted_requests"),
-        Alias::value(Q::RequestsAborted, "sglang:num_aborted_requests")
+        Alias::value(Q::RequestsFinished, FINISHED).lazy(),
+        succeeded,
+        // aborts were not told apart
+        Alias::value(Q::RequestsSucceeded, FINISHED)
+            .until(0, 4, 6)
+            .lazy()
+            .approximate(),
+        Alias::value(Q::RequestsAborted, ABORTED)
             .since(0, 4, 7)
             .lazy(),
         http(Q::RequestsErrored, &["500", "502", "504"]),

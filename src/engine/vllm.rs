@@ -54,9 +54,13 @@ fn tokens() -> Vec<Alias> {
             .since(0, 16, 0),
         Alias::value(Q::GenerationTokens, "vllm:generation_tokens").lazy(),
         Alias::value(Q::PrefixCacheQueries, "vllm:prefix_cache_queries").since(0, 9, 2),
-        Alias::value(Q::PrefixCacheQueries, "vllm:gpu_prefix_cache_queries").until(0, 11, 1),
+        Alias::value(Q::PrefixCacheQueries, "vllm:gpu_prefix_cache_queries")
+            .since(0, 7, 3)
+            .until(0, 11, 1),
         Alias::value(Q::PrefixCacheHits, "vllm:prefix_cache_hits").since(0, 9, 2),
-        Alias::value(Q::PrefixCacheHits, "vllm:gpu_prefix_cache_hits").until(0, 11, 1),
+        Alias::value(Q::PrefixCacheHits, "vllm:gpu_prefix_cache_hits")
+            .since(0, 7, 3)
+            .until(0, 11, 1),
         Alias::value(
             Q::ExternalCacheQueries,
             "vllm:external_prefix_cache_queries",

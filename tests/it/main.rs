@@ -7,4 +7,8 @@
 )]
 
 mod captures;
+mod errors;
+mod fake;
+mod profiles;
+mod services;
 mod truth;

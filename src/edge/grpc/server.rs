@@ -112,6 +112,8 @@ impl Server {
     /// A transport that breaks.
     pub async fn serve(self) -> Result<(), ServeError> {
         let (serving, is_serving) = watch::channel(true);
+        // lives until the end, so that watchers learn that they are drained and not that nobody tells them
+        let serving = Arc::new(serving);
         let draining = CancellationToken::new();
         let routes = routes(&self.agent, &self.config, is_serving, draining.clone())?;
         // nodelay must be set here: the builder's own setting is ignored with an incoming stream
@@ -120,7 +122,7 @@ impl Server {
             .with_keepalive(Some(KEEPALIVE_AFTER));
         let stop = self.stop.clone();
         let begin_drain = {
-            let draining = draining.clone();
+            let (draining, serving) = (draining.clone(), serving.clone());
             async move {
                 stop.cancelled().await;
                 tracing::info!("stopping: finishing running calls");
