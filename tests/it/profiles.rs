@@ -181,7 +181,12 @@ fn settings_come_with_their_source() {
     let sglang = "sglang-0.5.23/c-saturation";
     assert_eq!(
         setting(sglang, "max_running_requests"),
-        some("4", "/v1/loads")
+        some("4", "/server_info")
+    );
+    // null there where the engine chose; the load endpoint tells what
+    assert_eq!(
+        setting("sglang-0.5.23/a-idle", "max_running_requests"),
+        some("2048", "/v1/loads")
     );
     assert_eq!(setting(sglang, "page_size"), some("1", "sglang:page_size"));
     assert_eq!(
