@@ -131,7 +131,11 @@ impl Probed {
             self.version = other.version;
         }
         for setting in other.settings {
-            match self.settings.iter_mut().find(|known| known.name == setting.name) {
+            match self
+                .settings
+                .iter_mut()
+                .find(|known| known.name == setting.name)
+            {
                 None => self.settings.push(setting),
                 Some(known) if known.value.is_none() => *known = setting,
                 Some(_) => {}

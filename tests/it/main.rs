@@ -7,8 +7,12 @@
 )]
 
 mod captures;
+mod cli;
+mod corpus;
 mod errors;
 mod fake;
+mod http;
+mod peers;
 mod profiles;
 mod services;
 mod truth;
