@@ -9,6 +9,9 @@ mod measurement;
 mod merge;
 mod sample;
 mod series;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
 mod window;
 
 pub use detect::detect_engine;
