@@ -297,6 +297,15 @@ async fn a_grpc_client_that_knows_us_by_reflection_alone() {
     .unwrap();
     assert!(!ok);
     assert!(problem.contains("permission_denied"), "{problem}");
+    assert!(problem.contains("google.rpc.ErrorInfo"), "{problem}");
+    // grpcurl reads the details, since reflection describes them too
+    let pool = prost_reflect::DescriptorPool::decode(perfagent::edge::grpc::DESCRIPTORS).unwrap();
+    for details in ["ErrorInfo", "BadRequest", "RetryInfo"] {
+        assert!(
+            pool.get_message_by_name(&format!("google.rpc.{details}"))
+                .is_some()
+        );
+    }
     let (ok, health, _) = call("grpc.health.v1.Health/Check", "{}".to_owned())
         .await
         .unwrap();
