@@ -43,6 +43,12 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
     pub max_calls: usize,
+    /// An idle connection is pinged after this long, to find peers that are gone.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    /// A connection whose ping is not answered within this is closed.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -53,6 +59,8 @@ impl Default for ServerConfig {
             hosts: Vec::new(),
             drain_timeout: Duration::from_secs(30),
             max_calls: 2_000,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -189,6 +197,8 @@ impl Config {
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
+            ("server.keepalive_interval", self.server.keepalive_interval),
+            ("server.keepalive_timeout", self.server.keepalive_timeout),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));

@@ -105,3 +105,33 @@ async fn http1_reaches_nothing_else() {
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_let_go() {
+    let agent = TestAgent::with(|config| {
+        config.server.keepalive_interval = std::time::Duration::from_millis(100);
+        config.server.keepalive_timeout = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let mut stream = TcpStream::connect(agent.address).await.unwrap();
+    // an HTTP/2 preface with empty settings, and then silence, as from a machine that lost its power
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let mut frames = Vec::new();
+    let closed = stream.read_to_end(&mut frames);
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(20), closed).await;
+    assert!(closed.is_ok(), "the connection is still open");
+    // a frame's type is its fourth byte: 6 is PING
+    let mut at = 0;
+    let mut types = Vec::new();
+    while at + 9 <= frames.len() {
+        types.push(frames[at + 3]);
+        let length = usize::from(frames[at]) << 16
+            | usize::from(frames[at + 1]) << 8
+            | usize::from(frames[at + 2]);
+        at += 9 + length;
+    }
+    assert!(types.contains(&6), "{types:?}");
+}

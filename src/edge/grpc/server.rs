@@ -70,11 +70,6 @@ impl ServerHandle {
     }
 }
 
-/// Ping an idle connection after this long, to find peers that are gone.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-/// A ping that is not answered within this closes the connection.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
 impl Server {
     /// Binds the configured address.
     ///
@@ -116,10 +111,7 @@ impl Server {
         let serving = Arc::new(serving);
         let draining = CancellationToken::new();
         let routes = routes(&self.agent, &self.config, is_serving, draining.clone())?;
-        // nodelay must be set here: the builder's own setting is ignored with an incoming stream
-        let incoming = TcpIncoming::from(self.listener)
-            .with_nodelay(Some(true))
-            .with_keepalive(Some(KEEPALIVE_AFTER));
+        let incoming = incoming(self.listener, &self.config);
         let stop = self.stop.clone();
         let begin_drain = {
             let (draining, serving) = (draining.clone(), serving.clone());
@@ -133,8 +125,8 @@ impl Server {
         };
         let server = tonic::transport::Server::builder()
             .accept_http1(true)
-            .http2_keepalive_interval(Some(KEEPALIVE_AFTER))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_keepalive_interval(Some(self.config.keepalive_interval))
+            .http2_keepalive_timeout(Some(self.config.keepalive_timeout))
             .max_concurrent_streams(u32::try_from(LIMITS.streams_per_peer).ok())
             .layer(DeadlineLayer)
             .add_routes(routes)
@@ -150,6 +142,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Accepted connections. What the server's builder says of nodelay and TCP keepalive is ignored with an incoming
+/// stream, so it is said here; without nodelay answers wait 40 ms for an acknowledgement.
+fn incoming(listener: TcpListener, config: &ServerConfig) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(config.keepalive_interval))
 }
 
 fn routes(
@@ -210,4 +210,22 @@ fn routes(
         ))
         .layer(from_fn_with_state(observer, observe));
     Ok(Routes::from(router))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn accepted_connections_send_at_once_and_notice_dead_peers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut incoming = incoming(listener, &ServerConfig::default());
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let accepted = incoming.next().await.unwrap().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
+    }
 }
