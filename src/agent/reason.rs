@@ -33,6 +33,8 @@ reasons! {
     ResolveFailed "RESOLVE_FAILED",
     /// No connection to the engine.
     ConnectFailed "CONNECT_FAILED",
+    /// A connection, but no TLS session over it.
+    TlsFailed "TLS_FAILED",
     /// The engine did not answer in time.
     ScrapeTimedOut "SCRAPE_TIMED_OUT",
     /// The engine answered with another HTTP status than 200.
@@ -88,6 +90,7 @@ impl Reason {
             ScrapeFailure::Refused(_) => Self::UrlRefused,
             ScrapeFailure::Resolve(_) => Self::ResolveFailed,
             ScrapeFailure::Connect(_) => Self::ConnectFailed,
+            ScrapeFailure::Tls(_) => Self::TlsFailed,
             ScrapeFailure::TimedOut { .. } => Self::ScrapeTimedOut,
             ScrapeFailure::Status(_) => Self::HttpStatus,
             ScrapeFailure::Broken(_) => Self::AnswerBroken,

@@ -29,6 +29,9 @@ pub enum ScrapeFailure {
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// A connection, but no TLS session over it.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
     /// The time for the whole request ran out.
     #[error("no complete answer within {seconds} s")]
     TimedOut {
@@ -109,7 +112,7 @@ impl ScrapeFailure {
         match self {
             Self::Refused(_) => Step::Policy,
             Self::Resolve(_) => Step::Resolve,
-            Self::Connect(_) => Step::Connect,
+            Self::Connect(_) | Self::Tls(_) => Step::Connect,
             Self::TimedOut { .. } | Self::Status(_) => Step::Request,
             Self::Broken(_) | Self::TooLarge { .. } => Step::Body,
             Self::NotMetrics(_) | Self::Parse(_) => Step::Parse,
@@ -132,6 +135,9 @@ impl ScrapeFailure {
             Self::Refused(refusal) => return refusal.hint(),
             Self::Resolve(_) => "check the host name in metrics_url",
             Self::Connect(_) => "check that the engine runs and listens at this address and port",
+            Self::Tls(_) => {
+                "is it https at all? If so, this machine must trust the certificate's issuer"
+            }
             Self::TimedOut { .. } => {
                 "the engine accepts connections but does not answer; if it is only slow, raise \
                  [scrape] timeout"

@@ -72,18 +72,24 @@ impl Fetcher {
         // a second installation is refused and does no harm
         let _ = rustls::crypto::ring::default_provider().install_default();
         let policy = Arc::new(policy);
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(CheckedResolver(policy.clone())))
-            .connect_timeout(limits.connect_timeout)
-            .timeout(limits.timeout)
-            .pool_max_idle_per_host(1)
-            .tcp_nodelay(true)
-            .http1_only()
-            .user_agent(concat!("perfagent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ClientError(root_message(&error)))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .dns_resolver(Arc::new(CheckedResolver(policy.clone())))
+                .connect_timeout(limits.connect_timeout)
+                .timeout(limits.timeout)
+                .pool_max_idle_per_host(1)
+                .tcp_nodelay(true)
+                .http1_only()
+                .user_agent(concat!("perfagent/", env!("CARGO_PKG_VERSION")))
+        };
+        // a machine without root certificates still fetches over http; https then fails at the target
+        let client = builder().build().or_else(|error| {
+            tracing::warn!("https targets cannot be checked: {}", root_message(&error));
+            let without_roots = builder().tls_certs_only([]).build();
+            without_roots.map_err(|error| ClientError(root_message(&error)))
+        })?;
         Ok(Self {
             client,
             policy,
@@ -154,6 +160,9 @@ impl Fetcher {
                 },
             };
         }
+        if let Some(tls) = cause::<rustls::Error>(error) {
+            return ScrapeFailure::Tls(tls.to_string());
+        }
         let root = root_message(error);
         if error.is_connect() {
             ScrapeFailure::Connect(root)
@@ -200,6 +209,13 @@ fn cause<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Opti
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        // an I/O error hides what it wraps from `source`
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref::<E>()) {
             return Some(found);
         }
         next = error.source();

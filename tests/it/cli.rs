@@ -421,3 +421,16 @@ async fn variables_and_flags_win_over_the_file() {
     assert_eq!(misspelt.status.code(), Some(2));
     assert!(text(&misspelt.stderr).contains("`server.listen`"));
 }
+
+#[tokio::test]
+async fn a_machine_without_root_certificates_still_measures() {
+    let engine = counting_vllm(|count| count as u64).await;
+    let shown = command()
+        .args(["collect", "--url", &engine.url(), "--window", "0s"])
+        .env("SSL_CERT_FILE", "/nowhere")
+        .env("SSL_CERT_DIR", "/nowhere")
+        .output()
+        .await
+        .unwrap();
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+}

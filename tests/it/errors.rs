@@ -175,6 +175,10 @@ async fn every_reason_is_given_when_it_should_be() {
         .await
         .unwrap_err();
     seen.check(&status, Code::Unavailable, Reason::ConnectFailed);
+    let plain = healthy.url().replace("http:", "https:");
+    let status = agent.totals("vllm", &plain).await.unwrap_err();
+    seen.check(&status, Code::FailedPrecondition, Reason::TlsFailed);
+    assert!(hint(&status).contains("https at all"));
     let not_started = FakeEngine::start(|_, _| Answer::Plain(404, Vec::new())).await;
     let status = agent
         .totals("sglang", &not_started.url())
