@@ -118,6 +118,11 @@ async fn serve(mut stream: TcpStream, answer: impl FnOnce(&str) -> Answer) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
+            // the first byte of a TLS hello, which an HTTP server finds bad
+            Ok(0x16) if head.is_empty() => {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+                return;
+            }
             Ok(byte) => head.push(byte),
             Err(_) => return,
         }

@@ -134,8 +134,11 @@ fn python_reads_every_capture_as_we_do() {
     agree(&bodies);
 }
 
+/// A type, series of label values and value, and a timestamp in seconds.
+type Generated = (Kind, Vec<(Vec<String>, f64)>, Option<i64>);
+
 /// One family of any type with its series, valid in both formats.
-fn family() -> impl Strategy<Value = (Kind, Vec<(Vec<String>, f64)>, Option<i64>)> {
+fn family() -> impl Strategy<Value = Generated> {
     let kind = prop_oneof![
         Just(Kind::Counter),
         Just(Kind::Gauge),
@@ -161,7 +164,7 @@ fn family() -> impl Strategy<Value = (Kind, Vec<(Vec<String>, f64)>, Option<i64>
     )
 }
 
-fn render(families: &[(Kind, Vec<(Vec<String>, f64)>, Option<i64>)], open_metrics: bool) -> String {
+fn render(families: &[Generated], open_metrics: bool) -> String {
     let mut out = String::new();
     for (at, (kind, series, seconds)) in families.iter().enumerate() {
         let base = format!("ns:family_{at}");
