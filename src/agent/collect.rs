@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, Stream};
 
 use crate::engine::EngineProfile;
-use crate::exposition::Options;
-use crate::measure::{InstanceSamples, Measurement, ReplicaSamples, detect_engine};
-use crate::scrape::{Fetched, ScrapeError, ScrapeFailure};
+use crate::measure::{InstanceSamples, Measurement, ReplicaSamples};
+use crate::scrape::{ScrapeError, ScrapeFailure};
 
 use super::replica::{Clock, Means, Schedule, failed_replica, shown_url};
 use super::target::Plan;
@@ -50,30 +48,27 @@ impl Agent {
             metrics: &self.metrics,
             outbound: &caller.outbound,
         };
-        let clock = Clock::now();
-        let start = Instant::now();
-        let urls = &target.metrics_urls;
-        let bodies = join_all(urls.iter().map(|url| means.fetch(url))).await;
-        let profile = self.profile_of(target, &bodies, means).await?;
+        let named = target
+            .engine
+            .as_deref()
+            .and_then(|name| self.registry.get(name));
         let ticks = plan.ticks();
         let schedule = Schedule {
-            start,
             ticks: &ticks,
-            clock,
+            clock: Clock::now(),
         };
         let done = AtomicUsize::new(0);
-        let of = urls.len() * ticks.len();
+        let of = target.metrics_urls.len() * ticks.len();
         let on_tick = |_| {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             on_progress(Progress { done, of });
         };
-        let replicas = join_all(urls.iter().zip(bodies).map(|(url, body)| {
-            let profile = &profile;
-            let on_tick = &on_tick;
-            async move { watch(means, profile, url, body, schedule, on_tick).await }
-        }))
-        .await;
-        finish(target, &profile, plan, replicas)
+        // each by itself: one that hangs must not stretch the window of the others
+        let watched = target
+            .metrics_urls
+            .iter()
+            .map(|url| watch(means, named, url, schedule, &on_tick));
+        finish(target, plan, join_all(watched).await)
     }
 
     /// Measures many targets; results come as they are ready, with their place in the request.
@@ -111,155 +106,95 @@ impl Agent {
             .collect();
         Ok(running)
     }
+}
 
-    /// The engine that was named, or the one that the answers are of.
-    async fn profile_of(
-        &self,
-        target: &Target,
-        bodies: &[Result<Fetched, ScrapeError>],
-        means: Means<'_>,
-    ) -> Result<Arc<EngineProfile>, Error> {
-        if let Some(named) = &target.engine
-            && let Some(profile) = self.registry.get(named)
-        {
-            return Ok(profile.clone());
-        }
-        let mut found: Option<(&str, Arc<EngineProfile>)> = None;
-        let mut unknown = None;
-        let mut failed = None;
-        for (url, body) in target.metrics_urls.iter().zip(bodies) {
-            let fetched = match body {
-                Ok(fetched) => fetched,
-                Err(error) => {
-                    failed = failed.or(Some(error.clone()));
-                    continue;
-                }
-            };
-            match (self.recognise(url, fetched, means).await, &found) {
-                (None, _) => unknown = unknown.or(Some(url)),
-                (Some(profile), None) => found = Some((url, profile)),
-                (Some(other), Some((first_url, first))) if other.name != first.name => {
-                    return Err(Error::MixedEngines {
-                        first_url: shown_url(first_url),
-                        first: first.name.to_string(),
-                        other_url: shown_url(url),
-                        other: other.name.to_string(),
-                    });
-                }
-                (Some(_), Some(_)) => {}
-            }
-        }
-        if let Some((_, profile)) = found {
-            return Ok(profile);
-        }
-        let nothing_known = |url: &String| {
-            let engine = "any known engine".to_owned();
-            ScrapeFailure::NoKnownMetrics { engine }.at(shown_url(url))
-        };
-        Err(match (unknown, failed) {
-            (Some(url), _) => self
-                .unrecognised(url, bodies, target)
-                .unwrap_or_else(|| nothing_known(url)),
-            (None, Some(error)) => error,
-            (None, None) => nothing_known(&String::new()),
-        }
-        .into())
+/// What came of watching one replica.
+struct Watched {
+    url: String,
+    /// Its engine, as soon as that was known.
+    profile: Option<Arc<EngineProfile>>,
+    /// Its samples, or why its first scrape failed.
+    result: Result<ReplicaSamples, ScrapeError>,
+}
+
+/// Everything that is asked of one replica.
+async fn watch(
+    means: Means<'_>,
+    named: Option<&Arc<EngineProfile>>,
+    url: &str,
+    schedule: Schedule<'_>,
+    on_tick: &(dyn Fn(usize) + Sync),
+) -> Watched {
+    let mut profile = named.cloned();
+    let result = samples_of(means, &mut profile, url, schedule, on_tick).await;
+    if result.is_err() {
+        (0..schedule.ticks.len()).for_each(on_tick);
     }
-
-    async fn recognise(
-        &self,
-        url: &str,
-        fetched: &Fetched,
-        means: Means<'_>,
-    ) -> Option<Arc<EngineProfile>> {
-        if let Some(profile) = detect_engine(&self.registry, &fetched.body, &Options::default()) {
-            return Some(profile.clone());
-        }
-        if !fetched.body.trim_ascii().is_empty() {
-            return None;
-        }
-        for profile in self
-            .registry
-            .iter()
-            .filter(|profile| profile.empty_when_idle)
-        {
-            if means.probe(profile, url).await.proves_engine {
-                return Some(profile.clone());
-            }
-        }
-        None
-    }
-
-    /// What an answer is that no engine gives: HTML, JSON, or nothing readable.
-    fn unrecognised(
-        &self,
-        url: &str,
-        bodies: &[Result<Fetched, ScrapeError>],
-        target: &Target,
-    ) -> Option<ScrapeError> {
-        let at = target.metrics_urls.iter().position(|known| known == url)?;
-        let fetched = bodies.get(at)?.as_ref().ok()?;
-        super::replica::not_metrics(&fetched.body).map(|failure| failure.at(shown_url(url)))
+    Watched {
+        url: url.to_owned(),
+        profile,
+        result,
     }
 }
 
-/// Everything that is asked of one replica after its first answer.
-async fn watch(
+async fn samples_of(
     means: Means<'_>,
-    profile: &EngineProfile,
+    known: &mut Option<Arc<EngineProfile>>,
     url: &str,
-    first: Result<Fetched, ScrapeError>,
     schedule: Schedule<'_>,
     on_tick: &(dyn Fn(usize) + Sync),
-) -> (ReplicaSamples, Option<ScrapeError>) {
-    let give_up = |error: ScrapeError| {
-        (0..schedule.ticks.len()).for_each(on_tick);
-        (failed_replica(url, &error), Some(error))
-    };
-    let first = match first {
-        Ok(fetched) => means.read(profile, url, &fetched, schedule.clock),
-        Err(mut error) => {
-            if matches!(error.failure, ScrapeFailure::Status(404)) {
-                error.hint = Some(profile.no_metrics_hint.to_string());
-            }
-            Err(error)
+) -> Result<ReplicaSamples, ScrapeError> {
+    let fetched = means.fetch(url).await.map_err(|mut error| {
+        if let (Some(profile), ScrapeFailure::Status(404)) = (&known, &error.failure) {
+            error.hint = Some(profile.no_metrics_hint.to_string());
         }
+        error
+    })?;
+    if known.is_none() {
+        *known = Some(means.recognise(url, &fetched).await?);
+    }
+    let Some(profile) = known else {
+        return Err(means.unknown(url, &fetched));
     };
-    let first = match first {
-        Ok(first) => first,
-        Err(error) => return give_up(error),
-    };
+    let first = means.read(profile, url, &fetched, schedule.clock)?;
     // nothing but an endpoint can prove an engine that exports nothing
-    let silent = first.families_recognised == 0;
-    if silent && !means.probe(profile, url).await.proves_engine {
+    if first.families_recognised == 0 && !means.probe(profile, url).await.proves_engine {
         let failure = ScrapeFailure::NoKnownMetrics {
             engine: profile.title.to_string(),
         };
         let mut error = failure.at(shown_url(url));
         error.hint = Some(profile.no_metrics_hint.to_string());
-        return give_up(error);
+        return Err(error);
     }
     on_tick(0);
     let (mut replica, probed) = tokio::join!(
-        means.sample(profile, url, first, schedule, on_tick),
+        means.sample(profile, url, (first, fetched.at), schedule, on_tick),
         means.probe(profile, url)
     );
     replica.probed = probed;
-    (replica, None)
+    Ok(replica)
 }
 
-fn finish(
-    target: &Target,
-    profile: &EngineProfile,
-    plan: Plan,
-    replicas: Vec<(ReplicaSamples, Option<ScrapeError>)>,
-) -> Result<Measurement, Error> {
-    let first_error = replicas.iter().find_map(|(_, error)| error.clone());
+fn finish(target: &Target, plan: Plan, watched: Vec<Watched>) -> Result<Measurement, Error> {
+    let profile = one_engine(&watched)?;
+    let first_error = watched
+        .iter()
+        .find_map(|replica| replica.result.as_ref().err().cloned());
+    let Some(profile) = profile else {
+        return Err(nothing_measured(first_error, &[]));
+    };
+    let replicas = watched
+        .into_iter()
+        .map(|replica| match replica.result {
+            Ok(samples) => samples,
+            Err(error) => failed_replica(&replica.url, &error),
+        })
+        .collect();
     let instance = InstanceSamples {
         instance_id: target.instance_id.clone(),
-        profile,
+        profile: &profile,
         kind: plan.kind,
-        replicas: replicas.into_iter().map(|(replica, _)| replica).collect(),
+        replicas,
     };
     let measurement = instance.measure();
     if measurement
@@ -269,14 +204,41 @@ fn finish(
     {
         return Ok(measurement);
     }
-    Err(match first_error {
-        Some(error) => error.into(),
-        None => Error::TooFewSamples {
-            last: instance
-                .replicas
-                .iter()
-                .find_map(|replica| replica.last_failure.as_ref())
-                .map_or_else(|| "none".to_owned(), |failure| failure.message.clone()),
-        },
-    })
+    Err(nothing_measured(first_error, &instance.replicas))
+}
+
+/// Why no replica could be measured: the first failure of a first scrape, else the last of a later one.
+fn nothing_measured(first_error: Option<ScrapeError>, replicas: &[ReplicaSamples]) -> Error {
+    if let Some(error) = first_error {
+        return error.into();
+    }
+    let last = replicas
+        .iter()
+        .find_map(|replica| replica.last_failure.as_ref());
+    Error::TooFewSamples {
+        last: last.map_or_else(|| "none".to_owned(), |failure| failure.message.clone()),
+    }
+}
+
+/// The engine that all replicas run; none where none is known.
+fn one_engine(watched: &[Watched]) -> Result<Option<Arc<EngineProfile>>, Error> {
+    let mut found: Option<(&str, &Arc<EngineProfile>)> = None;
+    for replica in watched {
+        let Some(profile) = &replica.profile else {
+            continue;
+        };
+        match found {
+            None => found = Some((&replica.url, profile)),
+            Some((first_url, first)) if first.name != profile.name => {
+                return Err(Error::MixedEngines {
+                    first_url: shown_url(first_url),
+                    first: first.name.to_string(),
+                    other_url: shown_url(&replica.url),
+                    other: profile.name.to_string(),
+                });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(found.map(|(_, profile)| profile.clone()))
 }

@@ -1,5 +1,6 @@
 //! One replica: its scrapes over a window and what its endpoints say.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -109,6 +110,38 @@ impl Means<'_> {
         Err(error)
     }
 
+    /// The engine that an answer is of.
+    pub(super) async fn recognise(
+        &self,
+        url: &str,
+        fetched: &Fetched,
+    ) -> Result<Arc<EngineProfile>, ScrapeError> {
+        if let Some(found) = detect_engine(self.registry, &fetched.body, &Options::default()) {
+            return Ok(found.clone());
+        }
+        if fetched.body.trim_ascii().is_empty() {
+            for profile in self
+                .registry
+                .iter()
+                .filter(|profile| profile.empty_when_idle)
+            {
+                if self.probe(profile, url).await.proves_engine {
+                    return Ok(profile.clone());
+                }
+            }
+        }
+        Err(self.unknown(url, fetched))
+    }
+
+    /// What an answer is that no engine gives.
+    pub(super) fn unknown(&self, url: &str, fetched: &Fetched) -> ScrapeError {
+        let failure = not_metrics(&fetched.body).unwrap_or_else(|| ScrapeFailure::NoKnownMetrics {
+            engine: "any known engine".to_owned(),
+        });
+        self.metrics.scrape_failure(failure.step().as_str());
+        failure.at(shown_url(url))
+    }
+
     fn other_engine(
         &self,
         profile: &EngineProfile,
@@ -151,12 +184,12 @@ impl Means<'_> {
         probed
     }
 
-    /// Scrapes at the given times after `start`, the first of which was done before.
+    /// Scrapes at the given times after the first scrape, which was done before.
     pub(super) async fn sample(
         &self,
         profile: &EngineProfile,
         url: &str,
-        first: Sample,
+        (first, start): (Sample, Instant),
         schedule: Schedule<'_>,
         on_tick: &(dyn Fn(usize) + Sync),
     ) -> ReplicaSamples {
@@ -169,12 +202,9 @@ impl Means<'_> {
         };
         let last = schedule.ticks.len().saturating_sub(1);
         for (tick, after) in schedule.ticks.iter().enumerate().skip(1) {
-            let due = schedule.start + *after;
+            let due = start + *after;
             // an engine that answers slower than we ask is asked less often; the end of the window always counts
-            let next_due = schedule
-                .ticks
-                .get(tick + 1)
-                .map(|next| schedule.start + *next);
+            let next_due = schedule.ticks.get(tick + 1).map(|next| start + *next);
             if tick < last && next_due.is_some_and(|next| next <= Instant::now()) {
                 continue;
             }
@@ -202,7 +232,6 @@ impl Means<'_> {
 /// When to scrape.
 #[derive(Clone, Copy)]
 pub(super) struct Schedule<'s> {
-    pub(super) start: Instant,
     pub(super) ticks: &'s [Duration],
     pub(super) clock: Clock,
 }
@@ -262,7 +291,7 @@ pub(super) fn shown_url(url: &str) -> String {
 }
 
 /// What an answer is that has no sample at all; none where it has some.
-pub(super) fn not_metrics(body: &[u8]) -> Option<ScrapeFailure> {
+fn not_metrics(body: &[u8]) -> Option<ScrapeFailure> {
     if let Some(what) = looks_like(body) {
         return Some(ScrapeFailure::NotMetrics(what));
     }

@@ -33,6 +33,9 @@ pub struct EngineProfile {
     pub endpoints: Vec<Endpoint>,
     /// Where its version stands.
     pub version_sources: Vec<VersionSource>,
+    /// A request whose client goes away is counted at its first token and never as finished, not even as aborted
+    /// (vLLM V1): the difference tells how many went.
+    pub disconnects_leave_no_finish: bool,
     /// An idle engine may answer with an empty body (TGI).
     pub empty_when_idle: bool,
     /// What to do when its metrics are not there.
@@ -96,6 +99,7 @@ impl ProfileBuilder {
             knobs: Vec::new(),
             endpoints: Vec::new(),
             version_sources: Vec::new(),
+            disconnects_leave_no_finish: false,
             empty_when_idle: false,
             no_metrics_hint: self.no_metrics_hint,
             index,

@@ -27,6 +27,7 @@ pub(super) fn profile() -> EngineProfile {
         ("vllm:mm_cache_queries".into(), Version::new(0, 11, 1)),
         ("vllm:prompt_tokens_cached".into(), Version::new(0, 16, 0)),
     ];
+    profile.disconnects_leave_no_finish = true;
     profile.settings_family = Some("vllm:cache_config_info".into());
     profile.endpoints = [VERSION, SERVER_INFO, MODELS]
         .map(|path| Endpoint {
@@ -81,7 +82,10 @@ fn requests() -> Vec<Alias> {
         finished(Q::RequestsSucceeded, &["stop", "length"]).lazy(),
         finished(Q::RequestsStopped, &["stop"]).lazy(),
         finished(Q::RequestsLength, &["length"]).lazy(),
-        finished(Q::RequestsAborted, &["abort"]).lazy(),
+        // V1 does not count clients that went away here: see `requests_disconnected_increase`
+        finished(Q::RequestsAborted, &["abort"])
+            .lazy()
+            .approximate(),
         finished(Q::RequestsErrored, &["error"]).since(0, 13, 0),
         finished(Q::RequestsRepetition, &["repetition"]).since(0, 22, 0),
         Alias::value(Q::RequestsRejected, "vllm:admission_rejections").since(0, 32, 0),

@@ -31,6 +31,9 @@ mod labels;
 mod line;
 mod number;
 mod parser;
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
+mod properties;
 mod scan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]

@@ -4,7 +4,7 @@ use crate::engine::{Quantity as Q, QuantityKind};
 
 use super::histogram::Bounded;
 use super::measurement::{Bucket, Distribution, Figures, Gauge, Quantile, QuantityValue};
-use super::window::{Basis, DistributionIncrease, GaugeTrack, View};
+use super::view::{Basis, DistributionIncrease, GaugeTrack, View};
 
 /// Quantiles that are shown of each distribution.
 pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
@@ -30,6 +30,9 @@ impl Figures {
         };
         figures.quantities.extend(ratios(&view));
         figures
+            .quantities
+            .extend(view.disconnected.map(|value| disconnected(&view, value)));
+        figures
     }
 }
 
@@ -53,6 +56,23 @@ fn counters(view: &View) -> Vec<QuantityValue> {
         }
     }
     values
+}
+
+fn disconnected(view: &View, value: Bounded) -> QuantityValue {
+    let source = |quantity| {
+        let found: Option<&DistributionIncrease> = view.distributions.get(&quantity);
+        found.map_or("", |increase| increase.source.as_str())
+    };
+    QuantityValue {
+        name: "requests_disconnected_increase".to_owned(),
+        value,
+        basis: Basis::Exact,
+        source: format!(
+            "{}_count - {}_count",
+            source(Q::TimeToFirstToken),
+            source(Q::EndToEndLatency)
+        ),
+    }
 }
 
 fn distribution(quantity: Q, increase: &DistributionIncrease) -> Distribution {

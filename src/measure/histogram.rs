@@ -20,6 +20,15 @@ pub enum Bounded {
     AtLeast(f64),
 }
 
+impl Bounded {
+    /// The value or the bound.
+    pub fn number(self) -> f64 {
+        match self {
+            Self::Value(number) | Self::AtMost(number) | Self::AtLeast(number) => number,
+        }
+    }
+}
+
 impl Buckets {
     /// What was observed between two cumulative readings; none where they cannot be compared.
     pub(super) fn between(bounds: &[f64], before: &[f64], after: &[f64]) -> Option<Self> {

@@ -6,7 +6,7 @@ use super::measurement::{
     Figures, Measurement, Note, NoteCode, Replica, ReplicaFailure, Window, WindowKind,
 };
 use super::sample::Sample;
-use super::window::{DropCause, Knowledge, View};
+use super::view::{DropCause, Knowledge, View};
 
 /// What was collected of one replica.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use crate::engine::{Quantity, Setting};
 
 use super::histogram::Bounded;
-use super::window::{Absence, Basis, DroppedInterval};
+use super::view::{Absence, Basis, DroppedInterval};
 
 /// What happened on an instance over a window.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::engine::{Merge, Quantity};
 
-use super::window::{Absence, Basis, Counter, DistributionIncrease, GaugeTrack, Rise, View};
+use super::histogram::Bounded;
+use super::view::{Absence, Basis, Counter, DistributionIncrease, GaugeTrack, Rise, View};
 
 impl View {
     /// The instance, from the views of the replicas that could be measured.
@@ -25,6 +26,15 @@ impl View {
         for quantity in Quantity::ALL.iter().copied() {
             merged.add_quantity(views, quantity);
         }
+        let disconnected = all(views, |view| view.disconnected.as_ref());
+        merged.disconnected =
+            disconnected
+                .into_iter()
+                .copied()
+                .reduce(|all, one| match (all, one) {
+                    (Bounded::Value(all), Bounded::Value(one)) => Bounded::Value(all + one),
+                    (all, one) => Bounded::AtMost(all.number() + one.number()),
+                });
         merged
     }
 

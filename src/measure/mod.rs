@@ -12,6 +12,7 @@ mod series;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
+mod view;
 mod window;
 
 pub use detect::detect_engine;
@@ -23,7 +24,7 @@ pub use measurement::{
     Replica, ReplicaFailure, Window, WindowKind,
 };
 pub use sample::{DistributionReading, Incarnation, Sample, ScalarReading};
-pub use window::{
+pub use view::{
     Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
     Knowledge, Rise, View,
 };

@@ -1,132 +1,13 @@
 //! Samples of one replica → what happened in between.
 
-use std::collections::BTreeMap;
-
 use crate::engine::{Alias, EngineProfile, Quantity, QuantityKind, Version};
 
-use super::histogram::Buckets;
+use super::histogram::{Bounded, Buckets};
 use super::sample::Sample;
-
-/// How far a value can be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Basis {
-    /// What the engine counted.
-    Exact,
-    /// Interpolated within a histogram bucket.
-    Interpolated,
-    /// Stands in for the quantity, or is known to be a little off.
-    Approximate,
-    /// Not exported yet because it never happened: zero.
-    ImpliedZero,
-}
-
-/// What is known of the engine beside its samples.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Knowledge {
-    /// Version, where an endpoint told it.
-    pub version: Option<Version>,
-    /// An endpoint proved the engine, even if its metrics are still empty.
-    pub proven: bool,
-}
-
-/// What one replica did between its first and its last sample.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// Counters.
-    pub counters: BTreeMap<Quantity, Counter>,
-    /// Gauges.
-    pub gauges: BTreeMap<Quantity, GaugeTrack>,
-    /// Distributions.
-    pub distributions: BTreeMap<Quantity, DistributionIncrease>,
-    /// Quantities that the profile knows and that are not there.
-    pub absent: Vec<Absence>,
-    /// Seconds over which counters were differenced.
-    pub observed_seconds: f64,
-    /// Intervals that were left out.
-    pub dropped: Vec<DroppedInterval>,
-}
-
-/// A counter over the window.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Counter {
-    /// Value at the end, since the engine's start.
-    pub total: f64,
-    /// Rise over the intervals that count.
-    pub increase: Option<Rise>,
-    /// How far it can be trusted.
-    pub basis: Basis,
-    /// Where it was read.
-    pub source: String,
-}
-
-/// A rise and the time it took.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rise {
-    /// By how much.
-    pub amount: f64,
-    /// In how many seconds.
-    pub seconds: f64,
-}
-
-/// A gauge at each sample of the window, by tick.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GaugeTrack {
-    /// Tick and value.
-    pub values: Vec<(u32, f64)>,
-    /// How far it can be trusted.
-    pub basis: Basis,
-    /// Where it was read.
-    pub source: String,
-}
-
-/// What a distribution gained over the window.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DistributionIncrease {
-    /// Observations.
-    pub count: f64,
-    /// Their sum.
-    pub sum: Option<f64>,
-    /// Bucket by bucket, where all samples have the same bounds.
-    pub buckets: Option<Buckets>,
-    /// How far it can be trusted.
-    pub basis: Basis,
-    /// Where it was read.
-    pub source: String,
-}
-
-/// A quantity that cannot be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absence {
-    /// Which.
-    pub quantity: Quantity,
-    /// Why.
-    pub reason: String,
-    /// What would make it appear, where that is known.
-    pub hint: Option<String>,
-}
-
-/// An interval between two samples that does not count.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DroppedInterval {
-    /// Beginning, unix time in seconds.
-    pub start_unix_seconds: f64,
-    /// End, unix time in seconds.
-    pub end_unix_seconds: f64,
-    /// Why.
-    pub cause: DropCause,
-}
-
-/// Why an interval does not count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DropCause {
-    /// The engine started anew in between.
-    Restart {
-        /// What showed it.
-        evidence: String,
-    },
-    /// The exposition's own timestamps did not move on.
-    NotAdvanced,
-}
+use super::view::{
+    Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
+    Knowledge, Rise, View,
+};
 
 impl View {
     /// What happened over `samples`, which are in order of time. With a single sample there are totals and instants
@@ -157,8 +38,33 @@ impl View {
                 },
             }
         }
+        if profile.disconnects_leave_no_finish && samples.len() > 1 && view.dropped.is_empty() {
+            view.disconnected = disconnected(&view);
+        }
         view
     }
+}
+
+/// Requests that got a first token and were never finished, over the window.
+///
+/// What runs at an end of the window counts there too: exactly known while nothing runs at either end, else at most
+/// this. vLLM V0 counts a first token again after each preemption, so with preemptions nothing is told.
+fn disconnected(view: &View) -> Option<Bounded> {
+    let preempted = view.counters.get(&Quantity::Preemptions)?.increase?;
+    if preempted.amount > 0.0 {
+        return None;
+    }
+    let first_tokens = view.distributions.get(&Quantity::TimeToFirstToken)?.count;
+    let finished = view.distributions.get(&Quantity::EndToEndLatency)?.count;
+    let running = &view.gauges.get(&Quantity::RequestsRunning)?.values;
+    let (_, running_before) = running.first()?;
+    let (_, running_after) = running.last()?;
+    let missing = first_tokens - finished;
+    Some(if *running_before == 0.0 && *running_after == 0.0 {
+        Bounded::Value(missing)
+    } else {
+        Bounded::AtMost(missing + running_before)
+    })
 }
 
 fn no_interval(quantity: Quantity) -> Absence {

@@ -1,6 +1,7 @@
 //! The services as a client meets them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use perfagent::edge::grpc::health_pb::health_check_response::ServingStatus;
 use perfagent::edge::grpc::health_pb::health_client::HealthClient;
@@ -134,6 +135,25 @@ async fn a_failed_replica_does_not_hide_the_others() {
         quantity(&measurement, "generation_tokens_increase"),
         Some(10.0)
     );
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_does_not_stretch_the_window_of_the_others() {
+    let good = counting_vllm(|count| 10 * count as u64).await;
+    let hanging = FakeEngine::start(|_, _| Answer::Hang).await;
+    let agent = TestAgent::with(|config| config.scrape.timeout = Duration::from_secs(2)).await;
+    for engine in ["vllm", "auto"] {
+        let both = request(engine, &[&hanging.url(), &good.url()], 300);
+        let answer = agent.metrics().await.collect_metrics(both).await.unwrap();
+        let measurement = answer.into_inner().measurement.unwrap();
+        let [first, second] = measurement.replicas.as_slice() else {
+            panic!("two replicas")
+        };
+        assert_eq!(first.failure.as_ref().unwrap().reason, "SCRAPE_TIMED_OUT");
+        assert_eq!(second.samples, 2);
+        let observed = measurement.window.unwrap().observed_seconds;
+        assert!(observed < 1.5, "{observed} s, asked for 0.3");
+    }
 }
 
 #[tokio::test]

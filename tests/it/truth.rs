@@ -501,3 +501,46 @@ fn a_sum_without_one_replica_is_no_sum() {
             .any(|note| note.code == NoteCode::SettingsDiffer)
     );
 }
+
+#[test]
+fn clients_that_go_away_are_told_although_vllm_does_not_count_them() {
+    let capture = capture("vllm-0.32.0/b-light");
+    let last = capture.scrapes();
+    // the last scrape is after the drain
+    let figures = capture.measure(1, last).figures;
+    let running = figures.gauge(Quantity::RequestsRunning).unwrap();
+    assert_eq!(running.last, 0.0);
+    match figures
+        .quantity("requests_disconnected_increase")
+        .unwrap()
+        .value
+    {
+        Bounded::AtMost(most) => assert!(most >= 0.0 && most <= running.max, "{most}"),
+        other => panic!("{other:?}: something ran at the first scrape"),
+    }
+    let aborted = figures.quantity("requests_aborted_increase").unwrap();
+    assert_eq!(aborted.basis, Basis::Approximate);
+    // idle at both ends: five first tokens without a finish are five clients that went
+    let (before, mut after) = (capture.sample(last), capture.sample(last));
+    after.at_unix_seconds += 10.0;
+    let profile = capture.profile();
+    for reading in &mut after.distributions {
+        let quantity = profile.aliases[reading.alias].quantity;
+        if quantity == Quantity::TimeToFirstToken {
+            reading.count += 5.0;
+        }
+    }
+    let idle = |samples| {
+        capture
+            .measure_samples(samples, WindowKind::Interval)
+            .figures
+    };
+    let gone = idle(vec![before.clone(), after.clone()]);
+    let value = |figures: &perfagent::measure::Figures| {
+        figures
+            .quantity("requests_disconnected_increase")
+            .unwrap()
+            .value
+    };
+    assert_eq!(value(&gone), Bounded::Value(5.0));
+}
