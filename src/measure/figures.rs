@@ -9,6 +9,38 @@ use super::view::{Basis, DistributionIncrease, GaugeTrack, View};
 /// Quantiles that are shown of each distribution.
 pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
 
+/// Values that follow from others, beside the quantities themselves: name and meaning.
+pub const DERIVED: [(&str, &str); 7] = [
+    (
+        "prefix_cache_hit_ratio",
+        "Share of looked-up prefix tokens that were found, over the window.",
+    ),
+    (
+        "external_cache_hit_ratio",
+        "Share of tokens looked up in an outside KV store that were found, over the window.",
+    ),
+    (
+        "speculation_acceptance_ratio",
+        "Share of drafted tokens that were accepted, bonus tokens left out, over the window.",
+    ),
+    (
+        "speculation_accepted_length_tokens",
+        "Tokens that a draft round gave on average, bonus token included, over the window.",
+    ),
+    (
+        "graph_pass_ratio",
+        "Share of forward passes replayed from a captured CUDA graph, over the window.",
+    ),
+    (
+        "request_failure_ratio",
+        "Errors and rejections over all requests that ended or were rejected, over the window.",
+    ),
+    (
+        "requests_disconnected_increase",
+        "Requests whose client went away, over the window, where the engine counts them only by what is missing (vLLM).",
+    ),
+];
+
 impl Figures {
     /// The numbers of a view.
     pub fn of(view: &View) -> Self {

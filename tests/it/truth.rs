@@ -1,7 +1,7 @@
 //! Numbers against what a client measured at the same time, and against the counters themselves.
 
 use perfagent::engine::Quantity;
-use perfagent::measure::{Basis, Bounded, DropCause, NoteCode, WindowKind};
+use perfagent::measure::{Basis, Bounded, DERIVED, DropCause, NoteCode, WindowKind};
 
 use crate::captures::{self, capture};
 
@@ -543,4 +543,27 @@ fn clients_that_go_away_are_told_although_vllm_does_not_count_them() {
             .value
     };
     assert_eq!(value(&gone), Bounded::Value(5.0));
+}
+
+#[test]
+fn every_name_that_is_shown_is_described() {
+    let described = |name: &str| {
+        let counter = ["_total", "_increase", "_per_second"]
+            .iter()
+            .find_map(|suffix| Quantity::from_name(name.strip_suffix(suffix)?));
+        counter.is_some() || DERIVED.iter().any(|(derived, _)| *derived == name)
+    };
+    let mut shown = std::collections::BTreeSet::new();
+    for capture in captures::all() {
+        for value in capture.measure(1, capture.scrapes()).figures.quantities {
+            assert!(described(&value.name), "{}", value.name);
+            shown.insert(value.name);
+        }
+    }
+    for (name, _) in DERIVED
+        .iter()
+        .filter(|(name, _)| !name.starts_with("external"))
+    {
+        assert!(shown.contains(*name), "no capture shows {name}");
+    }
 }

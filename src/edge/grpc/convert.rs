@@ -8,8 +8,8 @@ use super::pb;
 use crate::agent::{AgentInfo, FieldViolation, Target, WindowRequest};
 use crate::engine::{EngineProfile, Quantity, QuantityKind, Setting};
 use crate::measure::{
-    Absence, Basis, Bounded, Bucket, Distribution, DropCause, DroppedInterval, Figures, Gauge,
-    Measurement, Note, Quantile, QuantityValue, Replica, Window, WindowKind, known_sum,
+    Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
+    Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Window, WindowKind, known_sum,
 };
 
 /// The target of a request; an engine left open or called `auto` is recognised.
@@ -293,6 +293,11 @@ pub fn capabilities<'p>(
                 .into(),
                 description: quantity.description().to_owned(),
             })
+            .chain(DERIVED.map(|(name, description)| pb::QuantityDescription {
+                name: name.to_owned(),
+                kind: pb::QuantityKind::Derived.into(),
+                description: description.to_owned(),
+            }))
             .collect(),
     }
 }
