@@ -21,6 +21,7 @@ pub(super) fn render(measurement: &pb::Measurement, colour: bool) -> String {
     page.replicas(measurement);
     page.settings(measurement);
     page.notes(measurement);
+    page.legend();
     page.text
 }
 
@@ -279,6 +280,29 @@ impl Page {
                 note.code.clone()
             };
             self.line(&format!("  {code}  {about}{}", clean(&note.message)));
+        }
+    }
+}
+
+impl Page {
+    /// What the marks mean, where there are any.
+    fn legend(&mut self) {
+        let marks = [
+            ("~", "~ stands in for the quantity, or is a little off"),
+            (
+                "≤",
+                "≤ the value lies in the first bucket: only its bound is known",
+            ),
+            ("≥", "≥ the value lies beyond the last bound"),
+        ];
+        let shown: Vec<&str> = marks
+            .iter()
+            .filter(|(mark, _)| self.text.contains(mark))
+            .map(|(_, meaning)| *meaning)
+            .collect();
+        if !shown.is_empty() {
+            let text = shown.join("; ");
+            self.line(&format!("\n{text}"));
         }
     }
 }
