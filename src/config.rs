@@ -129,6 +129,22 @@ pub enum ConfigError {
     /// A time of zero.
     #[error("{0} must be longer than zero")]
     ZeroTime(&'static str),
+    /// No call could be answered, or more than a machine bears.
+    #[error("server.max_calls must be from 1 to 1000000")]
+    Calls,
+    /// A time that is no keepalive.
+    #[error("{0} must be from 10ms to 1day")]
+    Keepalive(&'static str),
+    /// A variable that looks like ours and is none.
+    #[error(
+        "{name}: variables are PERFAGENT_SECTION__KEY, with two underscores; the nearest known one is {nearest}"
+    )]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// What may have been meant.
+        nearest: String,
+    },
     /// Beyond loopback without TLS.
     #[error(
         "server.listen {0} is reachable from other machines, and calls would cross the network in \
@@ -161,6 +177,9 @@ impl Config {
         }
         for (name, value) in variables {
             let Some((section, key)) = section_and_key(&name) else {
+                if name.starts_with("PERFAGENT_") && !OTHER_VARIABLES.contains(&name.as_str()) {
+                    return Err(unknown_variable(name));
+                }
                 continue;
             };
             let mut entry = Table::new();
@@ -197,11 +216,21 @@ impl Config {
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
-            ("server.keepalive_interval", self.server.keepalive_interval),
-            ("server.keepalive_timeout", self.server.keepalive_timeout),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));
+            }
+        }
+        if !(1..=1_000_000).contains(&self.server.max_calls) {
+            return Err(ConfigError::Calls);
+        }
+        let keepalive = Duration::from_millis(10)..=Duration::from_secs(86_400);
+        for (name, time) in [
+            ("server.keepalive_interval", self.server.keepalive_interval),
+            ("server.keepalive_timeout", self.server.keepalive_timeout),
+        ] {
+            if !keepalive.contains(&time) {
+                return Err(ConfigError::Keepalive(name));
             }
         }
         let listen = self.server.listen;
@@ -262,6 +291,23 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str, origin: &str) -> Result<T, Co
 fn section_and_key(name: &str) -> Option<(String, String)> {
     let (section, key) = name.strip_prefix("PERFAGENT_")?.split_once("__")?;
     Some((section.to_ascii_lowercase(), key.to_ascii_lowercase()))
+}
+
+/// Variables that are no keys: flags of the command line.
+const OTHER_VARIABLES: [&str; 2] = ["PERFAGENT_CONFIG", "PERFAGENT_SERVER"];
+
+fn unknown_variable(name: String) -> ConfigError {
+    let known = Table::try_from(Config::default()).unwrap_or_default();
+    let keys = known.iter().flat_map(|(section, keys)| {
+        let keys = keys.as_table().into_iter().flat_map(Table::keys);
+        keys.map(move |key| format!("PERFAGENT_{section}__{key}").to_ascii_uppercase())
+    });
+    let candidates: Vec<String> = keys.chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+    let nearest = nearest(&name, candidates.iter().map(String::as_str)).unwrap_or_default();
+    ConfigError::UnknownVariable {
+        nearest: nearest.to_owned(),
+        name,
+    }
 }
 
 fn value_of(text: &str) -> Value {
@@ -370,6 +416,13 @@ mod tests {
                 &[]
             )
             .contains("prefixes")
+        );
+        assert!(message("[server]\nmax_calls = 0", &[]).contains("from 1 to 1000000"));
+        assert!(message("[server]\nmax_calls = 9223372036854775807", &[]).contains("1000000"));
+        assert!(message("[server]\nkeepalive_interval = \"1ns\"", &[]).contains("10ms"));
+        assert!(
+            message("", &[("PERFAGENT_SERVER_LISTEN", "127.0.0.1:1")])
+                .ends_with("two underscores; the nearest known one is PERFAGENT_SERVER__LISTEN")
         );
         let missing = Config::load(Some(Path::new("/nowhere/perfagent.toml")), []).unwrap_err();
         assert!(

@@ -78,7 +78,7 @@ impl Agent {
     pub fn collect_batch(
         self: Arc<Self>,
         caller: Caller,
-        targets: Vec<(Target, WindowRequest)>,
+        targets: Vec<Result<(Target, WindowRequest), Error>>,
     ) -> Result<impl Stream<Item = (usize, Result<Measurement, Error>)> + Send, Error> {
         let wrong = |description: String| {
             Error::Invalid(vec![FieldViolation::new("requests", description)])
@@ -93,13 +93,29 @@ impl Agent {
                 LIMITS.batch
             )));
         }
+        let replicas: usize = targets
+            .iter()
+            .flatten()
+            .map(|(target, _)| target.metrics_urls.len())
+            .sum();
+        if replicas > LIMITS.batch_replicas {
+            return Err(wrong(format!(
+                "{replicas} replicas; at most {} in one batch",
+                LIMITS.batch_replicas
+            )));
+        }
         let running: FuturesUnordered<_> = targets
             .into_iter()
             .enumerate()
-            .map(|(at, (target, window))| {
+            .map(|(at, target)| {
                 let (agent, caller) = (self.clone(), caller.clone());
                 async move {
-                    let result = agent.collect(&caller, &target, window, &|_| {}).await;
+                    let result = match target {
+                        Ok((target, window)) => {
+                            agent.collect(&caller, &target, window, &|_| {}).await
+                        }
+                        Err(error) => Err(error),
+                    };
                     (at, result)
                 }
             })
@@ -157,6 +173,9 @@ async fn samples_of(
         return Err(means.unknown(url, &fetched));
     };
     let first = means.read(profile, url, &fetched, schedule.clock)?;
+    let at = fetched.at;
+    // not kept for the length of the window
+    drop(fetched);
     // nothing but an endpoint can prove an engine that exports nothing
     if first.families_recognised == 0 && !means.probe(profile, url).await.proves_engine {
         let failure = ScrapeFailure::NoKnownMetrics {
@@ -168,7 +187,7 @@ async fn samples_of(
     }
     on_tick(0);
     let (mut replica, probed) = tokio::join!(
-        means.sample(profile, url, (first, fetched.at), schedule, on_tick),
+        means.sample(profile, url, (first, at), schedule, on_tick),
         means.probe(profile, url)
     );
     replica.probed = probed;

@@ -32,6 +32,8 @@ pub struct Limits {
     pub replicas: usize,
     /// Targets of a batch.
     pub batch: usize,
+    /// Replicas of all targets of a batch.
+    pub batch_replicas: usize,
     /// Connections to engines at once on behalf of one peer.
     pub outbound_connections_per_peer: usize,
     /// Calls at once from one peer.
@@ -48,6 +50,7 @@ pub const LIMITS: Limits = Limits {
     default_window: Duration::from_secs(5),
     replicas: 64,
     batch: 100,
+    batch_replicas: 1_000,
     outbound_connections_per_peer: 32,
     streams_per_peer: 1_000,
     request_bytes: 4 << 20,

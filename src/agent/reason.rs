@@ -94,7 +94,7 @@ impl Reason {
             ScrapeFailure::TimedOut { .. } => Self::ScrapeTimedOut,
             ScrapeFailure::Status(_) => Self::HttpStatus,
             ScrapeFailure::Broken(_) => Self::AnswerBroken,
-            ScrapeFailure::TooLarge { .. } => Self::AnswerTooLarge,
+            ScrapeFailure::TooLarge { .. } | ScrapeFailure::TooManySeries => Self::AnswerTooLarge,
             ScrapeFailure::NotMetrics(_) | ScrapeFailure::Parse(_) => Self::NotMetrics,
             ScrapeFailure::NoKnownMetrics { .. } => Self::NoKnownMetrics,
             ScrapeFailure::WrongEngine { .. } => Self::WrongEngine,

@@ -77,6 +77,15 @@ impl Means<'_> {
         fetched: &Fetched,
         clock: Clock,
     ) -> Result<Sample, ScrapeError> {
+        // both formats end every line, so that half a number is not taken for a whole one
+        if !fetched.body.is_empty()
+            && !fetched.body.ends_with(b"\n")
+            && looks_like(&fetched.body).is_none()
+        {
+            let failure = ScrapeFailure::Broken("the last line does not end".to_owned());
+            self.metrics.scrape_failure(failure.step().as_str());
+            return Err(failure.at(shown_url(url)));
+        }
         let start = Instant::now();
         let options = Options {
             mode: Mode::Lenient,
@@ -87,6 +96,7 @@ impl Means<'_> {
         self.metrics.scrape_step("parse", start.elapsed());
         let failure = match read {
             Err(error) => ScrapeFailure::Parse(error),
+            Ok((sample, _)) if sample.overflow => ScrapeFailure::TooManySeries,
             Ok((sample, report)) => match report.errors.first() {
                 Some(error) if report.samples == 0 => match looks_like(&fetched.body) {
                     Some(what) => ScrapeFailure::NotMetrics(what),
@@ -170,8 +180,10 @@ impl Means<'_> {
             let Some(url) = sibling(metrics_url, &endpoint.path) else {
                 continue;
             };
-            // settings are worth waiting for, but not as long as metrics
-            let answer = tokio::time::timeout(PROBE_TIMEOUT, self.get(&url)).await;
+            // settings are worth waiting for, but not as long as metrics; waiting for one's turn does not count
+            let _permit = self.outbound.acquire().await;
+            let asked = self.fetcher.get_within(&url, PROBE_BYTES);
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
             let parsed = match answer {
                 Ok(Ok(fetched)) => serde_json::from_slice::<Value>(&fetched.body).ok(),
                 _ => None,
@@ -215,6 +227,10 @@ impl Means<'_> {
             };
             match scraped {
                 Ok(mut sample) => {
+                    // those of the last sample are in force
+                    if let Some(before) = replica.samples.last_mut() {
+                        before.settings = Vec::new();
+                    }
                     sample.tick = u32::try_from(tick).unwrap_or(u32::MAX);
                     replica.samples.push(sample);
                 }
@@ -236,7 +252,9 @@ pub(super) struct Schedule<'s> {
     pub(super) clock: Clock,
 }
 
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Settings of an engine; SGLang's have 43 KB.
+const PROBE_BYTES: usize = 256 << 10;
 
 /// A replica that could not be measured.
 pub(super) fn failed_replica(url: &str, error: &ScrapeError) -> ReplicaSamples {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::engine::Registry;
 use crate::measure::WindowKind;
+use crate::scrape::parse_url;
 use crate::units::{is_id, nearest};
 
 use super::error::FieldViolation;
@@ -75,8 +76,11 @@ impl Target {
             )),
             _ => {}
         }
-        for (at, url) in self.metrics_urls.iter().enumerate() {
-            if self.metrics_urls.iter().take(at).any(|known| known == url) {
+        // of more than may be given none is looked at
+        let looked_at = self.metrics_urls.iter().take(LIMITS.replicas);
+        for (at, url) in looked_at.enumerate() {
+            let before = self.metrics_urls.iter().take(at);
+            if before.into_iter().any(|known| same_place(known, url)) {
                 found.push(FieldViolation::new(
                     "metrics_urls",
                     format!(
@@ -90,6 +94,12 @@ impl Target {
                     "metrics_urls",
                     format!("a URL of {} bytes; at most {MAX_URL_BYTES}", url.len()),
                 ));
+            } else if let Err(refusal) = parse_url(url) {
+                let hint = refusal.hint().unwrap_or_default();
+                found.push(FieldViolation::new(
+                    "metrics_url",
+                    format!("{refusal}; {hint}"),
+                ));
             }
         }
         found
@@ -97,6 +107,19 @@ impl Target {
 }
 
 const MAX_URL_BYTES: usize = 2_048;
+
+/// Whether two URLs are the same but for their spelling.
+fn same_place(a: &str, b: &str) -> bool {
+    let normal = |url: &str| {
+        let mut url = parse_url(url).ok()?;
+        url.set_fragment(None);
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+        Some(url)
+    };
+    a == b || normal(a).is_some_and(|a| Some(a) == normal(b))
+}
 
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()

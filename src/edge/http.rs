@@ -62,11 +62,15 @@ pub(super) async fn guard_http1(
     if request.version() >= Version::HTTP_2 {
         return next.run(request).await;
     }
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
-    if !host.is_some_and(|host| is_ours(host, &hosts)) {
+    // the authority of an absolute request line counts above the header, and two headers count for none
+    let mut headers = request.headers().get_all(HOST).into_iter();
+    let header = match (headers.next(), headers.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    };
+    let line = request.uri().authority().map(http::uri::Authority::as_str);
+    let ours = |host: Option<&str>| host.is_some_and(|host| is_ours(host, &hosts));
+    if !ours(header) || (line.is_some() && !ours(line)) {
         let text = "this host name is not served here; list it in [server] hosts\n";
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }

@@ -21,6 +21,9 @@ pub struct Alias {
     pub until: Option<Version>,
     /// Appears at first use: absent means zero once the engine is known to be of a version that has it.
     pub lazy: bool,
+    /// Zero only where the family itself is there and merely lacks the labels: not every engine of a covered
+    /// version has it.
+    pub needs_family: bool,
     /// Whether the value is exactly the quantity, or stands in for it.
     pub approximate: bool,
     /// Why no name is given where `terms` is empty: the engine does not export this.
@@ -51,6 +54,8 @@ pub struct Term {
     pub only: Vec<LabelFilter>,
     /// Factor: 0.01 turns a percentage into a share, -1 subtracts.
     pub weight: f64,
+    /// Without this one the alias is not there, whatever other terms are.
+    pub required: bool,
     /// The exposition has `_total` behind the family's name. For people only.
     pub shown_with_total: bool,
 }
@@ -92,6 +97,7 @@ impl Term {
             part,
             only: Vec::new(),
             weight: 1.0,
+            required: false,
             shown_with_total: false,
         }
     }
@@ -108,6 +114,12 @@ impl Term {
     /// With a factor.
     pub fn weight(mut self, weight: f64) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Without this one the alias is not there; others that are missing then count as nothing.
+    pub fn required(mut self) -> Self {
+        self.required = true;
         self
     }
 
@@ -143,6 +155,7 @@ impl Alias {
             since: None,
             until: None,
             lazy: false,
+            needs_family: false,
             approximate: false,
             unsupported: None,
             hint: None,
@@ -182,6 +195,13 @@ impl Alias {
     /// Appears at first use.
     pub fn lazy(mut self) -> Self {
         self.lazy = true;
+        self
+    }
+
+    /// Series appear at first use, but only where the family is there at all.
+    pub fn lazy_in_family(mut self) -> Self {
+        self.lazy = true;
+        self.needs_family = true;
         self
     }
 

@@ -35,7 +35,10 @@ pub struct CustomEngine {
 
 /// A metric name, or a name with conditions.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a metric name, or { metric = \"name\", labels = { label = [\"value\"] }, scale = 1.0 }"
+)]
 pub enum CustomMetric {
     /// The metric is the quantity.
     Name(String),

@@ -33,9 +33,13 @@ pub struct EngineProfile {
     pub endpoints: Vec<Endpoint>,
     /// Where its version stands.
     pub version_sources: Vec<VersionSource>,
+    /// A value that only this engine's answers hold, by JSON pointer; where none is given a version is proof enough.
+    pub proof: Option<(Cow<'static, str>, Cow<'static, str>)>,
     /// A request whose client goes away is counted at its first token and never as finished, not even as aborted
     /// (vLLM V1): the difference tells how many went.
     pub disconnects_leave_no_finish: bool,
+    /// Counts a prompt and its first token again after each preemption (vLLM V0).
+    pub recounts_after_preemption: bool,
     /// An idle engine may answer with an empty body (TGI).
     pub empty_when_idle: bool,
     /// What to do when its metrics are not there.
@@ -99,7 +103,9 @@ impl ProfileBuilder {
             knobs: Vec::new(),
             endpoints: Vec::new(),
             version_sources: Vec::new(),
+            proof: None,
             disconnects_leave_no_finish: false,
+            recounts_after_preemption: false,
             empty_when_idle: false,
             no_metrics_hint: self.no_metrics_hint,
             index,
@@ -148,11 +154,11 @@ impl EngineProfile {
         self.terms.len()
     }
 
-    /// A term and the alias that it belongs to.
-    pub(crate) fn term(&self, id: TermId) -> Option<(&Alias, &Term)> {
-        let (alias, term) = self.terms.get(id)?;
-        let alias = self.aliases.get(*alias)?;
-        Some((alias, alias.terms.get(*term)?))
+    /// A term and the alias that it belongs to, with its position.
+    pub(crate) fn term(&self, id: TermId) -> Option<(usize, &Alias, &Term)> {
+        let (at, term) = self.terms.get(id)?;
+        let alias = self.aliases.get(*at)?;
+        Some((*at, alias, alias.terms.get(*term)?))
     }
 
     /// The knob whose value a gauge shows.

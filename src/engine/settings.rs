@@ -158,9 +158,13 @@ pub fn read_endpoint(profile: &EngineProfile, path: &str, answer: &Value) -> Pro
         .find_map(|source| text_at(&source.pointer))
         .filter(|text| text.len() <= MAX_VALUE_BYTES)
         .map(str::to_owned);
+    let proven = match &profile.proof {
+        None => version_text.is_some(),
+        Some((pointer, value)) => text_at(pointer) == Some(value),
+    };
     let mut probed = Probed {
         version: version_text.as_deref().and_then(|text| text.parse().ok()),
-        proves_engine: version_text.is_some(),
+        proves_engine: proven,
         version_text,
         settings: Vec::new(),
     };

@@ -68,12 +68,25 @@ fn tokens() -> Vec<Alias> {
             .since(0, 5, 7)
     };
     vec![
-        realtime(Q::PromptTokens, &["prefill_compute", "prefill_cache"]).lazy(),
+        // retracted work is not counted again
+        Alias::value(Q::PromptTokens, EFFECTIVE).since(0, 5, 18),
+        realtime(Q::PromptTokens, &["prefill_compute", "prefill_cache"])
+            .lazy()
+            .approximate(),
         Alias::value(Q::PromptTokens, "sglang:prompt_tokens")
             .lazy()
             .approximate(),
         realtime(Q::PrefillTokens, &["prefill_compute"]).lazy(),
-        realtime(Q::GenerationTokens, &["decode"]).lazy(),
+        // the first token of a request comes out of its prefill and is counted with that
+        Alias::new(
+            Q::GenerationTokens,
+            vec![
+                Term::value(REALTIME).only("mode", &["decode"]).required(),
+                Term::part("sglang:time_to_first_token_seconds", Part::Count),
+            ],
+        )
+        .since(0, 5, 7)
+        .lazy(),
         // moves only when a request ends: up to 100 % off over a window
         Alias::value(Q::GenerationTokens, "sglang:generation_tokens")
             .lazy()
@@ -86,7 +99,7 @@ fn tokens() -> Vec<Alias> {
         Alias::value(Q::PrefixCacheHits, EFFECTIVE)
             .only("mode", &["device_hit", "host_hit", "storage_hit"])
             .since(0, 5, 18),
-        realtime(Q::PrefixCacheHits, &["prefill_cache"]),
+        realtime(Q::PrefixCacheHits, &["prefill_cache"]).lazy(),
         // a series `total` repeats the others since 0.5.10
         Alias::value(Q::PrefixCacheHits, "sglang:cached_tokens")
             .only("cache_source", &["device", "host", "storage"])
@@ -187,22 +200,27 @@ fn scheduler() -> Vec<Alias> {
 fn gauges() -> Vec<Alias> {
     vec![
         Alias::value(Q::RequestsRunning, "sglang:num_running_reqs"),
+        // with prefill and decode apart, requests also wait in queues of their own
         Alias::new(
             Q::RequestsWaiting,
             vec![
-                Term::value("sglang:num_queue_reqs"),
+                Term::value("sglang:num_queue_reqs").required(),
                 Term::value("sglang:num_grammar_queue_reqs"),
+                Term::value("sglang:num_prefill_bootstrap_queue_reqs"),
+                Term::value("sglang:num_prefill_prealloc_queue_reqs"),
+                Term::value("sglang:num_decode_prealloc_queue_reqs"),
+                Term::value("sglang:num_decode_transfer_queue_reqs"),
             ],
-        )
-        .since(0, 4, 7),
-        Alias::value(Q::RequestsWaiting, "sglang:num_queue_reqs"),
+        ),
         Alias::value(Q::RequestsWaitingDeferred, "sglang:num_grammar_queue_reqs").since(0, 4, 7),
         // the fullest pool, exactly; `token_usage` is the same rounded to a hundredth
         Alias::new(
             Q::KvCacheUsage,
-            ["full_token_usage", "swa_token_usage", "mamba_usage"]
-                .map(|pool| Term::value(format!("sglang:{pool}")))
-                .into(),
+            vec![
+                Term::value("sglang:full_token_usage").required(),
+                Term::value("sglang:swa_token_usage"),
+                Term::value("sglang:mamba_usage"),
+            ],
         )
         .combine(Combine::Max)
         .since(0, 5, 10),
@@ -242,6 +260,10 @@ fn latencies() -> Vec<Alias> {
         .since(0, 5, 3)
         .lazy()
         .approximate(),
+        Alias::distribution(Q::DecodeTime, "sglang:per_stage_req_latency_seconds")
+            .only("stage", &["decode_forward"])
+            .since(0, 5, 3)
+            .approximate(),
         lazy(Q::PromptLength, "sglang:prompt_tokens_histogram")
             .since(0, 4, 7)
             .hint("older versions need --collect-tokens-histogram"),

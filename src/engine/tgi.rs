@@ -31,6 +31,8 @@ pub(super) fn profile() -> EngineProfile {
         path: INFO.into(),
         pointer: "/version".into(),
     }];
+    // many a server has a version at /info
+    profile.proof = Some(("/router".into(), "text-generation-router".into()));
     profile.empty_when_idle = true;
     profile
 }
@@ -45,7 +47,9 @@ fn tokens() -> Vec<Alias> {
             Q::PromptTokens,
             vec![Term::part("tgi_request_input_length", Part::Sum)],
         )
-        .lazy(),
+        .lazy()
+        // counted again for each piece of an output above 1,024 tokens
+        .approximate(),
         // one observation a step and sequence, whose value is what speculation added: moves while requests run
         Alias::new(
             Q::GenerationTokens,
@@ -122,6 +126,11 @@ fn gauges() -> Vec<Alias> {
 fn latencies() -> Vec<Alias> {
     let lazy = |quantity, family| Alias::distribution(quantity, family).lazy();
     vec![
+        // the mean follows from queue, validation and prefill once there are any
+        Alias::unsupported(
+            Q::TimeToFirstToken,
+            "TGI exports no time to first token; its mean follows from others once requests were served",
+        ),
         lazy(Q::EndToEndLatency, "tgi_request_duration"),
         lazy(Q::ValidationTime, "tgi_request_validation_duration"),
         lazy(Q::QueueTime, "tgi_request_queue_duration"),
@@ -139,7 +148,7 @@ fn latencies() -> Vec<Alias> {
         lazy(Q::PrefillStepTime, "tgi_batch_forward_duration").only("method", &["prefill"]),
         lazy(Q::DecodeStepTime, "tgi_batch_forward_duration").only("method", &["decode"]),
         lazy(Q::BatchSize, "tgi_batch_next_size"),
-        lazy(Q::PromptLength, "tgi_request_input_length"),
+        lazy(Q::PromptLength, "tgi_request_input_length").approximate(),
         lazy(Q::GenerationLength, "tgi_request_generated_tokens"),
         lazy(Q::MaxTokensAsked, "tgi_request_max_new_tokens"),
     ]

@@ -28,6 +28,7 @@ pub(super) fn profile() -> EngineProfile {
         ("vllm:prompt_tokens_cached".into(), Version::new(0, 16, 0)),
     ];
     profile.disconnects_leave_no_finish = true;
+    profile.recounts_after_preemption = true;
     profile.settings_family = Some("vllm:cache_config_info".into());
     profile.endpoints = [VERSION, SERVER_INFO, MODELS]
         .map(|path| Endpoint {
@@ -93,12 +94,13 @@ fn requests() -> Vec<Alias> {
         Alias::value(Q::RequestsInvalid, "http_requests")
             .only("status", &["4xx"])
             .only("handler", GENERATING)
-            .lazy()
+            .lazy_in_family()
             .since(0, 9, 2)
             .approximate(),
         Alias::value(Q::HttpServerErrors, "http_requests")
             .only("status", &["5xx"])
-            .lazy()
+            // V0 of the same versions has no HTTP families
+            .lazy_in_family()
             .since(0, 9, 2)
             .approximate(),
     ]

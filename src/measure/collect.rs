@@ -29,6 +29,8 @@ pub(super) struct Collector<'p, 'a> {
 
 /// A term that the family at hand feeds.
 struct Target<'p> {
+    /// Position of the alias.
+    at: usize,
     id: TermId,
     alias: &'p Alias,
     term: &'p Term,
@@ -156,6 +158,8 @@ impl<'p, 'a> Collector<'p, 'a> {
     /// Everything that was taken.
     pub(super) fn finish(mut self, fetched_unix_seconds: f64) -> Sample {
         self.sample.at_unix_seconds = self.explicit_time.unwrap_or(fetched_unix_seconds);
+        self.sample.overflow = self.scalars.iter().any(ScalarSeries::is_full)
+            || self.distributions.iter().any(DistributionSeries::is_full);
         let mut term_id = 0;
         for (at, alias) in self.profile.aliases.iter().enumerate() {
             let ids = term_id..term_id + alias.terms.len();
@@ -189,6 +193,9 @@ impl<'p, 'a> Collector<'p, 'a> {
             return false;
         };
         let reading = ScalarReading { alias: at, value };
+        if self.sample.unreadable.contains(&at) {
+            return false;
+        }
         // a hair above 1 is rounding, anything else is no ratio
         if alias.quantity.is_ratio() && !(-1e-6..=1.0 + 1e-6).contains(&value) {
             self.sample.out_of_range.push(reading);
@@ -204,11 +211,17 @@ fn combined(alias: &Alias, series: &[ScalarSeries<'_>]) -> Option<f64> {
     let merge = alias.quantity.merge();
     let present = series.iter().filter(|one| !one.is_empty()).count();
     let all_needed = match alias.combine {
-        Combine::Sum => !alias.lazy,
+        // where some terms are required, the others may be missing
+        Combine::Sum => !alias.lazy && !alias.terms.iter().any(|term| term.required),
         Combine::Max => false,
         Combine::Product => true,
     };
-    if present == 0 || (all_needed && present < series.len()) {
+    let lacks_required = alias
+        .terms
+        .iter()
+        .zip(series)
+        .any(|(term, one)| term.required && one.is_empty());
+    if present == 0 || lacks_required || (all_needed && present < series.len()) {
         return None;
     }
     let values = alias
@@ -238,15 +251,21 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
         self.fresh = true;
         let profile = self.profile;
         let mut terms = profile.terms_of(base);
-        if terms.is_empty() && family.kind == Kind::Unknown {
-            // without a TYPE line nothing tells a counter but its suffix
+        if terms.is_empty() {
+            // without a TYPE line nothing tells a counter but its suffix, and with a wrong one it is to be told
             terms = profile.terms_of(base.strip_suffix("_total").unwrap_or(base));
         }
         for id in terms {
-            if let Some((alias, term)) = profile.term(*id)
-                && fits(family.kind, alias, term)
-            {
+            if let Some((alias_at, alias, term)) = profile.term(*id) {
+                if !fits(family.kind, alias, term) {
+                    self.sample.unreadable.push(alias_at);
+                    continue;
+                }
+                if alias.needs_family {
+                    self.sample.families_of.push(alias_at);
+                }
                 self.targets.push(Target {
+                    at: alias_at,
                     id: *id,
                     alias,
                     term,
@@ -285,7 +304,10 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
             self.created(line.value);
             return;
         }
-        if let Some(seconds) = line.timestamp_seconds {
+        if let Some(seconds) = line
+            .timestamp_seconds
+            .filter(|seconds| TIMES.contains(seconds))
+        {
             self.explicit_time = Some(
                 self.explicit_time
                     .map_or(seconds, |known| known.max(seconds)),
@@ -311,10 +333,23 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
                 _ => None,
             };
             if let (Some(value), Some(series)) = (value, self.scalars.get_mut(target.id)) {
-                series.add(&self.series, target.alias.quantity, value);
+                if plausible(target.alias, value) {
+                    series.add(&self.series, target.alias.quantity, value);
+                } else {
+                    self.sample.unreadable.push(target.at);
+                }
             }
         }
     }
+}
+
+/// Times that an exposition may claim: from the year 2001 to 2100. Others are of a broken clock.
+const TIMES: std::ops::Range<f64> = 978_307_200.0..4_102_444_800.0;
+
+/// No engine counts below zero, nor as far as sums over replicas lose their integers. Ratios are judged by their own
+/// range, with the value in the message.
+fn plausible(alias: &Alias, value: f64) -> bool {
+    (0.0..=1e18).contains(&value) || (alias.quantity.is_ratio() && value.is_finite())
 }
 
 /// Whether a family of this type can be what the term says. A family without TYPE may be anything.

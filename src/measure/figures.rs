@@ -4,7 +4,8 @@ use crate::engine::{Quantity as Q, QuantityKind};
 
 use super::histogram::Bounded;
 use super::measurement::{Bucket, Distribution, Figures, Gauge, Quantile, QuantityValue};
-use super::view::{Basis, DistributionIncrease, GaugeTrack, View};
+use super::merge::merge_basis;
+use super::view::{Basis, Counter, DistributionIncrease, GaugeTrack, View};
 
 /// Quantiles that are shown of each distribution.
 pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
@@ -60,6 +61,13 @@ impl Figures {
                 .collect(),
             absent: view.absent.clone(),
         };
+        let prefill = prefill_tokens(&view);
+        if !prefill.is_empty() {
+            figures
+                .absent
+                .retain(|absence| absence.quantity != Q::PrefillTokens);
+        }
+        figures.quantities.extend(prefill);
         figures.quantities.extend(ratios(&view));
         figures
             .quantities
@@ -84,7 +92,7 @@ fn counters(view: &View) -> Vec<QuantityValue> {
         push(format!("{name}_total"), counter.total);
         if let Some(rise) = counter.increase {
             push(format!("{name}_increase"), rise.amount);
-            push(format!("{name}_per_second"), rise.amount / rise.seconds);
+            push(format!("{name}_per_second"), rise.per_second);
         }
     }
     values
@@ -253,85 +261,117 @@ fn reserved_share(view: &View) -> Option<GaugeTrack> {
 
 /// Shares and means that follow from the increases of counters. Nothing over nothing is not shown.
 fn ratios(view: &View) -> Vec<QuantityValue> {
-    let mut values = Vec::new();
-    let mut push = |name: &str, part: Option<f64>, whole: Option<f64>, offset: f64, of: [Q; 2]| {
-        if let (Some(part), Some(whole)) = (part, whole)
-            && whole > 0.0
-        {
-            let sources = of.map(|quantity| {
-                view.counters
-                    .get(&quantity)
-                    .map_or("", |counter| counter.source.as_str())
-            });
-            let approximate = of.iter().any(|quantity| {
-                view.counters
-                    .get(quantity)
-                    .is_some_and(|counter| counter.basis == Basis::Approximate)
-            });
-            values.push(QuantityValue {
-                name: name.to_owned(),
-                value: Bounded::Value(offset + part / whole),
-                basis: if approximate {
-                    Basis::Approximate
-                } else {
-                    Basis::Exact
-                },
-                source: sources.join(" / "),
-            });
-        }
+    let shares = [
+        share(
+            view,
+            "prefix_cache_hit_ratio",
+            &[Q::PrefixCacheHits],
+            &[Q::PrefixCacheQueries],
+        ),
+        share(
+            view,
+            "external_cache_hit_ratio",
+            &[Q::ExternalCacheHits],
+            &[Q::ExternalCacheQueries],
+        ),
+        share(
+            view,
+            "speculation_acceptance_ratio",
+            &[Q::SpeculationAcceptedTokens],
+            &[Q::SpeculationDraftTokens],
+        ),
+        // the bonus token of each round counts
+        share(
+            view,
+            "speculation_accepted_length_tokens",
+            &[Q::SpeculationAcceptedTokens, Q::SpeculationDrafts],
+            &[Q::SpeculationDrafts],
+        ),
+        share(
+            view,
+            "graph_pass_ratio",
+            &[Q::GraphPasses],
+            &[Q::GraphPasses, Q::EagerPasses],
+        ),
+        share(
+            view,
+            "request_failure_ratio",
+            &[Q::RequestsErrored, Q::RequestsRejected],
+            &[Q::RequestsFinished, Q::RequestsRejected],
+        ),
+    ];
+    shares.into_iter().flatten().collect()
+}
+
+/// Computed prompt tokens where the engine tells prompts and prefix hits only (vLLM before 0.16).
+fn prefill_tokens(view: &View) -> Vec<QuantityValue> {
+    let told = |quantity: Q| view.counters.get(&quantity);
+    let (None, Some(prompts), Some(hits), Some(queries)) = (
+        told(Q::PrefillTokens),
+        told(Q::PromptTokens),
+        told(Q::PrefixCacheHits),
+        told(Q::PrefixCacheQueries),
+    ) else {
+        return Vec::new();
     };
-    push(
-        "prefix_cache_hit_ratio",
-        view.rise(Q::PrefixCacheHits),
-        view.rise(Q::PrefixCacheQueries),
-        0.0,
-        [Q::PrefixCacheHits, Q::PrefixCacheQueries],
-    );
-    push(
-        "external_cache_hit_ratio",
-        view.rise(Q::ExternalCacheHits),
-        view.rise(Q::ExternalCacheQueries),
-        0.0,
-        [Q::ExternalCacheHits, Q::ExternalCacheQueries],
-    );
-    push(
-        "speculation_acceptance_ratio",
-        view.rise(Q::SpeculationAcceptedTokens),
-        view.rise(Q::SpeculationDraftTokens),
-        0.0,
-        [Q::SpeculationAcceptedTokens, Q::SpeculationDraftTokens],
-    );
-    // the bonus token of each round counts
-    push(
-        "speculation_accepted_length_tokens",
-        view.rise(Q::SpeculationAcceptedTokens),
-        view.rise(Q::SpeculationDrafts),
-        1.0,
-        [Q::SpeculationAcceptedTokens, Q::SpeculationDrafts],
-    );
-    let graphs = view.rise(Q::GraphPasses);
-    push(
-        "graph_pass_ratio",
-        graphs,
-        graphs
-            .zip(view.rise(Q::EagerPasses))
-            .map(|(graph, eager)| graph + eager),
-        0.0,
-        [Q::GraphPasses, Q::EagerPasses],
-    );
-    let rejected = view.rise(Q::RequestsRejected);
-    let failed = known_sum([view.rise(Q::RequestsErrored), rejected]);
-    let ended = view
-        .rise(Q::RequestsFinished)
-        .map(|finished| finished + rejected.unwrap_or(0.0));
-    push(
-        "request_failure_ratio",
-        failed,
-        ended,
-        0.0,
-        [Q::RequestsErrored, Q::RequestsRejected],
-    );
-    values
+    let (Some(rise), Some(hit), Some(asked)) = (prompts.increase, hits.increase, queries.increase)
+    else {
+        return Vec::new();
+    };
+    // nothing looked up: nothing found
+    let missed = if asked.amount > 0.0 {
+        1.0 - hit.amount / asked.amount
+    } else {
+        1.0
+    };
+    let value = |name: &str, value| QuantityValue {
+        name: format!("{}_{name}", Q::PrefillTokens.name()),
+        value: Bounded::Value(value),
+        basis: Basis::Approximate,
+        source: format!(
+            "{} × (1 - {} / {})",
+            prompts.source, hits.source, queries.source
+        ),
+    };
+    vec![
+        value("increase", rise.amount * missed),
+        value("per_second", rise.per_second * missed),
+    ]
+}
+
+/// What the parts rose by over what the whole did. Of several counters those count that the engine exports; the
+/// first of the whole must be there.
+fn share(view: &View, name: &str, parts: &[Q], whole: &[Q]) -> Option<QuantityValue> {
+    let told = |quantities: &[Q]| -> Vec<&Counter> {
+        let counters = quantities
+            .iter()
+            .filter_map(|quantity| view.counters.get(quantity));
+        counters
+            .filter(|counter| counter.increase.is_some())
+            .collect()
+    };
+    let (parts, whole_told) = (told(parts), told(whole));
+    view.rise(*whole.first()?)?;
+    let sum = |counters: &[&Counter]| -> f64 {
+        counters
+            .iter()
+            .filter_map(|counter| Some(counter.increase?.amount))
+            .sum()
+    };
+    let source = |counters: &[&Counter]| {
+        let sources: Vec<&str> = counters
+            .iter()
+            .map(|counter| counter.source.as_str())
+            .collect();
+        sources.join(" + ")
+    };
+    let total = sum(&whole_told);
+    (total > 0.0 && !parts.is_empty()).then(|| QuantityValue {
+        name: name.to_owned(),
+        value: Bounded::Value(sum(&parts) / total),
+        basis: merge_basis(parts.iter().chain(&whole_told).map(|counter| counter.basis)),
+        source: format!("({}) / ({})", source(&parts), source(&whole_told)),
+    })
 }
 
 /// The sum of what is known, or nothing where nothing is.

@@ -193,7 +193,36 @@ impl InstanceSamples<'_> {
             }
         }
         notes.extend(self.settings_note());
+        notes.extend(self.same_process_note());
         notes
+    }
+
+    /// Replicas whose series were created at the same microsecond are one.
+    fn same_process_note(&self) -> Option<Note> {
+        let born = |replica: &ReplicaSamples| {
+            let incarnation = replica.samples.last()?.incarnation;
+            incarnation
+                .created_unix_seconds
+                .zip(incarnation.process_start_unix_seconds)
+        };
+        for (at, replica) in self.replicas.iter().enumerate() {
+            let twin = self
+                .replicas
+                .iter()
+                .take(at)
+                .find(|other| born(other).is_some() && born(other) == born(replica));
+            if let Some(twin) = twin {
+                return Some(Note {
+                    code: NoteCode::SameProcess,
+                    metrics_url: Some(replica.metrics_url.clone()),
+                    message: format!(
+                        "this is the same process as {}, and is counted twice: give each replica one URL",
+                        twin.metrics_url
+                    ),
+                });
+            }
+        }
+        None
     }
 
     fn settings_note(&self) -> Option<Note> {

@@ -194,6 +194,8 @@ pub enum NoteCode {
     SettingsDiffer,
     /// The engine is idle and exports nothing yet.
     Idle,
+    /// Two URLs lead to the same process, which is counted twice.
+    SameProcess,
 }
 
 impl NoteCode {
@@ -208,6 +210,7 @@ impl NoteCode {
             Self::HeldWithoutProgress => "HELD_WITHOUT_PROGRESS",
             Self::SettingsDiffer => "SETTINGS_DIFFER",
             Self::Idle => "IDLE",
+            Self::SameProcess => "SAME_PROCESS",
         }
     }
 }

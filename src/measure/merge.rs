@@ -109,7 +109,7 @@ fn weights(views: &[&View], quantity: Quantity) -> Vec<f64> {
 }
 
 /// The least trustworthy of all; zeros that are only implied do not make a sum less exact.
-fn merge_basis(bases: impl Iterator<Item = Basis> + Clone) -> Basis {
+pub(super) fn merge_basis(bases: impl Iterator<Item = Basis> + Clone) -> Basis {
     let order = [Basis::Approximate, Basis::Interpolated, Basis::Exact];
     order
         .into_iter()
@@ -123,27 +123,16 @@ fn merge_counters(counters: &[&Counter]) -> Option<Counter> {
         .iter()
         .filter_map(|counter| counter.increase)
         .collect();
-    let increase = (rises.len() == counters.len())
-        .then(|| merge_rises(&rises))
-        .flatten();
+    // what was counted adds up, and so do the rates, though no two replicas have quite the same window
+    let increase = (rises.len() == counters.len()).then(|| Rise {
+        amount: rises.iter().map(|rise| rise.amount).sum(),
+        per_second: rises.iter().map(|rise| rise.per_second).sum(),
+    });
     Some(Counter {
         total: counters.iter().map(|counter| counter.total).sum(),
         increase,
         basis: merge_basis(counters.iter().map(|counter| counter.basis)),
         source: first.source.clone(),
-    })
-}
-
-/// Rates add up. Where a replica's interval was dropped its rate stands for the whole window.
-fn merge_rises(rises: &[Rise]) -> Option<Rise> {
-    let seconds = rises.iter().map(|rise| rise.seconds).fold(0.0, f64::max);
-    if seconds <= 0.0 || rises.iter().any(|rise| rise.seconds <= 0.0) {
-        return None;
-    }
-    let per_second: f64 = rises.iter().map(|rise| rise.amount / rise.seconds).sum();
-    Some(Rise {
-        amount: per_second * seconds,
-        seconds,
     })
 }
 

@@ -26,6 +26,13 @@ pub struct Sample {
     pub model_name: Option<String>,
     /// Families of this engine that were seen.
     pub families_recognised: usize,
+    /// Aliases whose family is there, whether or not a series has their labels; of those that need it only.
+    pub families_of: Vec<usize>,
+    /// Aliases whose family is there with a value that is no count or level (NaN, negative, infinite), or with
+    /// another type: not zero, whatever else their absence would mean.
+    pub unreadable: Vec<usize>,
+    /// More series or buckets than any engine has: nothing of this sample is used.
+    pub overflow: bool,
     /// The engine is at least of this version, as its families show.
     pub version_floor: Option<Version>,
     /// The endpoint says that it is simulated.

@@ -76,18 +76,27 @@ fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 
+/// Data-parallel engines behind one endpoint. Real ones have some dozens; each series is looked for among them.
+pub(super) const MAX_GROUPS: usize = 256;
+/// Buckets of one distribution. TGI has 1,025 at most.
+pub(super) const MAX_BUCKETS: usize = 4_096;
+
 /// Finds the group of a series, or says that another rank of it counts.
 fn group_of<'g, 'a, T: Default>(
     groups: &'g mut Vec<(SeriesId<'a>, T)>,
     series: &SeriesId<'a>,
 ) -> Option<&'g mut T> {
-    let at = groups
+    let at = match groups
         .iter()
         .position(|(known, _)| known.same_engine(series))
-        .unwrap_or_else(|| {
+    {
+        Some(at) => at,
+        None if groups.len() >= MAX_GROUPS => return None,
+        None => {
             groups.push((*series, T::default()));
             groups.len() - 1
-        });
+        }
+    };
     let (known, group) = groups.get_mut(at)?;
     if series.rank < known.rank {
         *known = *series;
@@ -144,6 +153,10 @@ impl<'a> ScalarSeries<'a> {
         self.groups.is_empty()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.groups.len() >= MAX_GROUPS
+    }
+
     pub(super) fn merged(&self, merge: Merge) -> f64 {
         let values = self.groups.iter().map(|(_, group)| group.value(merge));
         merge_values(merge, values)
@@ -185,6 +198,10 @@ struct Buckets {
 impl Buckets {
     fn add_bucket(&mut self, le: f64, value: f64) {
         if self.bounds.last().is_none_or(|last| *last < le) && !self.sealed {
+            if self.bounds.len() >= MAX_BUCKETS {
+                self.uneven = true;
+                return;
+            }
             self.bounds.push(le);
             self.cumulative.push(value);
             self.cursor = self.bounds.len();
@@ -208,14 +225,22 @@ impl Buckets {
         }
     }
 
-    fn has_usable_buckets(&self) -> bool {
-        !self.uneven && self.cursor == self.bounds.len()
+    /// Complete, and in agreement with the count; without an infinite bucket nobody knows what lies above the last.
+    fn has_usable_buckets(&self, count: f64) -> bool {
+        let ends_at_infinity = self.bounds.last().is_some_and(|bound| bound.is_infinite());
+        let holds_all = self.cumulative.last() == Some(&count);
+        let rises_from_zero = self.bounds.first().is_some_and(|bound| *bound >= 0.0);
+        !self.uneven
+            && self.cursor == self.bounds.len()
+            && ends_at_infinity
+            && holds_all
+            && rises_from_zero
     }
 }
 
 impl<'a> DistributionSeries<'a> {
     pub(super) fn add(&mut self, series: &SeriesId<'a>, role: Role, value: f64) {
-        if value.is_nan() {
+        if !value.is_finite() {
             return;
         }
         let Some(group) = group_of(&mut self.groups, series) else {
@@ -230,6 +255,14 @@ impl<'a> DistributionSeries<'a> {
         }
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.groups.len() >= MAX_GROUPS
+            || self
+                .groups
+                .iter()
+                .any(|(_, group)| group.bounds.len() >= MAX_BUCKETS)
+    }
+
     /// All engines together. Buckets only where all have the same bounds.
     pub(super) fn merged(self, alias: usize) -> Option<DistributionReading> {
         let mut all: Option<DistributionReading> = None;
@@ -242,7 +275,7 @@ impl<'a> DistributionSeries<'a> {
             let Some(count) = group.count.or(top.copied()) else {
                 continue;
             };
-            let (bounds, cumulative) = if group.has_usable_buckets() {
+            let (bounds, cumulative) = if group.has_usable_buckets(count) {
                 (group.bounds, group.cumulative)
             } else {
                 (Vec::new(), Vec::new())
@@ -252,7 +285,8 @@ impl<'a> DistributionSeries<'a> {
                     all = Some(DistributionReading {
                         alias,
                         count,
-                        sum: group.sum,
+                        // durations and lengths are not negative
+                        sum: group.sum.filter(|sum| *sum >= 0.0),
                         bounds,
                         cumulative,
                     });

@@ -192,14 +192,17 @@ fn an_exposition_with_its_own_time_is_believed() {
             "# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total {tokens} {millis}\n"
         )
     };
-    let (first, second) = (at(100, 1_000_000), at(200, 1_004_000));
+    let (first, second) = (at(100, 1_700_000_000_000), at(200, 1_700_000_004_000));
     let read = [sample("vllm", &first), sample("vllm", &second)];
-    assert_eq!(read[0].at_unix_seconds, 1_000.0);
+    assert_eq!(read[0].at_unix_seconds, 1_700_000_000.0);
+    // a clock that is far off is not believed
+    let absurd = at(100, 9_223_372_036_854_775_807);
+    assert_eq!(sample("vllm", &absurd).at_unix_seconds, 100.0);
     let window = |samples: &[Sample]| View::over(&profile("vllm"), samples, Knowledge::default());
     let rise = window(&read).counters[&Quantity::GenerationTokens]
         .increase
         .unwrap();
-    assert_eq!((rise.amount, rise.seconds), (100.0, 4.0));
+    assert_eq!((rise.amount, rise.per_second), (100.0, 25.0));
     // standing still is not the same as nothing happening
     let still = window(&[read[0].clone(), read[0].clone()]);
     assert_eq!(still.dropped[0].cause, DropCause::NotAdvanced);
@@ -218,7 +221,7 @@ fn a_family_that_appears_in_mid_window_began_at_zero() {
     let succeeded = view.counters[&Quantity::RequestsSucceeded]
         .increase
         .unwrap();
-    assert_eq!((succeeded.amount, succeeded.seconds), (3.0, 2.0));
+    assert_eq!((succeeded.amount, succeeded.per_second), (3.0, 1.5));
     let duration = &view.distributions[&Quantity::EndToEndLatency];
     assert_eq!((duration.count, duration.sum), (3.0, Some(1.5)));
 }
@@ -248,4 +251,96 @@ fn a_simulated_endpoint_says_so() {
         "# TYPE perfagent_simulated gauge\nperfagent_simulated 1\nvllm:num_requests_running 1\n";
     assert!(sample("vllm", body).simulated);
     assert!(!sample("vllm", "vllm:num_requests_running 1\n").simulated);
+}
+
+#[test]
+fn what_is_missing_or_no_number_is_never_zero() {
+    let tokens = |value: &str| {
+        format!(
+            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n\
+             # TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total {value}\n"
+        )
+    };
+    let of = |bodies: &[&str]| {
+        view("vllm", bodies)
+            .counters
+            .get(&Quantity::GenerationTokens)
+            .cloned()
+    };
+    for bad in ["NaN", "+Inf", "-5", "1e300"] {
+        assert_eq!(of(&[&tokens(bad), &tokens(bad)]), None, "{bad}");
+        // nor is what follows a rise from zero, or what precedes a restart
+        let after = of(&[&tokens(bad), &tokens("3701")]).unwrap();
+        assert_eq!(after.increase, None, "{bad}");
+        let before = view("vllm", &[&tokens("5"), &tokens(bad)]);
+        assert_eq!(before.dropped, [], "{bad}");
+    }
+    // declared as something else
+    let gauge = tokens("100").replace(
+        "generation_tokens_total counter",
+        "generation_tokens_total gauge",
+    );
+    assert_eq!(of(&[&gauge, &gauge]), None);
+    // V1 creates its series at the start: one that is missing was cut off
+    let created = "# TYPE vllm:prompt_tokens_created gauge\nvllm:prompt_tokens_created 1.7e+09\n";
+    let cut =
+        format!("# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n{created}");
+    let whole = format!("{}{created}", tokens("3701"));
+    assert_eq!(of(&[&cut, &whole]).unwrap().increase, None);
+}
+
+#[test]
+fn buckets_that_contradict_the_count_give_no_quantile() {
+    let body = |buckets: &str, count: u32| {
+        format!(
+            "# TYPE vllm:time_to_first_token_seconds histogram\n{buckets}\
+             vllm:time_to_first_token_seconds_sum 5\nvllm:time_to_first_token_seconds_count {count}\n"
+        )
+    };
+    let bucket = |le: &str, count: u32| {
+        format!("vllm:time_to_first_token_seconds_bucket{{le=\"{le}\"}} {count}\n")
+    };
+    let told = |buckets: String, count| {
+        let view = view("vllm", &[&body(&buckets, count)]);
+        view.distributions[&Quantity::TimeToFirstToken]
+            .buckets
+            .is_some()
+    };
+    assert!(told(bucket("0.5", 8) + &bucket("+Inf", 10), 10));
+    assert!(!told(bucket("0.5", 8) + &bucket("+Inf", 9), 1_000));
+    assert!(!told(bucket("0.5", 9), 10));
+    assert!(!told(bucket("-1", 9) + &bucket("+Inf", 10), 10));
+}
+
+#[test]
+fn sglang_counts_the_first_token_and_older_pools_are_not_empty() {
+    let body = "# TYPE sglang:realtime_tokens_total counter\n\
+                sglang:realtime_tokens_total{mode=\"decode\",tp_rank=\"0\"} 780\n\
+                # TYPE sglang:time_to_first_token_seconds histogram\n\
+                sglang:time_to_first_token_seconds_bucket{le=\"+Inf\"} 27\n\
+                sglang:time_to_first_token_seconds_sum 1\nsglang:time_to_first_token_seconds_count 27\n\
+                # TYPE sglang:token_usage gauge\nsglang:token_usage{tp_rank=\"0\"} 0.93\n\
+                # TYPE sglang:swa_token_usage gauge\nsglang:swa_token_usage{tp_rank=\"0\"} 0\n";
+    let view = view("sglang", &[body]);
+    assert_eq!(view.counters[&Quantity::GenerationTokens].total, 807.0);
+    assert_eq!(view.gauges[&Quantity::KvCacheUsage].values, [(0, 0.93)]);
+    assert_eq!(instant("sglang", body, Quantity::KvCacheUsage), Some(0.93));
+}
+
+#[test]
+fn a_difference_that_fell_is_no_count() {
+    let body = |finished: u32, aborted: u32| {
+        format!(
+            "# TYPE sglang:num_requests_total counter\nsglang:num_requests_total {finished}\n\
+             # TYPE sglang:num_aborted_requests_total counter\nsglang:num_aborted_requests_total {aborted}\n"
+        )
+    };
+    let view = view("sglang", &[&body(100, 7), &body(100, 66)]);
+    assert_eq!(view.counters[&Quantity::RequestsSucceeded].increase, None);
+    assert_eq!(view.dropped, []);
+    let reason = view
+        .absent
+        .iter()
+        .find(|absence| absence.quantity == Quantity::RequestsSucceeded);
+    assert!(reason.unwrap().reason.contains("subtracted"));
 }

@@ -60,13 +60,13 @@ pub struct Counter {
     pub source: String,
 }
 
-/// A rise and the time it took.
+/// A rise over the intervals that count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rise {
     /// By how much.
     pub amount: f64,
-    /// In how many seconds.
-    pub seconds: f64,
+    /// A second.
+    pub per_second: f64,
 }
 
 /// A gauge at each sample of the window, by tick.

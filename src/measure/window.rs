@@ -25,10 +25,22 @@ impl View {
                 continue;
             };
             match quantity.kind() {
-                QuantityKind::Counter => match window.counter(&chosen) {
-                    Some(counter) => drop(view.counters.insert(quantity, counter)),
-                    None => view.absent.push(no_interval(quantity)),
-                },
+                QuantityKind::Counter => {
+                    let counter = window.counter(&chosen);
+                    let told = counter
+                        .as_ref()
+                        .is_some_and(|counter| counter.increase.is_some());
+                    if samples.len() > 1 && !told {
+                        let nothing_counts = window.kept.is_empty() || chosen.alias.is_monotonic();
+                        view.absent.push(if nothing_counts {
+                            no_interval(quantity)
+                        } else {
+                            late_subtraction(quantity)
+                        });
+                    }
+                    view.counters
+                        .extend(counter.map(|counter| (quantity, counter)));
+                }
                 QuantityKind::Gauge => {
                     view.gauges.insert(quantity, window.gauge(&chosen));
                 }
@@ -41,7 +53,37 @@ impl View {
         if profile.disconnects_leave_no_finish && samples.len() > 1 && view.dropped.is_empty() {
             view.disconnected = disconnected(&view);
         }
+        if profile.recounts_after_preemption && window.may_be_v0() {
+            view.doubt_recounted();
+        }
         view
+    }
+}
+
+fn late_subtraction(quantity: Quantity) -> Absence {
+    Absence {
+        quantity,
+        reason: "what is subtracted was counted later than what it is subtracted from".to_owned(),
+        hint: Some("measure over a longer window".to_owned()),
+    }
+}
+
+impl View {
+    /// Each preemption made the engine count the prompt and its first token again.
+    fn doubt_recounted(&mut self) {
+        let preempted = self
+            .counters
+            .get(&Quantity::Preemptions)
+            .is_some_and(|counter| counter.increase.is_none_or(|rise| rise.amount > 0.0));
+        if !preempted {
+            return;
+        }
+        if let Some(prompts) = self.counters.get_mut(&Quantity::PromptTokens) {
+            prompts.basis = Basis::Approximate;
+        }
+        if let Some(first_tokens) = self.distributions.get_mut(&Quantity::TimeToFirstToken) {
+            first_tokens.basis = Basis::Approximate;
+        }
     }
 }
 
@@ -122,7 +164,8 @@ impl<'p, 's> WindowOf<'p, 's> {
             profile,
             samples,
             knowledge,
-            floor: knowledge.version.or(seen_floor),
+            // a build from source may call itself 0.1.dev1
+            floor: knowledge.version.max(seen_floor),
             kept: Vec::new(),
             dropped: Vec::new(),
         };
@@ -157,6 +200,15 @@ impl<'p, 's> WindowOf<'p, 's> {
         window
     }
 
+    /// Only V1 tells when its series were created, and V0 was gone with 0.11.
+    fn may_be_v0(&self) -> bool {
+        let old = self
+            .floor
+            .is_none_or(|version| version < Version::new(0, 11, 0));
+        let created = |sample: &Sample| sample.incarnation.created_unix_seconds.is_some();
+        old && !self.samples.iter().any(created)
+    }
+
     /// What shows that the engine started anew between two samples.
     fn restart(&self, before: &Sample, after: &Sample) -> Option<String> {
         if let Some(evidence) = before.incarnation.differs(&after.incarnation) {
@@ -164,14 +216,22 @@ impl<'p, 's> WindowOf<'p, 's> {
         }
         let fell = |at: usize, alias: &Alias| {
             let earlier = before.scalar(at)?;
-            // absent after it was there: a counter that began anew and has not been used yet
-            let later = after.scalar(at).unwrap_or(0.0);
+            let later = match after.scalar(at) {
+                Some(later) => later,
+                // a counter that began anew and has not been used yet
+                None if self.implies_zero(at, alias) => 0.0,
+                None => return None,
+            };
             let falls = later < earlier - 1e-9 * earlier.abs();
             falls.then(|| format!("{} fell from {earlier} to {later}", alias.describe()))
         };
         let count_fell = |at: usize, alias: &Alias| {
             let earlier = before.distribution(at)?.count;
-            let later = after.distribution(at).map_or(0.0, |reading| reading.count);
+            let later = match after.distribution(at) {
+                Some(reading) => reading.count,
+                None if self.implies_zero(at, alias) => 0.0,
+                None => return None,
+            };
             (later < earlier)
                 .then(|| format!("{}_count fell from {earlier} to {later}", alias.describe()))
         };
@@ -195,13 +255,30 @@ impl<'p, 's> WindowOf<'p, 's> {
     }
 
     /// Whether the alias's absence means zero.
-    fn implies_zero(&self, alias: &Alias) -> bool {
+    fn implies_zero(&self, at: usize, alias: &Alias) -> bool {
         if !alias.lazy || !self.proven() {
             return false;
         }
+        let family_seen = || {
+            self.samples
+                .iter()
+                .any(|sample| sample.families_of.contains(&at))
+        };
+        if alias.needs_family && !family_seen() {
+            return false;
+        }
+        // an engine that creates its series at the start has them all; a line that could not be read may be any
+        let unlike_zero = |sample: &Sample| {
+            let created = sample.incarnation.created_unix_seconds.is_some();
+            let lost = sample.bad_lines > 0 || sample.unreadable.contains(&at);
+            lost || (created && self.profile.disconnects_leave_no_finish)
+        };
+        if self.samples.iter().any(unlike_zero) && !alias.needs_family {
+            return false;
+        }
         match (self.knowledge.version, self.floor) {
-            (Some(version), _) => alias.covers(version),
-            (None, floor) => {
+            (Some(_), Some(version)) => alias.covers(version),
+            (_, floor) => {
                 let new_enough = match (alias.since, floor) {
                     (None, _) => true,
                     (Some(since), Some(floor)) => since <= floor,
@@ -225,11 +302,11 @@ impl<'p, 's> WindowOf<'p, 's> {
             return Some(Chosen {
                 at,
                 alias,
-                zero_if_missing: self.implies_zero(alias),
+                zero_if_missing: self.implies_zero(at, alias),
                 implied: false,
             });
         }
-        let (at, alias) = exported().find(|(_, alias)| self.implies_zero(alias))?;
+        let (at, alias) = exported().find(|(at, alias)| self.implies_zero(*at, alias))?;
         Some(Chosen {
             at,
             alias,
@@ -251,7 +328,19 @@ impl<'p, 's> WindowOf<'p, 's> {
             .aliases_of(quantity)
             .map(|(_, alias)| alias)
             .collect();
-        let reason = if let Some(reading) = out_of_range {
+        let unreadable = self.samples.iter().any(|sample| {
+            let of_quantity = self.profile.aliases_of(quantity);
+            of_quantity
+                .into_iter()
+                .any(|(at, _)| sample.unreadable.contains(&at))
+        });
+        let reason = if unreadable {
+            let names: Vec<String> = aliases.iter().map(|alias| alias.describe()).collect();
+            format!(
+                "the engine exports {} with a value or a type that it cannot have",
+                names.join(" or ")
+            )
+        } else if let Some(reading) = out_of_range {
             format!(
                 "the engine reports {}, which is no share of 1",
                 reading.value
@@ -293,14 +382,16 @@ impl<'p, 's> WindowOf<'p, 's> {
         let rises = self.kept.iter().filter_map(|interval| {
             let before = self.scalar(chosen, interval.before)?;
             let after = self.scalar(chosen, interval.after)?;
-            Some(Rise {
-                amount: after - before,
-                seconds: interval.seconds,
-            })
+            Some((after - before, interval.seconds))
         });
-        let increase = rises.reduce(|all, one| Rise {
-            amount: all.amount + one.amount,
-            seconds: all.seconds + one.seconds,
+        let (amount, seconds) = rises.fold((0.0, 0.0), |(amount, seconds), one: (f64, f64)| {
+            (amount + one.0, seconds + one.1)
+        });
+        // a difference of counters that fell is no count
+        let usable = seconds > 0.0 && (chosen.alias.is_monotonic() || amount >= 0.0);
+        let increase = usable.then(|| Rise {
+            amount,
+            per_second: amount / seconds,
         });
         Some(Counter {
             total,

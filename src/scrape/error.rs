@@ -1,6 +1,6 @@
 //! What can go wrong on the way to a replica's metrics, step by step, and what to do about it.
 
-use crate::exposition::ParseError;
+use crate::exposition::{ParseError, Reason};
 
 use super::policy::Refusal;
 
@@ -50,6 +50,9 @@ pub enum ScrapeFailure {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The answer has more series or buckets of one metric than any engine has.
+    #[error("the answer has more series of one metric than any engine has")]
+    TooManySeries,
     /// The answer is no metrics text at all.
     #[error("the answer is {0}, not metrics text")]
     NotMetrics(&'static str),
@@ -115,6 +118,7 @@ impl ScrapeFailure {
             Self::Connect(_) | Self::Tls(_) => Step::Connect,
             Self::TimedOut { .. } | Self::Status(_) => Step::Request,
             Self::Broken(_) | Self::TooLarge { .. } => Step::Body,
+            Self::TooManySeries => Step::Map,
             Self::NotMetrics(_) | Self::Parse(_) => Step::Parse,
             Self::NoKnownMetrics { .. } | Self::WrongEngine { .. } => Step::Map,
         }
@@ -149,7 +153,12 @@ impl ScrapeFailure {
             Self::Status(300..=399) => "redirects are not followed: give the final URL",
             Self::Status(_) => "look at the engine's own log",
             Self::Broken(_) => "the engine or a proxy closed the connection; try again",
-            Self::TooLarge { .. } => "is this a metrics endpoint? Engines answer with 20 to 200 KB",
+            Self::TooLarge { .. } | Self::TooManySeries => {
+                "is this a metrics endpoint? Engines answer with 20 to 200 KB"
+            }
+            Self::Parse(error) if matches!(error.reason, Reason::TooManyLines { .. }) => {
+                "is this a metrics endpoint? Engines answer with some thousand lines"
+            }
             Self::NotMetrics(_) | Self::Parse(_) => {
                 "check the path: engines serve metrics at /metrics"
             }

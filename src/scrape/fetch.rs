@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, HeaderValue};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::error::ScrapeFailure;
 use super::policy::{Refusal, UrlPolicy};
 
@@ -43,7 +45,14 @@ pub struct Fetcher {
     client: reqwest::Client,
     policy: Arc<UrlPolicy>,
     limits: FetchLimits,
+    /// Room for answers that are larger than engines give.
+    large: Arc<Semaphore>,
 }
+
+/// From this size on an answer needs room that few share.
+const LARGE_BYTES: usize = 1 << 20;
+/// How many large answers may be in memory at once.
+const LARGE_AT_ONCE: usize = 4;
 
 /// The HTTP client cannot be set up on this machine.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,12 +64,14 @@ pub struct ClientError(String);
 pub struct Fetched {
     /// Body, decompressed.
     pub body: Vec<u8>,
-    /// When the engine wrote it: halfway between the request and the first byte of the answer.
+    /// When its headers came: engines write their metrics just before they send them.
     pub at: Instant,
     /// Time to the headers of the answer.
     pub request_time: Duration,
     /// Time for its body.
     pub body_time: Duration,
+    /// Room that a large answer takes until it is dropped.
+    _room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Fetcher {
@@ -80,6 +91,8 @@ impl Fetcher {
                 .connect_timeout(limits.connect_timeout)
                 .timeout(limits.timeout)
                 .pool_max_idle_per_host(1)
+                // long enough for the next sample of a window, short enough not to pile up over many hosts
+                .pool_idle_timeout(Duration::from_secs(3))
                 .tcp_nodelay(true)
                 .http1_only()
                 .user_agent(concat!("perfagent/", env!("CARGO_PKG_VERSION")))
@@ -94,6 +107,7 @@ impl Fetcher {
             client,
             policy,
             limits,
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         })
     }
 
@@ -107,6 +121,18 @@ impl Fetcher {
     /// # Errors
     /// See [`ScrapeFailure`].
     pub async fn get(&self, url: &str) -> Result<Fetched, ScrapeFailure> {
+        self.get_within(url, self.limits.body_bytes).await
+    }
+
+    /// The same with a bound of its own on the answer.
+    ///
+    /// # Errors
+    /// See [`ScrapeFailure`].
+    pub async fn get_within(
+        &self,
+        url: &str,
+        limit_bytes: usize,
+    ) -> Result<Fetched, ScrapeFailure> {
         let url = self.policy.check(url)?;
         let start = Instant::now();
         let request = self.client.get(url).header(ACCEPT, ACCEPT_METRICS);
@@ -115,14 +141,14 @@ impl Fetcher {
         if response.status() != reqwest::StatusCode::OK {
             return Err(ScrapeFailure::Status(response.status().as_u16()));
         }
-        let limit_bytes = self.limits.body_bytes;
         let too_large = || ScrapeFailure::TooLarge { limit_bytes };
         let announced = usize::try_from(response.content_length().unwrap_or(0));
         let announced = announced.map_err(|_| too_large())?;
         if announced > limit_bytes {
             return Err(too_large());
         }
-        let mut body = Vec::with_capacity(announced);
+        let mut body = Vec::with_capacity(announced.min(LARGE_BYTES));
+        let mut large = None;
         while let Some(chunk) = response
             .chunk()
             .await
@@ -131,13 +157,18 @@ impl Fetcher {
             if body.len() + chunk.len() > limit_bytes {
                 return Err(too_large());
             }
+            if large.is_none() && body.len() + chunk.len() > LARGE_BYTES {
+                // the semaphore is never closed
+                large = self.large.clone().acquire_owned().await.ok();
+            }
             body.extend_from_slice(&chunk);
         }
         Ok(Fetched {
             body,
-            at: start + request_time / 2,
+            at: start + request_time,
             request_time,
             body_time: start.elapsed() - request_time,
+            _room: large.map(Arc::new),
         })
     }
 

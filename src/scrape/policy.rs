@@ -91,13 +91,7 @@ impl UrlPolicy {
     /// # Errors
     /// A [`Refusal`].
     pub fn check(&self, text: &str) -> Result<Url, Refusal> {
-        let url = Url::parse(text).map_err(|error| Refusal::NotAUrl(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(Refusal::Scheme(url.scheme().to_owned()));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refusal::Credentials);
-        }
+        let url = parse_url(text)?;
         match url.host() {
             None => Err(Refusal::NoHost),
             Some(Host::Ipv4(address)) => self.check_address(address.into(), None),
@@ -172,6 +166,24 @@ impl UrlPolicy {
     }
 }
 
+/// A whole http or https URL without credentials. Says nothing of where it leads.
+///
+/// # Errors
+/// A [`Refusal`] of the text itself.
+pub fn parse_url(text: &str) -> Result<Url, Refusal> {
+    let url = Url::parse(text).map_err(|error| Refusal::NotAUrl(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Refusal::Scheme(url.scheme().to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Refusal::Credentials);
+    }
+    if url.host().is_none() {
+        return Err(Refusal::NoHost);
+    }
+    Ok(url)
+}
+
 /// The address itself and, where it carries an IPv4 address, that one.
 fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let embedded = match address {
@@ -183,7 +195,7 @@ fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
         .flatten()
 }
 
-/// IPv4-mapped and -compatible addresses, NAT64 (64:ff9b::/96) and 6to4 (2002::/16) lead to an IPv4 host.
+/// IPv4-mapped, -translated and -compatible addresses, NAT64 (64:ff9b::/96) and 6to4 (2002::/16) lead to an IPv4 host.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, .., y, z] = address.segments();
     let [.., w, x, _, _] = address.segments();
@@ -195,7 +207,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
             Some(join(high, low))
         }
         (0x0064, 0xff9b) => Some(low),
-        (0, 0) if (w, x) == (0, 0xffff) => Some(low),
+        (0, 0) if (w, x) == (0, 0xffff) || (w, x) == (0xffff, 0) => Some(low),
         (0, 0) if (w, x) == (0, 0) && !address.is_unspecified() && !address.is_loopback() => {
             Some(low)
         }
@@ -204,10 +216,11 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Addresses of the clouds' metadata services that are not link-local.
-const METADATA: [IpAddr; 3] = [
+const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
 fn never(address: IpAddr) -> Option<&'static str> {
@@ -219,6 +232,10 @@ fn never(address: IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.is_multicast() => Some("multicast"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("broadcast"),
         IpAddr::V4(v4) if matches!(v4.octets(), [0, ..]) => Some("unspecified"),
+        // all of fd00:ec2::/32 serves instances' metadata and credentials
+        IpAddr::V6(v6) if matches!(v6.segments(), [0xfd00, 0xec2, ..]) => {
+            Some("a metadata service")
+        }
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast"),
         IpAddr::V6(v6) if v6.is_unspecified() => Some("unspecified"),
@@ -318,6 +335,10 @@ mod tests {
             "http://[2002:a9fe:a9fe::1]/",
             "http://[fe80::1]/",
             "http://[fd00:ec2::254]/",
+            "http://[fd00:ec2::23]/",
+            "http://[fd20:ce::254]/",
+            "http://168.63.129.16/",
+            "http://[::ffff:0:169.254.169.254]/",
             "http://100.100.100.200/",
             "http://0.0.0.0/",
             "http://0.1.2.3/",

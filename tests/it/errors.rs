@@ -87,7 +87,7 @@ async fn every_reason_is_given_when_it_should_be() {
             "/metrics",
         ),
         (
-            Answer::ok("a b c"),
+            Answer::ok("a b c\n"),
             Code::FailedPrecondition,
             Reason::NotMetrics,
             "/metrics",
@@ -320,12 +320,18 @@ fn many_buckets() -> String {
         "inter_token_latency_seconds",
         "e2e_request_latency_seconds",
         "request_queue_time_seconds",
+        "request_prefill_time_seconds",
+        "request_decode_time_seconds",
+        "request_inference_time_seconds",
+        "request_prompt_tokens",
     ] {
         body += &format!("# TYPE vllm:{family} histogram\n");
-        for at in 1..=15_000 {
+        for at in 1..4_000 {
             body += &format!("vllm:{family}_bucket{{le=\"{at}\"}} {at}\n");
         }
-        body += &format!("vllm:{family}_sum 1\nvllm:{family}_count 15000\n");
+        body += &format!(
+            "vllm:{family}_bucket{{le=\"+Inf\"}} 4000\nvllm:{family}_sum 1\nvllm:{family}_count 4000\n"
+        );
     }
     body
 }
@@ -531,7 +537,7 @@ async fn a_counter_reset_in_mid_window_is_told() {
         .unwrap()
         .tokens_per_second
         .unwrap();
-    let observed = measurement.window.unwrap().observed_seconds;
+    let observed = measurement.window.unwrap().observed_seconds.unwrap();
     assert!(
         (rate - 200.0 / observed).abs() < 1e-9,
         "{rate} over {observed}"

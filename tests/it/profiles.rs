@@ -73,7 +73,20 @@ fn aliases_occur_in_published_packages() {
                 .filter(|(version, _)| alias.covers(*version))
                 .collect();
             let kind = alias.quantity.kind();
-            let has = |facts: &Facts| alias.terms.iter().all(|term| declares(facts, term, kind));
+            let some_required = alias.terms.iter().any(|term| term.required);
+            let needed = |term: &&Term| !some_required || term.required;
+            let has = |facts: &Facts| {
+                let mut terms = alias.terms.iter().filter(needed);
+                terms.all(|term| declares(facts, term, kind))
+            };
+            for term in alias.terms.iter().filter(|term| !needed(term)) {
+                if !packages
+                    .iter()
+                    .any(|(_, facts)| declares(facts, term, kind))
+                {
+                    problems.push(format!("{engine}, in no version: {}", term.describe()));
+                }
+            }
             if claimed.is_empty() {
                 // a short life between two of the packages read
                 continue;

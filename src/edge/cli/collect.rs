@@ -84,7 +84,7 @@ pub(super) async fn run(args: CollectArgs) -> Outcome {
     match args.output {
         Output::Table => print(&table::render(measurement, colour_on_stdout())),
         Output::Json => match json::to_json("perfagent.v1.CollectMetricsResponse", &answer) {
-            Ok(value) => print(&format!("{value:#}\n")),
+            Ok(value) => print(&json::text_of(&value)),
             Err(error) => {
                 complain(&error, None);
                 return Outcome::Failed;
@@ -145,13 +145,14 @@ async fn remotely(args: &CollectArgs, server: &str) -> Result<pb::CollectMetrics
         message,
         hint: Some(hint.to_owned()),
     };
+    let server = server.trim_start_matches("http://").trim_end_matches('/');
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{server}"))
         .map_err(|error| failed(error.to_string(), "give --server as HOST:PORT"))?
         .connect_timeout(Duration::from_secs(3));
     let channel = endpoint.connect().await.map_err(|error| {
         failed(
-            format!("cannot reach the agent at {server}: {error}"),
-            "start one with `perfagent serve`",
+            format!("cannot reach an agent at {server}: {error}"),
+            "start one with `perfagent serve`, and give its address as HOST:PORT",
         )
     })?;
     let mut request = tonic::Request::new(pb::CollectMetricsRequest {
@@ -176,6 +177,24 @@ fn failure_of(status: &tonic::Status) -> Failure {
         Some(hint) => status.message().replace(&format!(" ({hint})"), ""),
         None => status.message().to_owned(),
     };
+    // fields of the request by the flags that set them
+    let violations = status
+        .get_details_bad_request()
+        .map(|details| details.field_violations);
+    let message = match violations {
+        Some(violations) if !violations.is_empty() => {
+            let named: Vec<String> = violations
+                .iter()
+                .map(|one| format!("{}: {}", flag_of(&one.field), one.description))
+                .collect();
+            named.join("\n")
+        }
+        _ => message,
+    };
+    let hint = hint.map(|hint| {
+        hint.replace("instance_type", "--engine")
+            .replace("metrics_url", "--url")
+    });
     Failure {
         outcome: if status.code() == tonic::Code::InvalidArgument {
             Outcome::Usage
@@ -184,6 +203,16 @@ fn failure_of(status: &tonic::Status) -> Failure {
         },
         message,
         hint,
+    }
+}
+
+fn flag_of(field: &str) -> &str {
+    match field {
+        "instance_id" => "--id",
+        "instance_type" => "--engine",
+        "metrics_url" | "metrics_urls" => "--url",
+        "window" => "--window",
+        other => other,
     }
 }
 

@@ -6,6 +6,7 @@ use prost_reflect::{
 };
 use serde_json::{Map, Value};
 
+use super::terminal::controls;
 use crate::edge::grpc::DESCRIPTORS;
 
 /// The message as JSON. `name` is its full protobuf name.
@@ -20,6 +21,20 @@ pub(super) fn to_json(name: &str, message: &impl Message) -> Result<Value, Strin
     let bytes = message.encode_to_vec();
     let message = DynamicMessage::decode(descriptor, bytes.as_slice());
     Ok(object(&message.map_err(|error| error.to_string())?))
+}
+
+/// The text of a JSON value, with nothing in it that controls a terminal: JSON itself escapes only what is below
+/// U+0020.
+pub(super) fn text_of(value: &Value) -> String {
+    let mut text = String::new();
+    for char in format!("{value:#}\n").chars() {
+        match char {
+            '\n' => text.push('\n'),
+            other if controls(other) => text += &format!("\\u{:04x}", u32::from(other)),
+            other => text.push(other),
+        }
+    }
+    text
 }
 
 fn object(message: &DynamicMessage) -> Value {
@@ -139,7 +154,7 @@ mod tests {
                     nanos: 500_000_000,
                 }),
                 kind: pb::WindowKind::SinceStart.into(),
-                observed_seconds: 1.5,
+                observed_seconds: Some(1.5),
                 samples: 3,
                 ..pb::Window::default()
             }),
@@ -178,5 +193,6 @@ mod tests {
             })
         );
         assert!(to_json("perfagent.v1.Nothing", &message).is_err());
+        assert_eq!(text_of(&json!("a\u{9b}b\u{7f}")), "\"a\\u009bb\\u007f\"\n");
     }
 }

@@ -17,7 +17,13 @@ use crate::config::{Config, ConfigError};
 
 /// Measures LLM inference engines (vLLM, SGLang, TGI) from their own metrics.
 #[derive(Debug, Parser)]
-#[command(name = "perfagent", version, about, long_about = None, after_help = EXIT_CODES)]
+#[command(
+    name = "perfagent",
+    version,
+    about = "Measures LLM inference engines (vLLM, SGLang, TGI) from their own metrics, and serves it over gRPC",
+    long_about = None,
+    after_help = EXIT_CODES
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

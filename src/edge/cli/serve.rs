@@ -10,7 +10,7 @@ use super::terminal::complain;
 use super::{ConfigSource, Outcome};
 use crate::agent::Agent;
 use crate::edge::grpc::Server;
-use crate::telemetry::{LogFormat, init_logging};
+use crate::telemetry::{LogFormat, LogLevel, init_logging};
 
 /// Flags of `perfagent serve`.
 #[derive(Debug, Args)]
@@ -26,13 +26,13 @@ pub(super) struct ServeArgs {
     /// How logs are written
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// error, warn, info, debug or trace; RUST_LOG wins
-    #[arg(long, default_value = "info", value_name = "LEVEL")]
-    log_level: String,
+    /// How much is logged; RUST_LOG wins
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    log_level: LogLevel,
 }
 
 pub(super) async fn run(args: ServeArgs) -> Outcome {
-    init_logging(args.log_format, &args.log_level);
+    init_logging(args.log_format, args.log_level);
     let config = args.source.load().and_then(|mut config| {
         if let Some(listen) = args.listen {
             config.server.listen = listen;

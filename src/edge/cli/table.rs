@@ -78,11 +78,19 @@ impl Page {
                 time(&window.end_time)
             ));
         } else {
+            let observed = window.observed_seconds.unwrap_or(0.0);
+            let length = seconds_between(window.start_time, window.end_time);
+            let counted = match length {
+                _ if observed <= 0.0 => "no interval counts, see the notes".to_owned(),
+                Some(length) if observed < 0.99 * length => {
+                    format!("{observed:.1} s of {length:.1} s count, see the notes")
+                }
+                _ => format!("{observed:.1} s"),
+            };
             self.line(&format!(
-                "{} to {}: {:.1} s, {} samples",
+                "{} to {}: {counted}, {} samples",
                 time(&window.start_time),
                 time(&window.end_time),
-                window.observed_seconds,
                 window.samples
             ));
         }
@@ -95,40 +103,89 @@ impl Page {
         let requests = of.request_metrics.unwrap_or_default();
         let figures = of.figures.as_ref();
         let value = |name: &str| exact_value(figures?, name);
-        let shown = |value: Option<f64>, unit: &str| match value {
+        // why a value is not there, by the quantity that it is of
+        let why = |quantity: Quantity| {
+            let found = figures?
+                .absent
+                .iter()
+                .find(|one| one.name == quantity.name())?;
+            Some(format!("- ({})", clean(&found.reason)))
+        };
+        let shown = |value: Option<f64>, unit: &str, of: Quantity| match value {
             Some(value) => format!("{} {unit}", number(value)),
-            None => "not exported".to_owned(),
+            None => why(of).unwrap_or_else(|| "-".to_owned()),
         };
         let rates =
             throughput.tokens_per_second.is_some() || throughput.requests_per_second.is_some();
         if rates {
             self.row(
                 "generated",
-                &shown(throughput.tokens_per_second, "tokens/s"),
+                &shown(
+                    throughput.tokens_per_second,
+                    "tokens/s",
+                    Quantity::GenerationTokens,
+                ),
             );
             self.row(
                 "prompts",
-                &shown(value("prompt_tokens_per_second"), "tokens/s"),
+                &shown(
+                    value("prompt_tokens_per_second"),
+                    "tokens/s",
+                    Quantity::PromptTokens,
+                ),
             );
             self.row(
                 "finished",
-                &shown(throughput.requests_per_second, "requests/s"),
+                &shown(
+                    throughput.requests_per_second,
+                    "requests/s",
+                    Quantity::RequestsFinished,
+                ),
             );
         }
-        self.row("running", &shown(gpu.num_requests_running, "requests"));
-        self.row("waiting", &shown(gpu.num_requests_waiting, "requests"));
-        self.row("KV cache in use", &shown(gpu.cache_usage_perc, "%"));
+        self.row(
+            "running",
+            &shown(
+                gpu.num_requests_running,
+                "requests",
+                Quantity::RequestsRunning,
+            ),
+        );
+        self.row(
+            "waiting",
+            &shown(
+                gpu.num_requests_waiting,
+                "requests",
+                Quantity::RequestsWaiting,
+            ),
+        );
+        self.row(
+            "KV cache in use",
+            &shown(gpu.cache_usage_perc, "%", Quantity::KvCacheUsage),
+        );
         self.row(
             "succeeded since start",
-            &shown(requests.success_total, "requests"),
+            &shown(
+                requests.success_total,
+                "requests",
+                Quantity::RequestsSucceeded,
+            ),
         );
         self.row(
             "failed since start",
-            &shown(requests.failure_total, "requests"),
+            &shown(
+                requests.failure_total,
+                "requests",
+                Quantity::RequestsErrored,
+            ),
         );
         self.row(
             "generated since start",
-            &shown(throughput.generation_tokens_total, "tokens"),
+            &shown(
+                throughput.generation_tokens_total,
+                "tokens",
+                Quantity::GenerationTokens,
+            ),
         );
     }
 
@@ -170,7 +227,7 @@ impl Page {
             self.line(&format!(
                 "  {:<28} {:>8} {:>11} {:>11} {:>11} {:>11}",
                 format!("{mark}{}", one.name.trim_end_matches("_seconds")),
-                number(one.count),
+                one.count.map_or_else(|| "-".to_owned(), number),
                 mean,
                 at(0.5),
                 at(0.9),
@@ -225,14 +282,14 @@ impl Page {
         for replica in &of.replicas {
             let url = clean(&replica.metrics_url);
             if let Some(failure) = &replica.failure {
-                self.line(&format!("  {url:<40} {}", clean(&failure.message)));
+                self.line(&format!("  {url:<40} {}, see the notes", failure.reason));
                 continue;
             }
             let figures = replica.figures.as_ref();
             let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
             let level = |name: &str| {
                 let gauge = figures?.gauges.iter().find(|gauge| gauge.name == name)?;
-                Some(gauge.mean)
+                gauge.mean
             };
             self.line(&format!(
                 "  {url:<40} {:>10} {:>9} {:>9} {:>8}",
@@ -248,7 +305,7 @@ impl Page {
     }
 
     fn settings(&mut self, of: &pb::Measurement) {
-        if of.settings.is_empty() {
+        if of.settings.iter().all(|setting| setting.value.is_none()) {
             return;
         }
         self.heading("Settings in force");
@@ -300,11 +357,18 @@ impl Page {
             .filter(|(mark, _)| self.text.contains(mark))
             .map(|(_, meaning)| *meaning)
             .collect();
-        if !shown.is_empty() {
-            let text = shown.join("; ");
-            self.line(&format!("\n{text}"));
-        }
+        let quantiles = "p50, p90 and p99 are interpolated within the engine's buckets";
+        let text = [&[quantiles][..], &shown].concat().join("; ");
+        self.line(&format!("\n{text}"));
     }
+}
+
+fn seconds_between(
+    start: Option<prost_types::Timestamp>,
+    end: Option<prost_types::Timestamp>,
+) -> Option<f64> {
+    let seconds = |at: prost_types::Timestamp| at.seconds as f64 + f64::from(at.nanos) / 1e9;
+    Some(seconds(end?) - seconds(start?))
 }
 
 fn exact_value(figures: &pb::Figures, name: &str) -> Option<f64> {

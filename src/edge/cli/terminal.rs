@@ -5,8 +5,14 @@ use std::io::{IsTerminal, Write};
 /// Text from an engine or a peer, with control characters made visible.
 pub(super) fn clean(text: &str) -> String {
     text.chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .map(|char| if controls(char) { '\u{fffd}' } else { char })
         .collect()
+}
+
+/// Control characters, and those that turn the direction of text or hide in it.
+pub(super) fn controls(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Whether standard output takes colour.
@@ -18,7 +24,9 @@ pub(super) fn colour_on_stdout() -> bool {
 pub(super) fn complain(message: &str, hint: Option<&str>) {
     let mut out = std::io::stderr().lock();
     // nobody is left to be told when standard error is closed
-    let _ = writeln!(out, "error: {}", clean(message));
+    // our own messages may have several lines, as those about a config file have
+    let lines: Vec<String> = message.trim_end().lines().map(clean).collect();
+    let _ = writeln!(out, "error: {}", lines.join("\n"));
     if let Some(hint) = hint {
         let _ = writeln!(out, "hint: {}", clean(hint));
     }

@@ -87,7 +87,7 @@ fn window(of: &Window) -> pb::Window {
             WindowKind::SinceStart => pb::WindowKind::SinceStart,
         }
         .into(),
-        observed_seconds: of.observed_seconds,
+        observed_seconds: Some(of.observed_seconds),
         samples: of.samples,
     }
 }
@@ -144,7 +144,7 @@ fn basis(of: Basis) -> i32 {
 fn distribution(of: &Distribution) -> pb::Distribution {
     pb::Distribution {
         name: of.name.clone(),
-        count: of.count,
+        count: Some(of.count),
         mean: of.mean,
         quantiles: of.quantiles.iter().map(quantile).collect(),
         buckets: of.buckets.iter().map(bucket).collect(),
@@ -162,6 +162,10 @@ fn quantile(of: &Quantile) -> pb::Quantile {
             Bounded::AtMost(value) => Bound::AtMost(value),
             Bounded::AtLeast(value) => Bound::AtLeast(value),
         }),
+        basis: basis(match of.value {
+            Bounded::Value(_) => Basis::Interpolated,
+            Bounded::AtMost(_) | Bounded::AtLeast(_) => Basis::Exact,
+        }),
     }
 }
 
@@ -176,10 +180,10 @@ fn bucket(of: &Bucket) -> pb::Bucket {
 fn gauge(of: &Gauge) -> pb::Gauge {
     pb::Gauge {
         name: of.name.clone(),
-        min: of.min,
-        mean: of.mean,
-        max: of.max,
-        last: of.last,
+        min: Some(of.min),
+        mean: Some(of.mean),
+        max: Some(of.max),
+        last: Some(of.last),
         samples: of.samples,
         basis: basis(of.basis),
         source_metric: of.source.clone(),

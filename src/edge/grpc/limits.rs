@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use http::Version;
 use http_body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
@@ -69,6 +70,10 @@ pub(super) async fn limit_calls(
     mut request: Request,
     next: Next,
 ) -> Response {
+    // probes and Prometheus must get through when calls do not
+    if request.version() < Version::HTTP_2 {
+        return next.run(request).await;
+    }
     let peer = request
         .extensions()
         .get::<TcpConnectInfo>()

@@ -33,7 +33,7 @@ impl MetricsService for MetricsHandler {
         let caller = caller_of(&request);
         let deadline = deadline_of(&request);
         let (target, window) =
-            parsed(request.into_inner(), deadline, "").map_err(|error| status_of(&error))?;
+            parsed(request.into_inner(), deadline).map_err(|error| status_of(&error))?;
         let measured = self.0.collect(&caller, &target, window, &|_| {}).await;
         let measurement = measured.map_err(|error| status_of(&error))?;
         let answer = CollectMetricsResponse {
@@ -52,14 +52,11 @@ impl MetricsService for MetricsHandler {
     ) -> Result<Response<Self::BatchCollectMetricsStream>, Status> {
         let caller = caller_of(&request);
         let deadline = deadline_of(&request);
-        let mut targets = Vec::new();
-        for (at, one) in request.into_inner().requests.into_iter().enumerate() {
-            let prefix = format!("requests[{at}].");
-            targets.push(parsed(one, deadline, &prefix).map_err(|error| status_of(&error))?);
-        }
-        let ids: Vec<String> = targets
-            .iter()
-            .map(|(target, _)| target.instance_id.clone())
+        let requests = request.into_inner().requests;
+        let ids: Vec<String> = requests.iter().map(|one| one.instance_id.clone()).collect();
+        let targets = requests
+            .into_iter()
+            .map(|one| parsed(one, deadline))
             .collect();
         let agent = self.0.clone();
         let results = agent
@@ -91,13 +88,9 @@ fn deadline_of<T>(request: &Request<T>) -> Option<Deadline> {
 fn parsed(
     request: CollectMetricsRequest,
     deadline: Option<Deadline>,
-    prefix: &str,
 ) -> Result<(Target, WindowRequest), Error> {
     let (target, window) = convert::target_of(request);
-    let mut window = window.map_err(|mut violation| {
-        violation.field.insert_str(0, prefix);
-        Error::Invalid(vec![violation])
-    })?;
+    let mut window = window.map_err(|violation| Error::Invalid(vec![violation]))?;
     window.deadline_in =
         deadline.map(|Deadline(at)| at.saturating_duration_since(tokio::time::Instant::now()));
     Ok((target, window))

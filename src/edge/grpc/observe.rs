@@ -91,12 +91,12 @@ impl Drop for Call {
         let time = self.start.elapsed();
         self.metrics.calls_in_flight.dec();
         self.metrics.rpc(&self.method, code, time);
-        tracing::debug!(
-            method = self.method,
-            code,
-            seconds = time.as_secs_f64(),
-            "call"
-        );
+        let (method, seconds) = (&self.method, time.as_secs_f64());
+        if code == name(Code::Ok) {
+            tracing::debug!(method, code, seconds, "call");
+        } else {
+            tracing::info!(method, code, seconds, "call failed");
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The server: services, layers, health, reflection, and an orderly end.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use prost_reflect::DescriptorPool;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
@@ -143,13 +146,34 @@ impl Server {
     }
 }
 
+/// Methods of the two reflection services, which are served from elsewhere.
+const REFLECTION: [&str; 2] = [
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
 /// Accepted connections. What the server's builder says of nodelay and TCP keepalive is ignored with an incoming
 /// stream, so it is said here; without nodelay answers wait 40 ms for an acknowledgement.
-fn incoming(listener: TcpListener, config: &ServerConfig) -> TcpIncoming {
+fn incoming(
+    listener: TcpListener,
+    config: &ServerConfig,
+) -> impl Stream<Item = io::Result<TcpStream>> + use<> {
     TcpIncoming::from(listener)
         .with_nodelay(Some(true))
-        .with_keepalive(Some(config.keepalive_interval))
+        // TCP counts in seconds
+        .with_keepalive(Some(config.keepalive_interval.max(Duration::from_secs(1))))
+        .then(|accepted| async {
+            if let Err(error) = &accepted {
+                // without descriptors left the accept fails again at once, and would take a core
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            accepted
+        })
 }
+
+/// Before the next try after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn routes(
     agent: &Arc<Agent>,
@@ -188,6 +212,7 @@ fn routes(
                 .collect();
             methods
         })
+        .chain(REFLECTION.map(str::to_owned))
         .chain(http::PATHS.map(str::to_owned))
         .collect();
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
@@ -215,13 +240,12 @@ fn routes(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tokio_stream::StreamExt;
 
     #[tokio::test]
     async fn accepted_connections_send_at_once_and_notice_dead_peers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut incoming = incoming(listener, &ServerConfig::default());
+        let mut incoming = std::pin::pin!(incoming(listener, &ServerConfig::default()));
         let _client = tokio::net::TcpStream::connect(address).await.unwrap();
         let accepted = incoming.next().await.unwrap().unwrap();
         assert!(accepted.nodelay().unwrap());
