@@ -63,6 +63,8 @@ reasons! {
     ResponseTooLarge "RESPONSE_TOO_LARGE",
     /// No such method.
     UnknownMethod "UNKNOWN_METHOD",
+    /// The request is compressed in a way that is not taken.
+    UnsupportedEncoding "UNSUPPORTED_ENCODING",
     /// No such service, in a health check.
     UnknownService "UNKNOWN_SERVICE",
     /// The request is larger than a request may be.

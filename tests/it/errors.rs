@@ -248,7 +248,33 @@ async fn every_reason_is_given_when_it_should_be() {
     let status = raw(&agent, "/nothing.Service/Nothing", b"").await;
     seen.check(&status, Code::Unimplemented, Reason::UnknownMethod);
 
+    let mut compressing = agent
+        .patient_metrics()
+        .send_compressed(tonic::codec::CompressionEncoding::Gzip);
+    let packed = request("vllm", &[&healthy.url()], 0);
+    let status = compressing.collect_metrics(packed).await.unwrap_err();
+    seen.check(&status, Code::Unimplemented, Reason::UnsupportedEncoding);
+    // URLs that are none are wrong arguments, not refusals
+    for url in [
+        "vllm:8000/metrics",
+        "ftp://host/metrics",
+        "http://u:p@host/metrics",
+        "metrics",
+    ] {
+        let status = agent.totals("vllm", url).await.unwrap_err();
+        seen.check(&status, Code::InvalidArgument, Reason::InvalidArgument);
+        assert!(!status.message().contains("u:p"), "{status:?}");
+    }
+
     // the answer
+    let many: String = (0..300)
+        .map(|at| format!("vllm:num_requests_running{{engine=\"{at}\"}} 1\n"))
+        .collect();
+    let status = agent
+        .totals("vllm", &FakeEngine::of(many).await.url())
+        .await
+        .unwrap_err();
+    seen.check(&status, Code::FailedPrecondition, Reason::AnswerTooLarge);
     let wide = FakeEngine::of(many_buckets()).await;
     let status = agent.totals("vllm", &wide.url()).await.unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::ResponseTooLarge);
@@ -297,6 +323,9 @@ async fn every_reason_is_given_when_it_should_be() {
         .into_inner();
     let status = small.totals("vllm", &healthy.url()).await.unwrap_err();
     seen.check(&status, Code::ResourceExhausted, Reason::TooManyCalls);
+    // probes and Prometheus still get through
+    let probed = crate::http::get(&small, "/healthz", "localhost").await;
+    assert!(probed.starts_with("HTTP/1.1 200"), "{probed}");
 
     // the end
     held.message().await.unwrap();

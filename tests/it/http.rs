@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::fake::{TestAgent, counting_vllm};
 
 /// One HTTP/1.1 request; the whole answer.
-async fn get(agent: &TestAgent, path: &str, host: &str) -> String {
+pub async fn get(agent: &TestAgent, path: &str, host: &str) -> String {
     let mut stream = TcpStream::connect(agent.address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -83,7 +83,13 @@ async fn metrics_are_what_we_ourselves_can_read() {
 async fn a_web_page_cannot_reach_the_agent_by_a_name_of_its_own() {
     let agent =
         TestAgent::with(|config| config.server.hosts = vec!["agent.example".to_owned()]).await;
-    for host in ["evil.example", "127.0.0.1.evil.example", ""] {
+    for host in [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        // a second header, smuggled in
+        "127.0.0.1\r\nHost: evil.example",
+    ] {
         let answer = get(&agent, "/metrics", host).await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
     }

@@ -164,10 +164,16 @@ async fn a_batch_answers_each_as_it_is_ready() {
     let engine = counting_vllm(|count| 10 * count as u64).await;
     let agent = TestAgent::start().await;
     let gone = FakeEngine::of("").await.url();
+    let mut negative = request("vllm", &[&engine.url()], 0);
+    negative.window = Some(prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    });
     let requests = vec![
         request("vllm", &[&engine.url()], 1_000),
         request("vllm", &[&gone], 1_000),
         request("vllm", &[&engine.url()], 0),
+        negative,
     ];
     let mut stream = agent
         .metrics()
@@ -182,7 +188,11 @@ async fn a_batch_answers_each_as_it_is_ready() {
         order.push(answer.index);
         results.insert(answer.index, answer.result.unwrap());
     }
-    assert_eq!(results.len(), 3);
+    assert_eq!(results.len(), 4);
+    let BatchResult::Failure(wrong) = &results[&3] else {
+        panic!("{results:?}")
+    };
+    assert_eq!(wrong.reason, "INVALID_ARGUMENT");
     assert_eq!(order.last(), Some(&0), "the longest window comes last");
     assert!(matches!(&results[&0], BatchResult::Measurement(_)));
     let BatchResult::Failure(failure) = &results[&1] else {
@@ -280,4 +290,37 @@ async fn health_is_as_its_proto_says() {
         assert_eq!(end.code(), tonic::Code::Unavailable);
     }
     agent.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_process_under_two_urls_is_told() {
+    let engine = FakeEngine::of(
+        "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.7e+09\n\
+         # TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total 5\n\
+         # TYPE vllm:generation_tokens_created gauge\nvllm:generation_tokens_created 1.7e+09\n",
+    )
+    .await;
+    let agent = TestAgent::start().await;
+    let mut client = agent.metrics().await;
+    // the same place in another spelling is seen at once
+    let port = engine.address.port();
+    for twin in [
+        format!("http://127.1:{port}/./metrics"),
+        format!("{}#a", engine.url()),
+    ] {
+        let status = client
+            .collect_metrics(request("vllm", &[&engine.url(), &twin], 0))
+            .await
+            .unwrap_err();
+        assert!(status.message().contains("twice"), "{status:?}");
+    }
+    // another name for it only by what it answers
+    let twin = format!("http://localhost:{port}/metrics");
+    let both = request("vllm", &[&engine.url(), &twin], 0);
+    let answer = client.collect_metrics(both).await.unwrap();
+    let notes = answer.into_inner().measurement.unwrap().notes;
+    assert!(
+        notes.iter().any(|note| note.code == "SAME_PROCESS"),
+        "{notes:?}"
+    );
 }

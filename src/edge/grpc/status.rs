@@ -68,6 +68,20 @@ pub(super) async fn complete_details(request: Request, next: Next) -> Response {
     if status.code() == Code::Ok || !status.details().is_empty() {
         return response;
     }
+    // tonic tells the encodings that are taken beside the refusal of one that is not
+    let encodings = response.headers().get("grpc-accept-encoding").cloned();
+    if let (Code::Unimplemented, Some(encodings)) = (status.code(), encodings) {
+        let refused = refusal(
+            Code::Unimplemented,
+            Reason::UnsupportedEncoding,
+            "requests are taken uncompressed only; send them without grpc-encoding",
+        );
+        let mut response = response_of(refused);
+        response
+            .headers_mut()
+            .insert("grpc-accept-encoding", encodings);
+        return response;
+    }
     response_of(match status.code() {
         Code::Unimplemented => refusal(
             Code::Unimplemented,
