@@ -6,6 +6,7 @@
     clippy::indexing_slicing
 )]
 
+mod bounds;
 mod captures;
 mod cli;
 mod corpus;
@@ -16,3 +17,4 @@ mod peers;
 mod profiles;
 mod services;
 mod truth;
+mod windows;
