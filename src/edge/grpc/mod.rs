@@ -16,13 +16,13 @@ pub use server::{ServeError, Server, ServerHandle};
 pub use status::{DOMAIN, failure_of, status_of};
 
 /// Generated messages, clients and servers of `perfagent.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod pb {
     tonic::include_proto!("perfagent.v1");
 }
 
 /// Generated messages, client and server of `grpc.health.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod health_pb {
     tonic::include_proto!("grpc.health.v1");
 }
