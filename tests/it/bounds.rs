@@ -68,7 +68,7 @@ async fn a_deadline_holds_in_mid_stream() {
         request("vllm", &[&slow.url()], 0),
     ];
     let mut batch = tonic::Request::new(pb::BatchCollectMetricsRequest { requests });
-    batch.set_timeout(Duration::from_millis(1_500));
+    batch.set_timeout(Duration::from_secs(4));
     let mut stream = agent
         .metrics()
         .await
@@ -83,7 +83,7 @@ async fn a_deadline_holds_in_mid_stream() {
 
 #[tokio::test]
 async fn one_peer_opens_at_most_32_connections_to_engines() {
-    let agent = TestAgent::with(|config| config.scrape.timeout = Duration::from_secs(3)).await;
+    let agent = TestAgent::with(|config| config.scrape.timeout = Duration::from_secs(60)).await;
     let slow = FakeEngine::start(|_, _| Answer::Hang).await;
     let requests = vec![request("vllm", &[&slow.url()], 0); 100];
     let batch = pb::BatchCollectMetricsRequest { requests };
@@ -99,7 +99,7 @@ async fn one_peer_opens_at_most_32_connections_to_engines() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(2), reached)
+    tokio::time::timeout(Duration::from_secs(30), reached)
         .await
         .expect("32 connections");
     // as many again could be open by now if nothing held them

@@ -54,7 +54,7 @@ pub fn hint(status: &Status) -> String {
 async fn every_reason_is_given_when_it_should_be() {
     let seen = Seen::default();
     let agent = TestAgent::with(|config| {
-        config.scrape.timeout = Duration::from_millis(400);
+        config.scrape.timeout = Duration::from_secs(3);
         config.server.max_calls = 1_010;
     })
     .await;
