@@ -1,10 +1,11 @@
 //! Measuring a target on demand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, Stream};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::EngineProfile;
 use crate::measure::{InstanceSamples, Measurement, ReplicaSamples};
@@ -53,10 +54,13 @@ impl Agent {
             .as_deref()
             .and_then(|name| self.registry.get(name));
         let ticks = plan.ticks();
+        let stop = CancellationToken::new();
         let schedule = Schedule {
             ticks: &ticks,
             clock: Clock::now(),
+            stop: &stop,
         };
+        let common = OnceLock::new();
         let done = AtomicUsize::new(0);
         let of = target.metrics_urls.len() * ticks.len();
         let on_tick = |_| {
@@ -67,7 +71,7 @@ impl Agent {
         let watched = target
             .metrics_urls
             .iter()
-            .map(|url| watch(means, named, url, schedule, &on_tick));
+            .map(|url| watch(means, (named, &common), url, schedule, &on_tick));
         finish(target, plan, join_all(watched).await)
     }
 
@@ -136,13 +140,13 @@ struct Watched {
 /// Everything that is asked of one replica.
 async fn watch(
     means: Means<'_>,
-    named: Option<&Arc<EngineProfile>>,
+    (named, common): (Option<&Arc<EngineProfile>>, &OnceLock<Arc<EngineProfile>>),
     url: &str,
     schedule: Schedule<'_>,
     on_tick: &(dyn Fn(usize) + Sync),
 ) -> Watched {
     let mut profile = named.cloned();
-    let result = samples_of(means, &mut profile, url, schedule, on_tick).await;
+    let result = samples_of(means, (&mut profile, common), url, schedule, on_tick).await;
     if result.is_err() {
         (0..schedule.ticks.len()).for_each(on_tick);
     }
@@ -155,7 +159,10 @@ async fn watch(
 
 async fn samples_of(
     means: Means<'_>,
-    known: &mut Option<Arc<EngineProfile>>,
+    (known, common): (
+        &mut Option<Arc<EngineProfile>>,
+        &OnceLock<Arc<EngineProfile>>,
+    ),
     url: &str,
     schedule: Schedule<'_>,
     on_tick: &(dyn Fn(usize) + Sync),
@@ -172,6 +179,10 @@ async fn samples_of(
     let Some(profile) = known else {
         return Err(means.unknown(url, &fetched));
     };
+    // replicas of two engines are one wrong request: the window need not pass to tell
+    if common.get_or_init(|| profile.clone()).name != profile.name {
+        schedule.stop.cancel();
+    }
     let first = means.read(profile, url, &fetched, schedule.clock)?;
     let at = fetched.at;
     // not kept for the length of the window

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::engine::{EngineProfile, Probed, Registry, read_endpoint};
@@ -220,7 +221,10 @@ impl Means<'_> {
             if tick < last && next_due.is_some_and(|next| next <= Instant::now()) {
                 continue;
             }
-            tokio::time::sleep_until(due.into()).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {}
+                () = schedule.stop.cancelled() => break,
+            }
             let scraped = match self.fetch(url).await {
                 Ok(fetched) => self.read(profile, url, &fetched, schedule.clock),
                 Err(error) => Err(error),
@@ -250,6 +254,8 @@ impl Means<'_> {
 pub(super) struct Schedule<'s> {
     pub(super) ticks: &'s [Duration],
     pub(super) clock: Clock,
+    /// Cancelled when the measurement cannot be had any more.
+    pub(super) stop: &'s CancellationToken,
 }
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -203,7 +203,8 @@ async fn every_reason_is_given_when_it_should_be() {
     // replicas together
     let other = FakeEngine::of("# TYPE tgi_queue_size gauge\ntgi_queue_size 1\n").await;
     let mut client = agent.metrics().await;
-    let both = request("auto", &[&healthy.url(), &other.url()], 0);
+    // told at once, and not when the window has passed: the call would last longer than the test
+    let both = request("auto", &[&healthy.url(), &other.url()], 290_000);
     let status = client.collect_metrics(both).await.unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::MixedEngines);
     let dying = FakeEngine::start(|path, count| match (path, count) {
