@@ -176,6 +176,9 @@ impl<'p, 'a> Collector<'p, 'a> {
     }
 
     fn finish_distribution(&mut self, at: usize, ids: std::ops::Range<TermId>) -> bool {
+        if self.sample.unreadable.contains(&at) {
+            return false;
+        }
         let reading = self
             .distributions
             .get_mut(ids)
@@ -258,11 +261,11 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
         for id in terms {
             if let Some((alias_at, alias, term)) = profile.term(*id) {
                 if !fits(family.kind, alias, term) {
-                    self.sample.unreadable.push(alias_at);
+                    mark(&mut self.sample.unreadable, alias_at);
                     continue;
                 }
                 if alias.needs_family {
-                    self.sample.families_of.push(alias_at);
+                    mark(&mut self.sample.families_of, alias_at);
                 }
                 self.targets.push(Target {
                     at: alias_at,
@@ -319,7 +322,11 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
             }
             let value = match (&target.term.part, line.role) {
                 (Part::Distribution, role) => {
-                    if let Some(series) = self.distributions.get_mut(target.id) {
+                    if matches!(role, Role::Count | Role::Bucket { .. })
+                        && !plausible(target.alias, line.value)
+                    {
+                        mark(&mut self.sample.unreadable, target.at);
+                    } else if let Some(series) = self.distributions.get_mut(target.id) {
                         series.add(&self.series, role, line.value);
                     }
                     None
@@ -336,10 +343,17 @@ impl<'a> Sink<'a> for Collector<'_, 'a> {
                 if plausible(target.alias, value) {
                     series.add(&self.series, target.alias.quantity, value);
                 } else {
-                    self.sample.unreadable.push(target.at);
+                    mark(&mut self.sample.unreadable, target.at);
                 }
             }
         }
+    }
+}
+
+/// Notes an alias once: a body may give thousands of reasons.
+fn mark(aliases: &mut Vec<usize>, at: usize) {
+    if !aliases.contains(&at) {
+        aliases.push(at);
     }
 }
 

@@ -373,8 +373,3 @@ fn share(view: &View, name: &str, parts: &[Q], whole: &[Q]) -> Option<QuantityVa
         source: format!("({}) / ({})", source(&parts), source(&whole_told)),
     })
 }
-
-/// The sum of what is known, or nothing where nothing is.
-pub fn known_sum<const N: usize>(parts: [Option<f64>; N]) -> Option<f64> {
-    parts.into_iter().flatten().reduce(|sum, part| sum + part)
-}

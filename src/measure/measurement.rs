@@ -229,6 +229,15 @@ impl Figures {
         }
     }
 
+    /// Requests that failed since the engine's start: errors and rejections, as far as the engine tells them. Aborts
+    /// by the client stand apart.
+    pub fn failed_requests(&self) -> Option<f64> {
+        ["requests_errored_total", "requests_rejected_total"]
+            .into_iter()
+            .filter_map(|name| self.value(name))
+            .reduce(|sum, part| sum + part)
+    }
+
     /// A distribution.
     pub fn distribution(&self, quantity: Quantity) -> Option<&Distribution> {
         self.distributions

@@ -45,11 +45,11 @@ impl View {
                 || view.distributions.contains_key(&quantity)
         };
         let told = views.iter().filter(known).count();
+        let absence = views
+            .iter()
+            .flat_map(|view| &view.absent)
+            .find(|absence| absence.quantity == quantity);
         if told < views.len() {
-            let absences = views.iter().flat_map(|view| &view.absent);
-            let absence = absences
-                .into_iter()
-                .find(|absence| absence.quantity == quantity);
             if told > 0 {
                 self.absent.push(Absence {
                     quantity,
@@ -65,6 +65,10 @@ impl View {
             return;
         }
         if let Some(counter) = merge_counters(&all(views, |view| view.counters.get(&quantity))) {
+            // a replica that has no rate leaves the instance without one, for the same reason
+            if counter.increase.is_none() {
+                self.absent.extend(absence.cloned());
+            }
             self.counters.insert(quantity, counter);
         }
         let gauges = all(views, |view| view.gauges.get(&quantity));

@@ -16,7 +16,7 @@ mod view;
 mod window;
 
 pub use detect::detect_engine;
-pub use figures::{DERIVED, QUANTILES, known_sum};
+pub use figures::{DERIVED, QUANTILES};
 pub use histogram::{Bounded, Buckets};
 pub use instance::{InstanceSamples, ReplicaSamples};
 pub use measurement::{

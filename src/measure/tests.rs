@@ -344,3 +344,75 @@ fn a_difference_that_fell_is_no_count() {
         .find(|absence| absence.quantity == Quantity::RequestsSucceeded);
     assert!(reason.unwrap().reason.contains("subtracted"));
 }
+
+#[test]
+fn hostile_bodies_leave_no_more_than_one_mark_an_alias() {
+    // families that take turns, and a value that is no number again and again
+    let mut body = String::new();
+    for _ in 0..500 {
+        body += "# TYPE http_requests_total counter\nhttp_requests_total{status=\"2xx\"} 1\n\
+                 # TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total NaN\n";
+    }
+    let read = sample("vllm", &body);
+    let aliases = profile("vllm").aliases.len();
+    assert!(
+        read.unreadable.len() <= aliases,
+        "{}",
+        read.unreadable.len()
+    );
+    assert!(
+        read.families_of.len() <= aliases,
+        "{}",
+        read.families_of.len()
+    );
+}
+
+#[test]
+fn a_distribution_without_a_readable_count_is_not_zero() {
+    for bad in ["NaN", "-3", "+Inf"] {
+        let body = format!(
+            "# TYPE vllm:time_to_first_token_seconds histogram\n\
+             vllm:time_to_first_token_seconds_sum 5\nvllm:time_to_first_token_seconds_count {bad}\n"
+        );
+        let view = view("vllm", &[&body, &body]);
+        assert!(
+            !view.distributions.contains_key(&Quantity::TimeToFirstToken),
+            "{bad}"
+        );
+        let absence = view
+            .absent
+            .iter()
+            .find(|one| one.quantity == Quantity::TimeToFirstToken);
+        assert!(absence.unwrap().reason.contains("cannot have"), "{bad}");
+    }
+}
+
+#[test]
+fn v0_is_doubted_only_where_it_preempted() {
+    let body = |preemptions: u32| {
+        format!(
+            "# TYPE vllm:num_preemptions_total counter\nvllm:num_preemptions_total {preemptions}\n\
+             # TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total 10\n"
+        )
+    };
+    let basis = |bodies: &[&str]| view("vllm", bodies).counters[&Quantity::PromptTokens].basis;
+    assert_eq!(basis(&[&body(0)]), Basis::Exact);
+    assert_eq!(basis(&[&body(2)]), Basis::Approximate);
+    assert_eq!(basis(&[&body(2), &body(2)]), Basis::Exact);
+    assert_eq!(basis(&[&body(2), &body(3)]), Basis::Approximate);
+}
+
+#[test]
+fn an_instance_says_why_it_has_no_rate() {
+    let body =
+        |tokens: u32| format!("# TYPE tgi_request_success counter\ntgi_request_success {tokens}\n");
+    let steady = view("tgi", &[&body(5), &body(6)]);
+    let restarted = view("tgi", &[&body(5), &body(1)]);
+    let merged = View::merged(&[&steady, &restarted]);
+    assert_eq!(merged.counters[&Quantity::RequestsSucceeded].increase, None);
+    let told = merged
+        .absent
+        .iter()
+        .any(|one| one.quantity == Quantity::RequestsSucceeded);
+    assert!(told);
+}

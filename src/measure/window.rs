@@ -60,21 +60,16 @@ impl View {
     }
 }
 
-fn late_subtraction(quantity: Quantity) -> Absence {
-    Absence {
-        quantity,
-        reason: "what is subtracted was counted later than what it is subtracted from".to_owned(),
-        hint: Some("measure over a longer window".to_owned()),
-    }
-}
-
 impl View {
     /// Each preemption made the engine count the prompt and its first token again.
     fn doubt_recounted(&mut self) {
         let preempted = self
             .counters
             .get(&Quantity::Preemptions)
-            .is_some_and(|counter| counter.increase.is_none_or(|rise| rise.amount > 0.0));
+            .is_some_and(|counter| {
+                // without a window it is the whole life that counts
+                counter.increase.map_or(counter.total, |rise| rise.amount) > 0.0
+            });
         if !preempted {
             return;
         }
@@ -114,6 +109,14 @@ fn no_interval(quantity: Quantity) -> Absence {
         quantity,
         reason: "no interval of this window counts".to_owned(),
         hint: Some("measure again; a restart or a failed scrape fell into this window".to_owned()),
+    }
+}
+
+fn late_subtraction(quantity: Quantity) -> Absence {
+    Absence {
+        quantity,
+        reason: "what is subtracted was counted later than what it is subtracted from".to_owned(),
+        hint: Some("measure over a longer window".to_owned()),
     }
 }
 
@@ -169,33 +172,26 @@ impl<'p, 's> WindowOf<'p, 's> {
             kept: Vec::new(),
             dropped: Vec::new(),
         };
-        let mut before = 0;
-        for (after, pair) in samples
-            .windows(2)
-            .enumerate()
-            .map(|(at, pair)| (at + 1, pair))
-        {
+        for (before, pair) in samples.windows(2).enumerate() {
             let [earlier, later] = pair else { continue };
-            let start = samples.get(before).unwrap_or(earlier);
-            let seconds = later.at_unix_seconds - start.at_unix_seconds;
-            let cause = match window.restart(start, later) {
-                Some(evidence) => Some(DropCause::Restart { evidence }),
-                None if seconds <= 0.0 => Some(DropCause::NotAdvanced),
-                None => None,
+            let seconds = later.at_unix_seconds - earlier.at_unix_seconds;
+            let cause = match window.restart(earlier, later) {
+                Some(evidence) => DropCause::Restart { evidence },
+                None if seconds <= 0.0 => DropCause::NotAdvanced,
+                None => {
+                    window.kept.push(Kept {
+                        before,
+                        after: before + 1,
+                        seconds,
+                    });
+                    continue;
+                }
             };
-            match cause {
-                None => window.kept.push(Kept {
-                    before,
-                    after,
-                    seconds,
-                }),
-                Some(cause) => window.dropped.push(DroppedInterval {
-                    start_unix_seconds: start.at_unix_seconds,
-                    end_unix_seconds: later.at_unix_seconds,
-                    cause,
-                }),
-            }
-            before = after;
+            window.dropped.push(DroppedInterval {
+                start_unix_seconds: earlier.at_unix_seconds,
+                end_unix_seconds: later.at_unix_seconds,
+                cause,
+            });
         }
         window
     }

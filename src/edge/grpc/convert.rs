@@ -9,7 +9,7 @@ use crate::agent::{AgentInfo, FieldViolation, Target, WindowRequest};
 use crate::engine::{EngineProfile, Quantity, QuantityKind, Setting};
 use crate::measure::{
     Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
-    Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Window, WindowKind, known_sum,
+    Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Window, WindowKind,
 };
 
 /// The target of a request; an engine left open or called `auto` is recognised.
@@ -51,10 +51,7 @@ pub fn measurement(of: &Measurement) -> pb::Measurement {
         window: Some(window(&of.window)),
         request_metrics: Some(pb::RequestMetrics {
             success_total: figures.value("requests_succeeded_total"),
-            failure_total: known_sum([
-                figures.value("requests_errored_total"),
-                figures.value("requests_rejected_total"),
-            ]),
+            failure_total: figures.failed_requests(),
             time_to_first_token_seconds: mean(Quantity::TimeToFirstToken),
             time_per_output_token_seconds: mean(Quantity::TimePerOutputToken),
             e2e_request_latency_seconds: mean(Quantity::EndToEndLatency),
