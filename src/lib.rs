@@ -30,9 +30,13 @@ pub mod measure;
 
 pub mod scrape;
 
+pub mod instance;
+
 pub mod config;
 
 pub mod telemetry;
+
+pub mod store;
 
 pub mod agent;
 

@@ -12,7 +12,7 @@ use crate::measure::{InstanceSamples, Measurement, ReplicaSamples};
 use crate::scrape::{ScrapeError, ScrapeFailure};
 
 use super::replica::{Clock, Means, Schedule, failed_replica, shown_url};
-use super::target::Plan;
+use super::window::Plan;
 use super::{Agent, Caller, Error, FieldViolation, LIMITS, Target, WindowRequest};
 
 /// How far a measurement is.

@@ -1,6 +1,7 @@
 //! Why a verb could not be carried out.
 
 use crate::config::ConfigError;
+use crate::instance::{FieldViolation, violations_text};
 use crate::scrape::{ClientError, ScrapeError};
 
 /// Why a verb could not be carried out.
@@ -33,33 +34,6 @@ pub enum Error {
         /// The last failure.
         last: String,
     },
-}
-
-/// One field of a request that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldViolation {
-    /// Path of the field: `metrics_urls[1]`.
-    pub field: String,
-    /// What is wrong, and what would be right.
-    pub description: String,
-}
-
-impl FieldViolation {
-    /// A violation.
-    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            description: description.into(),
-        }
-    }
-}
-
-fn violations_text(violations: &[FieldViolation]) -> String {
-    let texts: Vec<String> = violations
-        .iter()
-        .map(|violation| format!("{}: {}", violation.field, violation.description))
-        .collect();
-    texts.join("; ")
 }
 
 /// Why an agent could not be started.

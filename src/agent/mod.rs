@@ -4,7 +4,7 @@ mod collect;
 mod error;
 mod reason;
 mod replica;
-mod target;
+mod window;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,13 +13,15 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::engine::Registry;
+use crate::instance::MAX_REPLICAS;
+pub use crate::instance::{FieldViolation, Target};
 use crate::scrape::Fetcher;
 use crate::telemetry::Metrics;
 
 pub use collect::Progress;
-pub use error::{Error, FieldViolation, StartError};
+pub use error::{Error, StartError};
 pub use reason::Reason;
-pub use target::{Target, WindowRequest};
+pub use window::WindowRequest;
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,7 @@ pub struct Limits {
 pub const LIMITS: Limits = Limits {
     window: Duration::from_secs(300),
     default_window: Duration::from_secs(5),
-    replicas: 64,
+    replicas: MAX_REPLICAS,
     batch: 100,
     batch_replicas: 1_000,
     outbound_connections_per_peer: 32,

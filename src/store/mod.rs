@@ -1,0 +1,185 @@
+//! Durable state behind one trait. What is elsewhere in memory is a cache of it or of a metrics endpoint.
+//!
+//! A write is one transaction: what it changes, the revision that it takes, and the answer that a repeat of the same
+//! request gets.
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod conformance;
+mod sqlite;
+mod state_dir;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::instance::{FieldViolation, Instance, InstanceSpec};
+
+pub use sqlite::SqliteStore;
+pub use state_dir::{StateDir, default_state_dir};
+
+/// How long a repeated request is recognised.
+pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Durable state.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// All registered instances, by id.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn instances(&self) -> Result<Vec<Instance>, StoreError>;
+
+    /// Registers an instance.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], a repeated request that differs, a store that cannot be written.
+    async fn create_instance(
+        &self,
+        spec: &InstanceSpec,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError>;
+
+    /// Changes an instance to what `change` makes of it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Changed`] where `expected` is not its revision, what `change` finds
+    /// wrong, a repeated request that differs, a store that cannot be written.
+    async fn update_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        change: &Change<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError>;
+
+    /// Deletes an instance, and answers with what it was.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Changed`] where `expected` is not its revision, a repeated request that
+    /// differs, a store that cannot be written.
+    async fn delete_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError>;
+}
+
+/// What is to become of an instance's spec.
+pub type Change<'c> =
+    dyn Fn(InstanceSpec) -> Result<InstanceSpec, Vec<FieldViolation>> + Send + Sync + 'c;
+
+/// What makes a request the same as one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Who asks.
+    pub principal: String,
+    /// For what.
+    pub method: &'static str,
+    /// The caller's id of the request.
+    pub request_id: String,
+    /// SHA-256 of its content.
+    pub digest: [u8; 32],
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The instance after it, or before it where it was deleted.
+    pub instance: Instance,
+    /// The request had been carried out before; nothing was changed now.
+    pub repeated: bool,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is an instance of this id.
+    #[error("instance {0} is registered already")]
+    Exists(String),
+    /// There is no instance of this id.
+    #[error("there is no instance {0}")]
+    NotFound(String),
+    /// It was changed since the caller read it.
+    #[error("instance {id} was changed since it was read: it is at r{current}")]
+    Changed {
+        /// Which.
+        id: String,
+        /// Its revision now.
+        current: u64,
+    },
+    /// The change would make it wrong.
+    #[error("{}", crate::instance::violations_text(.0))]
+    Invalid(Vec<FieldViolation>),
+    /// The request id was used for another request.
+    #[error("request_id {0} was used within the last 24 hours for a request with another content")]
+    RequestIdReused(String),
+    /// The disk is full.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The store cannot be read or written now.
+    #[error("the store cannot be used: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be understood.
+    #[error("the store holds what this version cannot read: {0}")]
+    Unreadable(String),
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No directory for it.
+    #[error(
+        "no directory for the state: set --state-dir, XDG_STATE_HOME or HOME ([store] state_dir in the config file)"
+    )]
+    NoDirectory,
+    /// The directory cannot be used.
+    #[error("cannot use the state directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "the state directory {} is in use by {holder}; give this one another --state-dir, or stop the other first",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as it said.
+        holder: String,
+    },
+    /// It was written by a newer version.
+    #[error(
+        "{} was written by a newer perfagent (schema {found}, this one knows {known}); run that version or newer, or \
+         give another --state-dir",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this version knows.
+        known: i64,
+    },
+    /// The database.
+    #[error("cannot open the store {}: {message}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}

@@ -1,0 +1,409 @@
+//! The embedded store: one SQLite file, one connection, WAL, every commit on disk before it is acknowledged.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Row, SqlSafeStr, Sqlite, Transaction};
+
+use super::{Change, Once, OpenError, REQUESTS_KEPT, StateDir, Store, StoreError, Written};
+use crate::instance::{Instance, InstanceSpec, Source};
+
+/// Durable state in one file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+    _directory: StateDir,
+}
+
+const FILE: &str = "perfagent.db";
+/// Bounds what a stuck disk holds up.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "instances", include_str!("migrations/1_instances.sql"))];
+
+impl SqliteStore {
+    /// Opens the store in a directory, making or upgrading it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let directory = StateDir::take(path)?;
+        let file = directory.file(FILE)?;
+        let failed = |message: String| OpenError::Database {
+            path: file.clone(),
+            message,
+        };
+        let options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(|error| failed(error.to_string()))?
+            .filename(&file)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(ACQUIRE_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            // one writer at a time is what SQLite has; reads are few, since instances are in memory too
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        migrate(&pool, &file).await?;
+        Ok(Self {
+            pool,
+            _directory: directory,
+        })
+    }
+}
+
+async fn migrate(pool: &SqlitePool, file: &Path) -> Result<(), OpenError> {
+    let failed = |message: String| OpenError::Database {
+        path: file.to_owned(),
+        message,
+    };
+    let migrations: Vec<Migration> = MIGRATIONS
+        .into_iter()
+        .map(|(version, name, sql)| {
+            let kind = MigrationType::Simple;
+            Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
+        })
+        .collect();
+    let known = MIGRATIONS
+        .iter()
+        .map(|(version, _, _)| *version)
+        .max()
+        .unwrap_or(0);
+    let migrator = Migrator::with_migrations(migrations);
+    let mut connection = pool
+        .acquire()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let connection: &mut sqlx::SqliteConnection = &mut connection;
+    connection
+        .ensure_migrations_table(&migrator.table_name)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let applied = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await;
+    let applied = applied.map_err(|error| failed(error.to_string()))?;
+    let newest = applied
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    if newest > known {
+        return Err(OpenError::Newer {
+            path: file.to_owned(),
+            found: newest,
+            known,
+        });
+    }
+    migrator
+        .run_direct(None, connection, false)
+        .await
+        .map_err(|error| match error {
+            MigrateError::VersionMismatch(version) => failed(format!(
+                "its schema {version} is not the one of this version; it was changed by hand"
+            )),
+            other => failed(other.to_string()),
+        })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM instances ORDER BY instance_id")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(trouble)?;
+        rows.iter().map(instance_of).collect()
+    }
+
+    async fn create_instance(
+        &self,
+        spec: &InstanceSpec,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        let mut write = self.pool.begin().await.map_err(trouble)?;
+        if let Some(before) = earlier(&mut write, once, now).await? {
+            return Ok(before);
+        }
+        let id = &spec.instance_id;
+        if read(&mut write, id).await?.is_some() {
+            return Err(StoreError::Exists(id.clone()));
+        }
+        let instance = Instance {
+            spec: spec.clone(),
+            source: Source::Registered,
+            revision: Some(next_revision(&mut write).await?),
+            created_at: Some(to_the_microsecond(now)),
+            updated_at: Some(to_the_microsecond(now)),
+        };
+        put(&mut write, &instance).await?;
+        finish(write, instance, once, now).await
+    }
+
+    async fn update_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        change: &Change<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        let mut write = self.pool.begin().await.map_err(trouble)?;
+        if let Some(before) = earlier(&mut write, once, now).await? {
+            return Ok(before);
+        }
+        let mut instance = read_expected(&mut write, id, expected).await?;
+        instance.spec = change(instance.spec).map_err(StoreError::Invalid)?;
+        instance.revision = Some(next_revision(&mut write).await?);
+        instance.updated_at = Some(to_the_microsecond(now));
+        put(&mut write, &instance).await?;
+        finish(write, instance, once, now).await
+    }
+
+    async fn delete_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        let mut write = self.pool.begin().await.map_err(trouble)?;
+        if let Some(before) = earlier(&mut write, once, now).await? {
+            return Ok(before);
+        }
+        let instance = read_expected(&mut write, id, expected).await?;
+        next_revision(&mut write).await?;
+        sqlx::query("DELETE FROM instances WHERE instance_id = ?")
+            .bind(id)
+            .execute(&mut *write)
+            .await
+            .map_err(trouble)?;
+        finish(write, instance, once, now).await
+    }
+}
+
+type Write = Transaction<'static, Sqlite>;
+
+/// What the same request was answered before.
+async fn earlier(
+    write: &mut Write,
+    once: Option<&Once>,
+    now: SystemTime,
+) -> Result<Option<Written>, StoreError> {
+    let Some(once) = once else { return Ok(None) };
+    let oldest = micros(now) - i64::try_from(REQUESTS_KEPT.as_micros()).unwrap_or(i64::MAX);
+    sqlx::query("DELETE FROM requests WHERE done_us < ?")
+        .bind(oldest)
+        .execute(&mut **write)
+        .await
+        .map_err(trouble)?;
+    let row = sqlx::query(
+        "SELECT digest, answer FROM requests WHERE principal = ? AND method = ? AND request_id = ?",
+    )
+    .bind(&once.principal)
+    .bind(once.method)
+    .bind(&once.request_id)
+    .fetch_optional(&mut **write)
+    .await
+    .map_err(trouble)?;
+    let Some(row) = row else { return Ok(None) };
+    let digest: Vec<u8> = row.try_get("digest").map_err(trouble)?;
+    if digest != once.digest {
+        return Err(StoreError::RequestIdReused(once.request_id.clone()));
+    }
+    let answer: String = row.try_get("answer").map_err(trouble)?;
+    let stored: StoredInstance = serde_json::from_str(&answer)
+        .map_err(|error| StoreError::Unreadable(format!("an earlier answer: {error}")))?;
+    Ok(Some(Written {
+        instance: stored.instance(),
+        repeated: true,
+    }))
+}
+
+/// Remembers the answer and commits.
+async fn finish(
+    mut write: Write,
+    instance: Instance,
+    once: Option<&Once>,
+    now: SystemTime,
+) -> Result<Written, StoreError> {
+    if let Some(once) = once {
+        let answer = serde_json::to_string(&StoredInstance::of(&instance))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        sqlx::query(
+            "INSERT INTO requests (principal, method, request_id, digest, answer, done_us) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&once.principal)
+        .bind(once.method)
+        .bind(&once.request_id)
+        .bind(once.digest.as_slice())
+        .bind(answer)
+        .bind(micros(now))
+        .execute(&mut *write)
+        .await
+        .map_err(trouble)?;
+    }
+    write.commit().await.map_err(trouble)?;
+    Ok(Written {
+        instance,
+        repeated: false,
+    })
+}
+
+async fn next_revision(write: &mut Write) -> Result<u64, StoreError> {
+    let row = sqlx::query("UPDATE counter SET revision = revision + 1 RETURNING revision")
+        .fetch_one(&mut **write)
+        .await
+        .map_err(trouble)?;
+    let revision: i64 = row.try_get("revision").map_err(trouble)?;
+    u64::try_from(revision).map_err(|_| StoreError::Unreadable(format!("revision {revision}")))
+}
+
+async fn put(write: &mut Write, instance: &Instance) -> Result<(), StoreError> {
+    let spec = serde_json::to_string(&instance.spec)
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let stored = StoredInstance::of(instance);
+    sqlx::query(
+        "INSERT OR REPLACE INTO instances (instance_id, revision, created_us, updated_us, spec) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(instance.id())
+    .bind(stored.revision)
+    .bind(stored.created_us)
+    .bind(stored.updated_us)
+    .bind(spec)
+    .execute(&mut **write)
+    .await
+    .map_err(trouble)?;
+    Ok(())
+}
+
+async fn read(write: &mut Write, id: &str) -> Result<Option<Instance>, StoreError> {
+    let row = sqlx::query("SELECT * FROM instances WHERE instance_id = ?")
+        .bind(id)
+        .fetch_optional(&mut **write)
+        .await
+        .map_err(trouble)?;
+    row.as_ref().map(instance_of).transpose()
+}
+
+async fn read_expected(
+    write: &mut Write,
+    id: &str,
+    expected: Option<u64>,
+) -> Result<Instance, StoreError> {
+    let found = read(write, id).await?;
+    let instance = found.ok_or_else(|| StoreError::NotFound(id.to_owned()))?;
+    let current = instance.revision.unwrap_or_default();
+    if expected.is_some_and(|expected| expected != current) {
+        let id = id.to_owned();
+        return Err(StoreError::Changed { id, current });
+    }
+    Ok(instance)
+}
+
+/// An instance as it is stored.
+#[derive(Debug, Deserialize, Serialize)]
+struct StoredInstance {
+    revision: i64,
+    created_us: i64,
+    updated_us: i64,
+    spec: InstanceSpec,
+}
+
+impl StoredInstance {
+    fn of(instance: &Instance) -> Self {
+        Self {
+            revision: instance
+                .revision
+                .and_then(|revision| i64::try_from(revision).ok())
+                .unwrap_or_default(),
+            created_us: instance.created_at.map(micros).unwrap_or_default(),
+            updated_us: instance.updated_at.map(micros).unwrap_or_default(),
+            spec: instance.spec.clone(),
+        }
+    }
+
+    fn instance(self) -> Instance {
+        Instance {
+            spec: self.spec,
+            source: Source::Registered,
+            revision: u64::try_from(self.revision).ok(),
+            created_at: Some(time(self.created_us)),
+            updated_at: Some(time(self.updated_us)),
+        }
+    }
+}
+
+fn instance_of(row: &SqliteRow) -> Result<Instance, StoreError> {
+    let spec: String = row.try_get("spec").map_err(trouble)?;
+    let stored = StoredInstance {
+        revision: row.try_get("revision").map_err(trouble)?,
+        created_us: row.try_get("created_us").map_err(trouble)?,
+        updated_us: row.try_get("updated_us").map_err(trouble)?,
+        spec: serde_json::from_str(&spec).map_err(|error| {
+            let id: String = row.try_get("instance_id").unwrap_or_default();
+            StoreError::Unreadable(format!("instance {id}: {error}"))
+        })?,
+    };
+    Ok(stored.instance())
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn time(micros: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+/// What is answered now is what is read later.
+fn to_the_microsecond(at: SystemTime) -> SystemTime {
+    time(micros(at))
+}
+
+/// SQLite's code for a disk without room.
+const SQLITE_FULL: &str = "13";
+
+fn trouble(error: sqlx::Error) -> StoreError {
+    let full = error
+        .as_database_error()
+        .and_then(|database| database.code())
+        .is_some_and(|code| code == SQLITE_FULL);
+    if full {
+        StoreError::Full(error.to_string())
+    } else {
+        StoreError::Unavailable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl SqliteStore {
+    /// As if a later version had upgraded it.
+    pub(super) async fn pretend_schema(&self, version: i64) {
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (?, 'later', TRUE, x'00', 0)",
+        )
+        .bind(version)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+}
