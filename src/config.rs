@@ -3,6 +3,7 @@
 //! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
 //! is no TOML value is taken as a string.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use toml::{Table, Value};
 
 use crate::engine::custom::{CustomEngine, CustomEngineError};
 use crate::engine::{EngineProfile, Registry};
+use crate::instance::{DEFAULT_INTERVAL, Instance, InstanceSpec, default_window, violations_text};
 use crate::scrape::{AllowRule, BadAllowRule, FetchLimits, UrlPolicy};
 use crate::units::nearest;
 
@@ -23,6 +25,11 @@ pub struct Config {
     pub server: ServerConfig,
     /// How engines are asked.
     pub scrape: ScrapeConfig,
+    /// Where state lives.
+    pub store: StoreConfig,
+    /// Instances that are known from the start; read-only rows.
+    #[serde(skip_serializing)]
+    pub instances: Vec<InstanceEntry>,
     /// Engines beside the built-in ones.
     #[serde(skip_serializing)]
     pub engines: Vec<CustomEngine>,
@@ -90,6 +97,55 @@ impl Default for ScrapeConfig {
     }
 }
 
+/// `[store]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Directory for state. None means `$XDG_STATE_HOME/perfagent`, else `$HOME/.local/state/perfagent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `[[instances]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceEntry {
+    /// Its id.
+    pub instance_id: String,
+    /// Engine; none or `auto` means that it is recognised.
+    pub instance_type: Option<String>,
+    /// Metrics URL of the one replica.
+    pub metrics_url: Option<String>,
+    /// One URL a replica.
+    #[serde(default)]
+    pub metrics_urls: Vec<String>,
+    /// Time between scrapes.
+    #[serde(with = "humantime_serde", default)]
+    pub scrape_interval: Option<Duration>,
+    /// How far back a measurement reaches.
+    #[serde(with = "humantime_serde", default)]
+    pub window: Option<Duration>,
+    /// What the operator tells instances apart by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl InstanceEntry {
+    /// The spec, with what was left out at its default.
+    pub fn spec(&self) -> InstanceSpec {
+        let interval = self.scrape_interval.unwrap_or(DEFAULT_INTERVAL);
+        let first = self.metrics_url.iter();
+        InstanceSpec {
+            instance_id: self.instance_id.clone(),
+            instance_type: self.instance_type.clone().filter(|name| name != "auto"),
+            metrics_urls: first.chain(&self.metrics_urls).cloned().collect(),
+            scrape_interval: interval,
+            window: self.window.unwrap_or_else(|| default_window(interval)),
+            labels: self.labels.clone(),
+        }
+    }
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -126,6 +182,14 @@ pub enum ConfigError {
     /// An engine that cannot be used.
     #[error("engines: {0}")]
     Engine(#[from] CustomEngineError),
+    /// An instance that cannot be used.
+    #[error("instances: {instance_id}: {problem}")]
+    Instance {
+        /// Which.
+        instance_id: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// A time of zero.
     #[error("{0} must be longer than zero")]
     ZeroTime(&'static str),
@@ -210,8 +274,7 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`]; the first problem found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.url_policy()?;
-        self.registry()?;
+        self.instances()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -251,6 +314,37 @@ impl Config {
             registry.add(profile);
         }
         Ok(registry)
+    }
+
+    /// The instances of the file.
+    ///
+    /// # Errors
+    /// One that cannot be used, that is given twice, or whose URLs may not be fetched.
+    pub fn instances(&self) -> Result<Vec<Instance>, ConfigError> {
+        let (registry, policy) = (self.registry()?, self.url_policy()?);
+        let mut ids = BTreeSet::new();
+        let checked = self.instances.iter().map(|entry| {
+            let spec = entry.spec();
+            let wrong = |problem: String| ConfigError::Instance {
+                instance_id: entry.instance_id.clone(),
+                problem,
+            };
+            let violations = spec.violations(&registry);
+            if !violations.is_empty() {
+                return Err(wrong(violations_text(&violations)));
+            }
+            for url in &spec.metrics_urls {
+                policy.check(url).map_err(|refusal| {
+                    let hint = refusal.hint().unwrap_or_default();
+                    wrong(format!("{refusal}; {hint}"))
+                })?;
+            }
+            if !ids.insert(spec.instance_id.clone()) {
+                return Err(wrong("there are two of this id".to_owned()));
+            }
+            Ok(Instance::configured(spec))
+        });
+        checked.collect()
     }
 
     /// Which URLs may be fetched.
@@ -321,7 +415,13 @@ fn value_of(text: &str) -> Value {
 /// Sections and keys against those of the default configuration.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = Table::try_from(Config::default()).unwrap_or_default();
-    known.insert("engines".to_owned(), Value::Array(Vec::new()));
+    for list in ["engines", "instances"] {
+        known.insert(list.to_owned(), Value::Array(Vec::new()));
+    }
+    // left out of a default configuration, where it has no value
+    if let Some(Value::Table(store)) = known.get_mut("store") {
+        store.insert("state_dir".to_owned(), Value::String(String::new()));
+    }
     for (section, content) in table {
         let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {
             origin: origin.to_owned(),
@@ -424,6 +524,23 @@ mod tests {
             message("", &[("PERFAGENT_SERVER_LISTEN", "127.0.0.1:1")])
                 .ends_with("two underscores; the nearest known one is PERFAGENT_SERVER__LISTEN")
         );
+        let instance = |line: &str| {
+            format!(
+                "[[instances]]\ninstance_id = \"a\"\nmetrics_url = \"http://127.0.0.1:1/metrics\"\n{line}\n"
+            )
+        };
+        assert!(
+            load(&instance(""), &[])
+                .and_then(|config| config.check())
+                .is_ok()
+        );
+        assert!(message(&instance("windw = \"1m\""), &[]).contains("unknown field `windw`"));
+        assert!(
+            message(&instance("instance_type = \"vlm\""), &[]).contains("the nearest is `vllm`")
+        );
+        assert!(message(&(instance("") + &instance("")), &[]).contains("two of this id"));
+        let exposed = "[server]\nlisten = \"0.0.0.0:1\"\ninsecure_listen = true\n".to_owned();
+        assert!(message(&(exposed + &instance("")), &[]).contains("[scrape] allow"));
         let missing = Config::load(Some(Path::new("/nowhere/perfagent.toml")), []).unwrap_err();
         assert!(
             missing
