@@ -48,6 +48,9 @@ pub struct ServerConfig {
     /// How long calls that run when the agent is told to stop may take.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// How long a stream that does not end by itself may go on, give or take a fifth.
+    #[serde(with = "humantime_serde")]
+    pub stream_lifetime: Duration,
     /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
     pub max_calls: usize,
     /// An idle connection is pinged after this long, to find peers that are gone.
@@ -65,6 +68,7 @@ impl Default for ServerConfig {
             insecure_listen: false,
             hosts: Vec::new(),
             drain_timeout: Duration::from_secs(30),
+            stream_lifetime: Duration::from_secs(600),
             max_calls: 2_000,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -279,6 +283,7 @@ impl Config {
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
+            ("server.stream_lifetime", self.server.stream_lifetime),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));

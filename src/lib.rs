@@ -8,7 +8,7 @@
 //!                                                             ↓  (two or more)
 //!                                                        measurement
 //!                                                             ↓
-//!                        agent: one method a verb → edges: gRPC, HTTP, command line
+//!              instances, store → agent: one method a verb → edges: gRPC, HTTP, command line
 //! ```
 //!
 //! # Invariants

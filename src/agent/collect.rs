@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::EngineProfile;
 use crate::measure::{InstanceSamples, Measurement, ReplicaSamples};
-use crate::scrape::{ScrapeError, ScrapeFailure};
+use crate::scrape::{ScrapeError, shown_url};
 
-use super::replica::{Clock, Means, Schedule, failed_replica, shown_url};
+use super::replica::{Clock, Means, Schedule, failed_replica};
 use super::window::Plan;
-use super::{Agent, Caller, Error, FieldViolation, LIMITS, Target, WindowRequest};
+use super::{Agent, Answer, Caller, Error, FieldViolation, LIMITS, Target, WindowRequest};
 
 /// How far a measurement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Agent {
         self: Arc<Self>,
         caller: Caller,
         targets: Vec<Result<(Target, WindowRequest), Error>>,
-    ) -> Result<impl Stream<Item = (usize, Result<Measurement, Error>)> + Send, Error> {
+    ) -> Result<impl Stream<Item = (usize, Result<Answer, Error>)> + Send, Error> {
         let wrong = |description: String| {
             Error::Invalid(vec![FieldViolation::new("requests", description)])
         };
@@ -115,9 +115,7 @@ impl Agent {
                 let (agent, caller) = (self.clone(), caller.clone());
                 async move {
                     let result = match target {
-                        Ok((target, window)) => {
-                            agent.collect(&caller, &target, window, &|_| {}).await
-                        }
+                        Ok((target, window)) => agent.measure(&caller, &target, window).await,
                         Err(error) => Err(error),
                     };
                     (at, result)
@@ -167,39 +165,22 @@ async fn samples_of(
     schedule: Schedule<'_>,
     on_tick: &(dyn Fn(usize) + Sync),
 ) -> Result<ReplicaSamples, ScrapeError> {
-    let fetched = means.fetch(url).await.map_err(|mut error| {
-        if let (Some(profile), ScrapeFailure::Status(404)) = (&known, &error.failure) {
-            error.hint = Some(profile.no_metrics_hint.to_string());
-        }
-        error
-    })?;
-    if known.is_none() {
-        *known = Some(means.recognise(url, &fetched).await?);
-    }
-    let Some(profile) = known else {
-        return Err(means.unknown(url, &fetched));
-    };
+    let first = means.scrape(known.as_ref(), url, schedule.clock).await?;
+    let profile = known.insert(first.profile);
     // replicas of two engines are one wrong request: the window need not pass to tell
     if common.get_or_init(|| profile.clone()).name != profile.name {
         schedule.stop.cancel();
     }
-    let first = means.read(profile, url, &fetched, schedule.clock)?;
-    let at = fetched.at;
-    // not kept for the length of the window
-    drop(fetched);
-    // nothing but an endpoint can prove an engine that exports nothing
-    if first.families_recognised == 0 && !means.probe(profile, url).await.proves_engine {
-        let failure = ScrapeFailure::NoKnownMetrics {
-            engine: profile.title.to_string(),
-        };
-        let mut error = failure.at(shown_url(url));
-        error.hint = Some(profile.no_metrics_hint.to_string());
-        return Err(error);
-    }
     on_tick(0);
+    let probe = async {
+        match first.probed {
+            Some(probed) => probed,
+            None => means.probe(profile, url).await,
+        }
+    };
     let (mut replica, probed) = tokio::join!(
-        means.sample(profile, url, (first, at), schedule, on_tick),
-        means.probe(profile, url)
+        means.sample(profile, url, (first.sample, first.at), schedule, on_tick),
+        probe
     );
     replica.probed = probed;
     Ok(replica)

@@ -3,6 +3,7 @@
 use crate::config::ConfigError;
 use crate::instance::{FieldViolation, violations_text};
 use crate::scrape::{ClientError, ScrapeError};
+use crate::store::{OpenError, StoreError};
 
 /// Why a verb could not be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -26,6 +27,26 @@ pub enum Error {
         /// Its engine.
         other: String,
     },
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent was started without a store.
+    #[error("this agent keeps no instances")]
+    NoStore,
+    /// An instance of the config file.
+    #[error("instance {0} is of the config file, and changed there")]
+    ReadOnly(String),
+    /// As many as there may be.
+    #[error("the agent watches as many {what} as it may: {limit}")]
+    TooManyInstances {
+        /// Instances or replicas.
+        what: &'static str,
+        /// How many.
+        limit: usize,
+    },
+    /// An instance that was not scraped yet.
+    #[error("instance {0} has not been scraped yet")]
+    NotMeasuredYet(String),
     /// Every replica answered, but none twice.
     #[error(
         "fewer than two scrapes of any replica succeeded in this window; the last failure: {last}"
@@ -46,4 +67,10 @@ pub enum StartError {
     /// The HTTP client.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

@@ -2,8 +2,12 @@
 
 mod collect;
 mod error;
+mod fleet;
+mod instances;
+mod latest;
 mod reason;
 mod replica;
+mod watch;
 mod window;
 
 use std::sync::Arc;
@@ -13,14 +17,21 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::engine::Registry;
-use crate::instance::MAX_REPLICAS;
 pub use crate::instance::{FieldViolation, Target};
+use crate::instance::{MAX_LABELS, MAX_REPLICAS};
 use crate::scrape::Fetcher;
+use crate::store::Store;
 use crate::telemetry::Metrics;
+
+use fleet::Fleet;
 
 pub use collect::Progress;
 pub use error::{Error, StartError};
+pub use fleet::{Health, InstanceState, Latest, ReplicaState};
+pub use instances::{Page, Precondition, SpecChange};
+pub use latest::{Answer, LatestAnswer};
 pub use reason::Reason;
+pub use watch::WatchEvent;
 pub use window::WindowRequest;
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
@@ -36,6 +47,12 @@ pub struct Limits {
     pub batch: usize,
     /// Replicas of all targets of a batch.
     pub batch_replicas: usize,
+    /// Instances that the agent knows.
+    pub instances: usize,
+    /// Replicas of all of them.
+    pub watched_replicas: usize,
+    /// Labels of an instance.
+    pub labels: usize,
     /// Connections to engines at once on behalf of one peer.
     pub outbound_connections_per_peer: usize,
     /// Calls at once from one peer.
@@ -53,6 +70,9 @@ pub const LIMITS: Limits = Limits {
     replicas: MAX_REPLICAS,
     batch: 100,
     batch_replicas: 1_000,
+    instances: 5_000,
+    watched_replicas: 10_000,
+    labels: MAX_LABELS,
     outbound_connections_per_peer: 32,
     streams_per_peer: 1_000,
     request_bytes: 4 << 20,
@@ -76,6 +96,11 @@ impl Caller {
             outbound: Arc::new(Semaphore::new(LIMITS.outbound_connections_per_peer)),
         }
     }
+
+    /// Whether it may see the queries of metrics URLs, which can hold secrets.
+    pub fn sees_queries(&self) -> bool {
+        true
+    }
 }
 
 /// The agent.
@@ -84,24 +109,64 @@ pub struct Agent {
     registry: Registry,
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
+    fleet: Arc<Fleet>,
+    /// None where it only measures what it is given.
+    store: Option<Arc<dyn Store>>,
+    /// Writes take turns.
+    writes: Arc<tokio::sync::Mutex<()>>,
     started: Instant,
     started_at: SystemTime,
 }
 
 impl Agent {
-    /// An agent with this configuration.
+    /// An agent that measures what it is given, and knows no instances.
     ///
     /// # Errors
     /// A configuration that cannot be used, or this machine's TLS set-up.
     pub fn new(config: &Config) -> Result<Self, StartError> {
         let policy = config.url_policy()?;
+        let registry = config.registry()?;
+        let fetcher = Fetcher::new(policy, config.fetch_limits())?;
+        let metrics = Arc::new(Metrics::default());
+        let fleet = Fleet::new(
+            registry.clone(),
+            fetcher.clone(),
+            metrics.clone(),
+            config.scrape.timeout,
+        );
         Ok(Self {
-            registry: config.registry()?,
-            fetcher: Fetcher::new(policy, config.fetch_limits())?,
-            metrics: Arc::new(Metrics::default()),
+            registry,
+            fetcher,
+            metrics,
+            fleet: Arc::new(fleet),
+            store: None,
+            writes: Arc::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
         })
+    }
+
+    /// An agent that watches the instances of the config file and of the store.
+    ///
+    /// # Errors
+    /// What [`Agent::new`] gives, and a store that cannot be read.
+    pub async fn start(config: &Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let mut agent = Self::new(config)?;
+        let configured = config.instances()?;
+        let mut instances = configured.clone();
+        for registered in store.instances().await? {
+            if configured.iter().any(|row| row.id() == registered.id()) {
+                tracing::warn!(
+                    instance_id = registered.id(),
+                    "the config file has an instance of the id of a registered one, which is not watched"
+                );
+            } else {
+                instances.push(registered);
+            }
+        }
+        agent.fleet.put_all(instances);
+        agent.store = Some(store);
+        Ok(agent)
     }
 
     /// The agent's own metrics.
@@ -119,9 +184,20 @@ impl Agent {
         }
     }
 
+    /// How many instances it watches.
+    pub fn watched_instances(&self) -> usize {
+        self.fleet.size().0
+    }
+
     /// The engines that it can measure.
     pub fn engines(&self) -> &Registry {
         &self.registry
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.fleet.stop();
     }
 }
 

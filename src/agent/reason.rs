@@ -1,6 +1,7 @@
 //! Machine-readable reasons of errors: what `ErrorInfo.reason` says.
 
 use crate::scrape::ScrapeFailure;
+use crate::store::StoreError;
 
 use super::error::Error;
 
@@ -73,6 +74,28 @@ reasons! {
     MalformedRequest "MALFORMED_REQUEST",
     /// The agent is being stopped.
     Draining "DRAINING",
+    /// There is an instance of this id.
+    InstanceExists "INSTANCE_EXISTS",
+    /// There is no instance of this id.
+    InstanceNotFound "INSTANCE_NOT_FOUND",
+    /// The instance was changed since it was read.
+    EtagMismatch "ETAG_MISMATCH",
+    /// The request id was used for another request.
+    RequestIdReused "REQUEST_ID_REUSED",
+    /// The instance is of the config file.
+    ReadOnlyInstance "READ_ONLY_INSTANCE",
+    /// More instances or replicas than the agent watches.
+    TooManyInstances "TOO_MANY_INSTANCES",
+    /// The instance has not been scraped yet.
+    NotMeasuredYet "NOT_MEASURED_YET",
+    /// The disk of the store is full.
+    StoreFull "STORE_FULL",
+    /// The store cannot be used now.
+    StoreUnavailable "STORE_UNAVAILABLE",
+    /// The store holds what this version cannot read.
+    StoreUnreadable "STORE_UNREADABLE",
+    /// The stream has lived as long as streams live.
+    StreamLifetime "STREAM_LIFETIME",
 }
 
 impl Reason {
@@ -83,6 +106,24 @@ impl Reason {
             Error::Scrape(error) => Self::of_scrape(&error.failure),
             Error::MixedEngines { .. } => Self::MixedEngines,
             Error::TooFewSamples { .. } => Self::TooFewSamples,
+            Error::Store(error) => Self::of_store(error),
+            Error::NoStore => Self::StoreUnavailable,
+            Error::ReadOnly(_) => Self::ReadOnlyInstance,
+            Error::TooManyInstances { .. } => Self::TooManyInstances,
+            Error::NotMeasuredYet(_) => Self::NotMeasuredYet,
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Exists(_) => Self::InstanceExists,
+            StoreError::NotFound(_) => Self::InstanceNotFound,
+            StoreError::Changed { .. } => Self::EtagMismatch,
+            StoreError::Invalid(_) => Self::InvalidArgument,
+            StoreError::RequestIdReused(_) => Self::RequestIdReused,
+            StoreError::Full(_) => Self::StoreFull,
+            StoreError::Unavailable(_) => Self::StoreUnavailable,
+            StoreError::Unreadable(_) => Self::StoreUnreadable,
         }
     }
 

@@ -11,7 +11,7 @@ use url::Url;
 use crate::engine::{EngineProfile, Probed, Registry, read_endpoint};
 use crate::exposition::{Mode, Options};
 use crate::measure::{ReplicaFailure, ReplicaSamples, Sample, detect_engine};
-use crate::scrape::{Fetched, Fetcher, ScrapeError, ScrapeFailure};
+use crate::scrape::{Fetched, Fetcher, ScrapeError, ScrapeFailure, shown_url};
 use crate::telemetry::Metrics;
 
 use super::reason::Reason;
@@ -44,6 +44,12 @@ impl Clock {
         }
     }
 
+    /// By how many seconds the clock that steps has stepped since.
+    pub(super) fn is_off_by(self) -> f64 {
+        let now = Self::now();
+        now.unix_seconds - self.unix_seconds(now.instant)
+    }
+
     fn unix_seconds(self, at: Instant) -> f64 {
         let since = at.saturating_duration_since(self.instant);
         self.unix_seconds + since.as_secs_f64()
@@ -52,7 +58,7 @@ impl Clock {
 
 impl Means<'_> {
     /// One request to a metrics URL.
-    pub(super) async fn fetch(&self, url: &str) -> Result<Fetched, ScrapeError> {
+    async fn fetch(&self, url: &str) -> Result<Fetched, ScrapeError> {
         let fetched = self.get(url).await;
         match &fetched {
             Ok(fetched) => {
@@ -71,7 +77,7 @@ impl Means<'_> {
     }
 
     /// A body in canonical terms, or what it is instead.
-    pub(super) fn read(
+    fn read(
         &self,
         profile: &EngineProfile,
         url: &str,
@@ -121,8 +127,47 @@ impl Means<'_> {
         Err(error)
     }
 
+    /// One scrape in canonical terms, and when it was true. An engine that is not known yet is recognised.
+    pub(super) async fn scrape(
+        &self,
+        known: Option<&Arc<EngineProfile>>,
+        url: &str,
+        clock: Clock,
+    ) -> Result<Scraped, ScrapeError> {
+        let fetched = self.fetch(url).await.map_err(|mut error| {
+            if let (Some(profile), ScrapeFailure::Status(404)) = (known, &error.failure) {
+                error.hint = Some(profile.no_metrics_hint.to_string());
+            }
+            error
+        })?;
+        let profile = match known {
+            Some(known) => known.clone(),
+            None => self.recognise(url, &fetched).await?,
+        };
+        let sample = self.read(&profile, url, &fetched, clock)?;
+        // nothing but an endpoint can prove an engine that exports nothing
+        let probed = match sample.families_recognised {
+            0 => Some(self.probe(&profile, url).await),
+            _ => None,
+        };
+        if probed.as_ref().is_some_and(|probed| !probed.proves_engine) {
+            let failure = ScrapeFailure::NoKnownMetrics {
+                engine: profile.title.to_string(),
+            };
+            let mut error = failure.at(shown_url(url));
+            error.hint = Some(profile.no_metrics_hint.to_string());
+            return Err(error);
+        }
+        Ok(Scraped {
+            profile,
+            sample,
+            at: fetched.at,
+            probed,
+        })
+    }
+
     /// The engine that an answer is of.
-    pub(super) async fn recognise(
+    async fn recognise(
         &self,
         url: &str,
         fetched: &Fetched,
@@ -145,7 +190,7 @@ impl Means<'_> {
     }
 
     /// What an answer is that no engine gives.
-    pub(super) fn unknown(&self, url: &str, fetched: &Fetched) -> ScrapeError {
+    fn unknown(&self, url: &str, fetched: &Fetched) -> ScrapeError {
         let failure = not_metrics(&fetched.body).unwrap_or_else(|| ScrapeFailure::NoKnownMetrics {
             engine: "any known engine".to_owned(),
         });
@@ -249,6 +294,16 @@ impl Means<'_> {
     }
 }
 
+/// What one scrape gave.
+pub(super) struct Scraped {
+    pub(super) profile: Arc<EngineProfile>,
+    pub(super) sample: Sample,
+    /// When the answer came.
+    pub(super) at: Instant,
+    /// What the endpoints said, where they had to be asked.
+    pub(super) probed: Option<Probed>,
+}
+
 /// When to scrape.
 #[derive(Clone, Copy)]
 pub(super) struct Schedule<'s> {
@@ -273,7 +328,7 @@ pub(super) fn failed_replica(url: &str, error: &ScrapeError) -> ReplicaSamples {
     }
 }
 
-fn failure_of(error: &ScrapeError) -> ReplicaFailure {
+pub(super) fn failure_of(error: &ScrapeError) -> ReplicaFailure {
     let mut message = error.to_string();
     if let Some(hint) = &error.hint {
         message += &format!(" ({hint})");
@@ -297,21 +352,6 @@ fn sibling(metrics_url: &str, path: &str) -> Option<String> {
     sibling.set_query(query);
     sibling.set_fragment(None);
     Some(sibling.into())
-}
-
-/// A URL as it may stand in a message: query and credentials can hold secrets.
-pub(super) fn shown_url(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut parsed) => {
-            parsed.set_query(None);
-            parsed.set_fragment(None);
-            // neither can fail where there is a host, and without one there is nothing to remove
-            let _ = parsed.set_username("");
-            let _ = parsed.set_password(None);
-            parsed.into()
-        }
-        Err(_) => "metrics_url".to_owned(),
-    }
 }
 
 /// What an answer is that has no sample at all; none where it has some.
@@ -363,14 +403,5 @@ mod tests {
             "http://h/models/a/server_info?config_format=json"
         );
         assert_eq!(beside("http://h/prom", "/info"), "http://h/info");
-    }
-
-    #[test]
-    fn messages_show_no_secrets() {
-        assert_eq!(
-            shown_url("http://user:pass@h:1/metrics?token=s#x"),
-            "http://h:1/metrics"
-        );
-        assert_eq!(shown_url("user:pass@h"), "user:pass@h");
     }
 }

@@ -10,7 +10,7 @@ pub use spec::{
     DEFAULT_INTERVAL, DEFAULT_WINDOW, INTERVALS, InstanceSpec, MAX_INTERVALS, MAX_LABELS,
     MAX_WINDOW, default_window, label_violations,
 };
-pub use target::{MAX_REPLICAS, Target};
+pub use target::{MAX_REPLICAS, Target, shortened};
 pub use violation::{FieldViolation, violations_text};
 
 /// An instance that the agent knows.

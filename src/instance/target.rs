@@ -100,7 +100,8 @@ fn same_place(a: &str, b: &str) -> bool {
     a == b || normal(a).is_some_and(|a| Some(a) == normal(b))
 }
 
-pub(super) fn shortened(text: &str) -> String {
+/// Text from outside, as much of it as a message bears.
+pub fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 

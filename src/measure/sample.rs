@@ -1,5 +1,7 @@
 //! One parsed scrape of one replica, in canonical terms.
 
+use std::sync::Arc;
+
 use crate::engine::{EngineProfile, QuantityKind, Setting, Version};
 use crate::exposition::{self, Mode, ParseError, Report};
 
@@ -62,7 +64,8 @@ pub struct DistributionReading {
     /// Their sum; absent where the engine gives none.
     pub sum: Option<f64>,
     /// Upper bounds, rising; empty where the engine gives no buckets or series of different bounds.
-    pub bounds: Vec<f64>,
+    /// Samples of one replica share them.
+    pub bounds: Arc<[f64]>,
     /// Observations up to each bound.
     pub cumulative: Vec<f64>,
 }
@@ -96,6 +99,47 @@ impl Sample {
             sample.bad_lines = report.bad_lines;
         }
         Ok((sample, report))
+    }
+
+    /// Takes the bounds of its distributions from the sample before, where they are the same, so that they are kept
+    /// once; and gives back what was allocated and is not used.
+    pub fn settle_after(&mut self, before: Option<&Sample>) {
+        for reading in &mut self.distributions {
+            let known = before.and_then(|before| before.distribution(reading.alias));
+            if let Some(known) = known.filter(|known| known.bounds == reading.bounds) {
+                reading.bounds = known.bounds.clone();
+            }
+            reading.cumulative.shrink_to_fit();
+        }
+        self.scalars.shrink_to_fit();
+        self.distributions.shrink_to_fit();
+    }
+
+    /// Bytes that it keeps, about, without bounds that it shares.
+    pub fn heap_bytes(&self) -> usize {
+        let distribution = |reading: &DistributionReading| {
+            let own_bounds = match Arc::strong_count(&reading.bounds) {
+                1 => size_of_val(&*reading.bounds),
+                _ => 0,
+            };
+            own_bounds + size_of_val(reading.cumulative.as_slice())
+        };
+        let setting = |setting: &Setting| {
+            size_of::<Setting>()
+                + setting.name.len()
+                + setting.flag.len()
+                + setting.value.as_ref().map_or(0, String::len)
+                + setting.source.len()
+        };
+        size_of::<Self>()
+            + size_of_val(self.scalars.as_slice())
+            + size_of_val(self.distributions.as_slice())
+            + self.distributions.iter().map(distribution).sum::<usize>()
+            + self.settings.iter().map(setting).sum::<usize>()
+            + size_of_val(self.families_of.as_slice())
+            + size_of_val(self.unreadable.as_slice())
+            + size_of_val(self.out_of_range.as_slice())
+            + self.model_name.as_ref().map_or(0, String::len)
     }
 
     pub(super) fn scalar(&self, alias: usize) -> Option<f64> {

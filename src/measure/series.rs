@@ -6,6 +6,8 @@
 //! lose all but the first.) `pid` marks copies of one gauge, of which the largest is the one that lives. A gauge
 //! with `priority` has its total under the empty priority.
 
+use std::sync::Arc;
+
 use crate::engine::{Merge, Quantity, QuantityKind};
 use crate::exposition::{Label, Role};
 
@@ -287,19 +289,19 @@ impl<'a> DistributionSeries<'a> {
                         count,
                         // durations and lengths are not negative
                         sum: group.sum.filter(|sum| *sum >= 0.0),
-                        bounds,
+                        bounds: bounds.into(),
                         cumulative,
                     });
                 }
                 Some(known) => {
                     known.count += count;
                     known.sum = known.sum.zip(group.sum).map(|(a, b)| a + b);
-                    if known.bounds == bounds {
+                    if *known.bounds == *bounds {
                         for (total, more) in known.cumulative.iter_mut().zip(cumulative) {
                             *total += more;
                         }
                     } else {
-                        known.bounds.clear();
+                        known.bounds = Arc::default();
                         known.cumulative.clear();
                     }
                 }

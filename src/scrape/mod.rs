@@ -6,4 +6,4 @@ mod policy;
 
 pub use error::{ScrapeError, ScrapeFailure, Step};
 pub use fetch::{ClientError, FetchLimits, Fetched, Fetcher};
-pub use policy::{AllowRule, BadAllowRule, Refusal, UrlPolicy, parse_url};
+pub use policy::{AllowRule, BadAllowRule, Refusal, UrlPolicy, parse_url, shown_url};

@@ -303,6 +303,21 @@ impl FromStr for AllowRule {
     }
 }
 
+/// A URL as it may stand in a message: query and credentials can hold secrets.
+pub fn shown_url(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut parsed) => {
+            parsed.set_query(None);
+            parsed.set_fragment(None);
+            // neither can fail where there is a host, and without one there is nothing to remove
+            let _ = parsed.set_username("");
+            let _ = parsed.set_password(None);
+            parsed.into()
+        }
+        Err(_) => "metrics_url".to_owned(),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -428,5 +443,14 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn messages_show_no_secrets() {
+        assert_eq!(
+            shown_url("http://user:pass@h:1/metrics?token=s#x"),
+            "http://h:1/metrics"
+        );
+        assert_eq!(shown_url("user:pass@h"), "user:pass@h");
     }
 }

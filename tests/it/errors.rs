@@ -220,7 +220,7 @@ async fn every_reason_is_given_when_it_should_be() {
 
     // the request
     let status = client
-        .collect_metrics(request("vlm", &[], 0))
+        .collect_metrics(request("vlm", &["metrics"], 0))
         .await
         .unwrap_err();
     seen.check(&status, Code::InvalidArgument, Reason::InvalidArgument);
@@ -334,6 +334,18 @@ async fn every_reason_is_given_when_it_should_be() {
     held.message().await.unwrap();
     let status = held.message().await.unwrap_err();
     seen.check(&status, Code::Unavailable, Reason::Draining);
+
+    crate::instances::every_refusal(&seen).await;
+    let short = TestAgent::with(|config| {
+        config.server.stream_lifetime = Duration::from_millis(100);
+    })
+    .await;
+    let mut health = HealthClient::new(short.channel().await);
+    let watched = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    watched.message().await.unwrap();
+    let status = watched.message().await.unwrap_err();
+    seen.check(&status, Code::Unavailable, Reason::StreamLifetime);
 
     let all: BTreeSet<String> = Reason::ALL
         .iter()

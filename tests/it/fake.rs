@@ -13,8 +13,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use perfagent::agent::Agent;
 use perfagent::config::Config;
+use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::{Server, ServerHandle, pb};
+use perfagent::store::{SqliteStore, Store};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -196,6 +199,7 @@ pub struct TestAgent {
     pub address: SocketAddr,
     pub handle: ServerHandle,
     pub served: JoinHandle<()>,
+    pub state: Option<TempDir>,
 }
 
 impl TestAgent {
@@ -209,7 +213,15 @@ impl TestAgent {
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.drain_timeout = Duration::from_secs(10);
         change(&mut config);
-        let agent = Arc::new(Agent::new(&config).unwrap());
+        let state = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(state.path()).await.unwrap());
+        Self::over(&config, store, Some(state)).await
+    }
+
+    /// Over a store.
+    pub async fn over(config: &Config, store: Arc<dyn Store>, state: Option<TempDir>) -> Self {
+        let agent = Arc::new(Agent::start(config, store).await.unwrap());
+        let config = config.clone();
         let server = Server::bind(agent, config.server).await.unwrap();
         let (address, handle) = (server.address(), server.handle());
         let served = tokio::spawn(async move { server.serve().await.unwrap() });
@@ -217,12 +229,17 @@ impl TestAgent {
             address,
             handle,
             served,
+            state,
         }
     }
 
     pub async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect().await.unwrap()
+    }
+
+    pub async fn instances(&self) -> InstanceServiceClient<Channel> {
+        InstanceServiceClient::new(self.channel().await)
     }
 
     pub async fn metrics(&self) -> MetricsServiceClient<Channel> {
@@ -263,6 +280,7 @@ pub fn request(engine: &str, urls: &[&str], window_millis: u64) -> pb::CollectMe
             seconds: (window_millis / 1000) as i64,
             nanos: ((window_millis % 1000) * 1_000_000) as i32,
         }),
+        view: 0,
     }
 }
 

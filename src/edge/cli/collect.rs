@@ -133,6 +133,7 @@ async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsRe
     match measured {
         Ok(measurement) => Ok(pb::CollectMetricsResponse {
             measurement: Some(convert::measurement(&measurement)),
+            ..pb::CollectMetricsResponse::default()
         }),
         Err(error) => Err(failure_of(&status_of(&error))),
     }
@@ -161,6 +162,7 @@ async fn remotely(args: &CollectArgs, server: &str) -> Result<pb::CollectMetrics
         metrics_url: String::new(),
         metrics_urls: args.urls.clone(),
         window: convert::duration(args.window),
+        view: pb::MeasurementView::Full.into(),
     });
     request.set_timeout(args.window + Duration::from_secs(30));
     let answer = MetricsServiceClient::new(channel)

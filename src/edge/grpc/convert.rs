@@ -75,6 +75,21 @@ pub fn measurement(of: &Measurement) -> pb::Measurement {
     }
 }
 
+/// The same without its parts: figures, settings, and the figures of each replica.
+pub fn basic_measurement(of: &Measurement) -> pb::Measurement {
+    let whole = measurement(of);
+    let without_figures = |replica: pb::ReplicaMeasurement| pb::ReplicaMeasurement {
+        figures: None,
+        ..replica
+    };
+    pb::Measurement {
+        figures: None,
+        settings: Vec::new(),
+        replicas: whole.replicas.into_iter().map(without_figures).collect(),
+        ..whole
+    }
+}
+
 fn window(of: &Window) -> pb::Window {
     pb::Window {
         start_time: timestamp(of.start_unix_seconds),
@@ -90,7 +105,7 @@ fn window(of: &Window) -> pb::Window {
 }
 
 /// An instant; none where there is none.
-fn timestamp(unix_seconds: f64) -> Option<Timestamp> {
+pub(super) fn timestamp(unix_seconds: f64) -> Option<Timestamp> {
     if !unix_seconds.is_finite() {
         return None;
     }
@@ -263,11 +278,15 @@ pub fn agent_info(of: &AgentInfo) -> pb::GetAgentInfoResponse {
             max_streams_per_peer: count(limits.streams_per_peer),
             max_request_bytes: count(limits.request_bytes),
             max_response_bytes: count(limits.response_bytes),
+            max_instances: count(limits.instances),
+            max_watched_replicas: count(limits.watched_replicas),
+            max_labels: count(limits.labels),
         }),
     }
 }
 
-fn system_time(at: SystemTime) -> Timestamp {
+/// An instant of the system's clock.
+pub(super) fn system_time(at: SystemTime) -> Timestamp {
     at.into()
 }
 

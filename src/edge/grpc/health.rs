@@ -7,14 +7,13 @@ use std::pin::Pin;
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use super::health_pb::health_check_response::ServingStatus;
-use super::health_pb::health_server::Health;
 use super::health_pb::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
+use super::servers::health::health_server::Health;
 use super::status::refusal;
 use crate::agent::Reason;
 
@@ -24,22 +23,16 @@ pub(super) struct HealthService {
     services: BTreeSet<String>,
     /// All services share the server's fate.
     serving: watch::Receiver<bool>,
-    draining: CancellationToken,
 }
 
 impl HealthService {
     pub(super) fn new(
         services: impl IntoIterator<Item = String>,
         serving: watch::Receiver<bool>,
-        draining: CancellationToken,
     ) -> Self {
         let mut services: BTreeSet<String> = services.into_iter().collect();
         services.insert(String::new());
-        Self {
-            services,
-            serving,
-            draining,
-        }
+        Self { services, serving }
     }
 
     fn answer(serving: bool) -> HealthCheckResponse {
@@ -87,33 +80,23 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = self.services.contains(&request.get_ref().service);
-        let states = states(self.serving.clone(), known, self.draining.clone());
+        let states = states(self.serving.clone(), known);
         Ok(Response::new(Box::pin(states)))
     }
 }
 
-/// The state now and each change of it; of an unknown service that it is unknown, which will not change. When the
-/// agent is being stopped, the last state comes first and then the end.
+/// The state now and each change of it; of an unknown service that it is unknown, which will not change. It is ended
+/// from outside.
 fn states(
     serving: watch::Receiver<bool>,
     known: bool,
-    draining: CancellationToken,
 ) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + Send {
-    let begin = Some((serving, true, draining));
-    futures_util::stream::unfold(begin, move |state| async move {
-        let (mut serving, first, draining) = state?;
+    let begin = (serving, true);
+    futures_util::stream::unfold(begin, move |(mut serving, first)| async move {
         if !first {
-            tokio::select! {
-                biased;
-                changed = serving.changed(), if known => changed.ok()?,
-                () = draining.cancelled() => {
-                    let end = refusal(
-                        Code::Unavailable,
-                        Reason::Draining,
-                        "the agent is being stopped; connect again",
-                    );
-                    return Some((Err(end), None));
-                }
+            match known {
+                true => serving.changed().await.ok()?,
+                false => std::future::pending().await,
             }
         }
         let answer = if known {
@@ -123,6 +106,6 @@ fn states(
                 status: ServingStatus::ServiceUnknown.into(),
             }
         };
-        Some((Ok(answer), Some((serving, false, draining))))
+        Some((Ok(answer), (serving, false)))
     })
 }

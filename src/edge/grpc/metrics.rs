@@ -10,15 +10,14 @@ use tonic::{Code, Request, Response, Status};
 
 use super::auth::caller_of;
 use super::deadline::Deadline;
-use super::pb::batch_collect_metrics_response::Result as BatchResult;
-use super::pb::metrics_service_server::MetricsService;
-use super::pb::{
-    BatchCollectMetricsRequest, BatchCollectMetricsResponse, CollectMetricsRequest,
-    CollectMetricsResponse,
+use super::encoded::{
+    self, BatchCollectMetricsResponse, CollectMetricsResponse, View, WatchMetricsResponse,
 };
-use super::status::{failure_of, refusal, status_of};
-use super::{convert, pb};
-use crate::agent::{Agent, Error, LIMITS, Reason, Target, WindowRequest};
+use super::pb::{BatchCollectMetricsRequest, CollectMetricsRequest, WatchMetricsRequest};
+use super::servers::metrics_service_server::MetricsService;
+use super::status::{failure_of, refusal, scrape_failure, status_of};
+use super::{convert, convert_instance, pb};
+use crate::agent::{Agent, Answer, Error, LIMITS, Reason, Target, WatchEvent, WindowRequest};
 
 /// MetricsService over the agent.
 #[derive(Debug, Clone)]
@@ -32,13 +31,11 @@ impl MetricsService for MetricsHandler {
     ) -> Result<Response<CollectMetricsResponse>, Status> {
         let caller = caller_of(&request);
         let deadline = deadline_of(&request);
+        let view = View::of(request.get_ref().view);
         let (target, window) =
             parsed(request.into_inner(), deadline).map_err(|error| status_of(&error))?;
-        let measured = self.0.collect(&caller, &target, window, &|_| {}).await;
-        let measurement = measured.map_err(|error| status_of(&error))?;
-        let answer = CollectMetricsResponse {
-            measurement: Some(convert::measurement(&measurement)),
-        };
+        let measured = self.0.measure(&caller, &target, window).await;
+        let answer = encoded::answer(&measured.map_err(|error| status_of(&error))?, view);
         fits(&answer)?;
         Ok(Response::new(answer))
     }
@@ -53,7 +50,10 @@ impl MetricsService for MetricsHandler {
         let caller = caller_of(&request);
         let deadline = deadline_of(&request);
         let requests = request.into_inner().requests;
-        let ids: Vec<String> = requests.iter().map(|one| one.instance_id.clone()).collect();
+        let asked: Vec<(String, View)> = requests
+            .iter()
+            .map(|one| (one.instance_id.clone(), View::of(one.view)))
+            .collect();
         let targets = requests
             .into_iter()
             .map(|one| parsed(one, deadline))
@@ -63,21 +63,108 @@ impl MetricsService for MetricsHandler {
             .collect_batch(caller, targets)
             .map_err(|error| status_of(&error))?;
         let answers = results.map(move |(at, measured)| {
-            let result = match measured {
-                Ok(measurement) => BatchResult::Measurement(convert::measurement(&measurement)),
-                Err(error) => BatchResult::Failure(failure_of(&error)),
+            let (instance_id, view) = match asked.get(at) {
+                Some((id, view)) => (id.clone(), *view),
+                None => (String::new(), View::Full),
             };
-            let answer = BatchCollectMetricsResponse {
-                index: u32::try_from(at).unwrap_or(u32::MAX),
-                instance_id: ids.get(at).cloned().unwrap_or_default(),
-                result: Some(result),
-            };
-            Ok(match fits(&answer) {
-                Ok(()) => answer,
-                Err(status) => too_large(answer, &status),
-            })
+            Ok(batch_answer(at, instance_id, measured, view))
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    type WatchMetricsStream =
+        Pin<Box<dyn Stream<Item = Result<WatchMetricsResponse, Status>> + Send>>;
+
+    async fn watch_metrics(
+        &self,
+        request: Request<WatchMetricsRequest>,
+    ) -> Result<Response<Self::WatchMetricsStream>, Status> {
+        let request = request.into_inner();
+        let view = View::of(request.view);
+        let labels = request.labels.into_iter().collect();
+        let events = self.0.watch(&request.instance_ids, labels);
+        let events = events.map_err(|error| status_of(&error))?;
+        let answers = events.map(move |event| Ok(watch_answer(&event, view)));
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+fn batch_answer(
+    at: usize,
+    instance_id: String,
+    measured: Result<Answer, Error>,
+    view: View,
+) -> BatchCollectMetricsResponse {
+    let answer = BatchCollectMetricsResponse {
+        index: u32::try_from(at).unwrap_or(u32::MAX),
+        instance_id,
+        ..BatchCollectMetricsResponse::default()
+    };
+    let measured = match measured {
+        Ok(measured) => encoded::answer(&measured, view),
+        Err(error) => {
+            return BatchCollectMetricsResponse {
+                failure: Some(failure_of(&error)),
+                ..answer
+            };
+        }
+    };
+    let whole = BatchCollectMetricsResponse {
+        measurement: measured.measurement,
+        stale: measured.stale,
+        last_failure: measured.last_failure,
+        ..answer.clone()
+    };
+    match fits(&whole) {
+        Ok(()) => whole,
+        Err(status) => BatchCollectMetricsResponse {
+            failure: Some(too_large(&status)),
+            ..answer
+        },
+    }
+}
+
+fn watch_answer(event: &WatchEvent, view: View) -> WatchMetricsResponse {
+    let (state, missed) = match event {
+        WatchEvent::State { state, missed } => (state, *missed),
+        WatchEvent::Removed { instance_id } => {
+            return WatchMetricsResponse {
+                event: pb::WatchEvent::Removed.into(),
+                instance_id: instance_id.to_string(),
+                ..WatchMetricsResponse::default()
+            };
+        }
+        WatchEvent::Heartbeat => {
+            return WatchMetricsResponse {
+                event: pb::WatchEvent::Heartbeat.into(),
+                ..WatchMetricsResponse::default()
+            };
+        }
+    };
+    let answer = WatchMetricsResponse {
+        event: pb::WatchEvent::Missing.into(),
+        instance_id: state.instance.id().to_owned(),
+        state: convert_instance::health(state.health).into(),
+        sequence: state.sequence,
+        missed_windows: missed,
+        measurement: None,
+        failure: state.failure().map(scrape_failure),
+        window_end_time: convert_instance::window_end(state),
+    };
+    let Some(latest) = state.latest.as_ref().filter(|_| !state.is_missing()) else {
+        return answer;
+    };
+    let whole = WatchMetricsResponse {
+        event: pb::WatchEvent::Window.into(),
+        measurement: Some(encoded::encoded(latest, view)),
+        ..answer.clone()
+    };
+    match fits(&whole) {
+        Ok(()) => whole,
+        Err(status) => WatchMetricsResponse {
+            failure: Some(too_large(&status)),
+            ..answer
+        },
     }
 }
 
@@ -112,14 +199,11 @@ fn fits(answer: &impl Message) -> Result<(), Status> {
     ))
 }
 
-fn too_large(answer: BatchCollectMetricsResponse, status: &Status) -> BatchCollectMetricsResponse {
-    BatchCollectMetricsResponse {
-        result: Some(BatchResult::Failure(pb::CollectFailure {
-            code: status.code() as i32,
-            reason: Reason::ResponseTooLarge.as_str().to_owned(),
-            message: status.message().to_owned(),
-            hint: None,
-        })),
-        ..answer
+fn too_large(status: &Status) -> pb::CollectFailure {
+    pb::CollectFailure {
+        code: status.code() as i32,
+        reason: Reason::ResponseTooLarge.as_str().to_owned(),
+        message: status.message().to_owned(),
+        hint: None,
     }
 }

@@ -3,8 +3,12 @@
 mod agent;
 mod auth;
 pub mod convert;
+mod convert_instance;
 mod deadline;
+pub(crate) mod encoded;
 mod health;
+mod instances;
+mod lifetime;
 mod limits;
 mod metrics;
 mod observe;
@@ -15,16 +19,26 @@ mod status;
 pub use server::{ServeError, Server, ServerHandle};
 pub use status::{DOMAIN, failure_of, status_of};
 
-/// Generated messages, clients and servers of `perfagent.v1`.
+/// Generated messages and clients of `perfagent.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod pb {
     tonic::include_proto!("perfagent.v1");
 }
 
-/// Generated messages, client and server of `grpc.health.v1`.
+/// Generated messages and client of `grpc.health.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod health_pb {
     tonic::include_proto!("grpc.health.v1");
+}
+
+/// Generated servers.
+#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
+mod servers {
+    include!(concat!(env!("OUT_DIR"), "/servers/perfagent.v1.rs"));
+
+    pub(super) mod health {
+        include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
+    }
 }
 
 /// All of them described, comments included: for reflection and for JSON.

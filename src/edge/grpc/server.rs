@@ -20,12 +20,15 @@ use super::agent::AgentHandler;
 use super::auth::authenticate;
 use super::deadline::DeadlineLayer;
 use super::health::HealthService;
-use super::health_pb::health_server::HealthServer;
+use super::instances::InstanceHandler;
+use super::lifetime::{Lifetimes, end_streams};
 use super::limits::{CallLimits, limit_calls};
 use super::metrics::MetricsHandler;
 use super::observe::{Observer, observe};
-use super::pb::agent_service_server::AgentServiceServer;
-use super::pb::metrics_service_server::MetricsServiceServer;
+use super::servers::agent_service_server::AgentServiceServer;
+use super::servers::health::health_server::HealthServer;
+use super::servers::instance_service_server::InstanceServiceServer;
+use super::servers::metrics_service_server::MetricsServiceServer;
 use super::status::complete_details;
 use crate::agent::{Agent, LIMITS};
 use crate::config::ServerConfig;
@@ -152,6 +155,12 @@ const REFLECTION: [&str; 2] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// Methods whose streams do not end by themselves, beside those of reflection.
+const ENDLESS: [&str; 2] = [
+    "/grpc.health.v1.Health/Watch",
+    "/perfagent.v1.MetricsService/WatchMetrics",
+];
+
 /// Accepted connections. What the server's builder says of nodelay and TCP keepalive is ignored with an incoming
 /// stream, so it is said here; without nodelay answers wait 40 ms for an acknowledgement.
 fn incoming(
@@ -187,7 +196,7 @@ fn routes(
         .services()
         .map(|service| service.full_name().to_owned())
         .filter(|name| name.starts_with("perfagent."));
-    let health = HealthService::new(own_services, serving.clone(), draining);
+    let health = HealthService::new(own_services, serving.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()
@@ -197,6 +206,9 @@ fn routes(
         .build_v1alpha()
         .map_err(|error| described(error.to_string()))?;
     let metrics = MetricsServiceServer::new(MetricsHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
+    let instances = InstanceServiceServer::new(InstanceHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
     let info = AgentServiceServer::new(AgentHandler(agent.clone()))
@@ -215,9 +227,12 @@ fn routes(
         .chain(REFLECTION.map(str::to_owned))
         .chain(http::PATHS.map(str::to_owned))
         .collect();
+    let endless = REFLECTION.into_iter().chain(ENDLESS);
+    let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining);
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
     let observer = Arc::new(Observer::new(agent.metrics().clone(), methods));
     let router = Routes::new(metrics)
+        .add_service(instances)
         .add_service(info)
         .add_service(HealthServer::new(health))
         .add_service(reflection)
@@ -225,6 +240,7 @@ fn routes(
         .into_axum_router()
         .merge(http::routes(agent.clone(), serving))
         // from the inside out
+        .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))
         .layer(from_fn(authenticate))
         .layer(from_fn(complete_details))
         .layer(from_fn_with_state(limits, limit_calls))

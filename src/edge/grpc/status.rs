@@ -12,7 +12,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::pb;
 use super::reply::response_of;
 use crate::agent::{Error, LIMITS, Reason};
-use crate::scrape::ScrapeFailure;
+use crate::scrape::{ScrapeError, ScrapeFailure};
+use crate::store::StoreError;
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "perfagent";
@@ -34,7 +35,7 @@ pub fn status_of(error: &Error) -> Status {
         metadata.insert("hint".to_owned(), hint);
     }
     let mut details = details_of(code_of(error), Reason::of(error), metadata);
-    if let Error::Invalid(violations) = error {
+    if let Error::Invalid(violations) | Error::Store(StoreError::Invalid(violations)) = error {
         for violation in violations {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
@@ -108,6 +109,11 @@ pub fn failure_of(error: &Error) -> pb::CollectFailure {
     }
 }
 
+/// A scrape that failed, as a message.
+pub(super) fn scrape_failure(error: &ScrapeError) -> pb::CollectFailure {
+    failure_of(&Error::Scrape(error.clone()))
+}
+
 fn hint_of(error: &Error) -> Option<String> {
     match error {
         Error::Scrape(scrape) => scrape.hint.clone(),
@@ -116,6 +122,44 @@ fn hint_of(error: &Error) -> Option<String> {
         }
         Error::TooFewSamples { .. } => Some("try again, or with a longer window".to_owned()),
         Error::Invalid(_) => None,
+        Error::Store(error) => store_hint(error),
+        Error::NoStore => Some("ask an agent that was started with `perfagent serve`".to_owned()),
+        Error::ReadOnly(_) => Some("change it there and start the agent anew".to_owned()),
+        Error::TooManyInstances { .. } => Some(
+            "delete instances that are not needed, or share them among several agents".to_owned(),
+        ),
+        Error::NotMeasuredYet(_) => Some("try again in a moment".to_owned()),
+    }
+}
+
+fn store_hint(error: &StoreError) -> Option<String> {
+    let hint = match error {
+        StoreError::Exists(_) => "change it with UpdateInstance, or choose another id",
+        StoreError::NotFound(_) => {
+            "register it with perfagent.v1.InstanceService/RegisterInstance (perfagent instances register), or give \
+             metrics_url to measure it without"
+        }
+        StoreError::Changed { .. } => "read it again with GetInstance, and send its etag",
+        StoreError::RequestIdReused(_) => "give each new request a request_id of its own",
+        StoreError::Full(_) => "make room on the disk of the state directory",
+        StoreError::Unavailable(_) => "try again; the agent's log and disk may tell more",
+        StoreError::Unreadable(_) => {
+            "was it changed by hand? Restore the state directory from a backup"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn store_code(error: &StoreError) -> Code {
+    match error {
+        StoreError::Exists(_) => Code::AlreadyExists,
+        StoreError::NotFound(_) => Code::NotFound,
+        StoreError::Changed { .. } => Code::Aborted,
+        StoreError::Invalid(_) | StoreError::RequestIdReused(_) => Code::InvalidArgument,
+        StoreError::Full(_) => Code::ResourceExhausted,
+        StoreError::Unreadable(_) => Code::DataLoss,
+        _ => Code::Unavailable,
     }
 }
 
@@ -127,6 +171,10 @@ fn code_of(error: &Error) -> Code {
             failure if failure.is_transient() => Code::Unavailable,
             _ => Code::FailedPrecondition,
         },
+        Error::Store(error) => store_code(error),
+        Error::NoStore | Error::NotMeasuredYet(_) => Code::Unavailable,
+        Error::ReadOnly(_) => Code::FailedPrecondition,
+        Error::TooManyInstances { .. } => Code::ResourceExhausted,
         Error::TooFewSamples { .. } => Code::Unavailable,
         Error::MixedEngines { .. } => Code::FailedPrecondition,
     }

@@ -1,0 +1,174 @@
+//! The instances that the agent watches in the background: one loop each, none in the way of another.
+
+mod history;
+mod hub;
+mod state;
+mod timing;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Registry;
+use crate::instance::Instance;
+use crate::scrape::Fetcher;
+use crate::telemetry::Metrics;
+
+pub use history::ReplicaState;
+pub use state::{Health, InstanceState, Latest};
+
+pub(in crate::agent) use hub::Watcher;
+
+/// The instances that are watched.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    registry: Registry,
+    fetcher: Fetcher,
+    metrics: Arc<Metrics>,
+    scrape_timeout: Duration,
+    entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
+    hub: hub::Hub,
+}
+
+/// One instance.
+#[derive(Debug)]
+struct Entry {
+    id: Arc<str>,
+    state: Mutex<Arc<InstanceState>>,
+    stop: CancellationToken,
+}
+
+impl Entry {
+    fn state(&self) -> Arc<InstanceState> {
+        self.lock().clone()
+    }
+
+    /// Replaces the state by what follows from it; nobody changes it in between.
+    fn update(&self, next: impl FnOnce(&InstanceState) -> InstanceState) {
+        let mut state = self.lock();
+        *state = Arc::new(next(&state));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<InstanceState>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet {
+    pub(super) fn new(
+        registry: Registry,
+        fetcher: Fetcher,
+        metrics: Arc<Metrics>,
+        scrape_timeout: Duration,
+    ) -> Self {
+        Self {
+            registry,
+            fetcher,
+            metrics,
+            scrape_timeout,
+            entries: RwLock::default(),
+            hub: hub::Hub::default(),
+        }
+    }
+
+    /// Watches an instance, or goes on with what it has become. A new place or engine begins a new history.
+    pub(super) fn put(self: &Arc<Self>, instance: Instance, start_after: Duration) {
+        let id: Arc<str> = instance.id().into();
+        let instance = Arc::new(instance);
+        let mut entries = self.write();
+        if let Some(known) = entries.get(&id) {
+            let (before, after) = (&known.state().instance.spec, &instance.spec);
+            let same_watch = before.metrics_urls == after.metrics_urls
+                && before.instance_type == after.instance_type
+                && before.scrape_interval == after.scrape_interval
+                && before.window == after.window;
+            if same_watch {
+                known.update(|state| InstanceState {
+                    instance,
+                    version: state::next_version(),
+                    ..state.clone()
+                });
+                drop(entries);
+                self.hub.changed(&id);
+                return;
+            }
+            known.stop.cancel();
+        }
+        let entry = Arc::new(Entry {
+            id: id.clone(),
+            state: Mutex::new(Arc::new(InstanceState::new(instance, SystemTime::now()))),
+            stop: CancellationToken::new(),
+        });
+        entries.insert(id.clone(), entry.clone());
+        drop(entries);
+        self.hub.changed(&id);
+        tokio::spawn(watcher::watch(self.clone(), entry, start_after));
+    }
+
+    /// Watches several from now on, spread over time.
+    pub(super) fn put_all(self: &Arc<Self>, instances: impl IntoIterator<Item = Instance>) {
+        for (place, instance) in instances.into_iter().enumerate() {
+            let after = timing::start_after(place, instance.spec.scrape_interval);
+            self.put(instance, after);
+        }
+    }
+
+    /// Forgets an instance.
+    pub(super) fn remove(&self, id: &str) {
+        let removed = self.write().remove(id);
+        if let Some(entry) = removed {
+            entry.stop.cancel();
+            self.hub.changed(&entry.id);
+        }
+    }
+
+    /// What is known of an instance.
+    pub(super) fn get(&self, id: &str) -> Option<Arc<InstanceState>> {
+        self.read().get(id).map(|entry| entry.state())
+    }
+
+    /// What is known of all, by id, from after this id on.
+    pub(super) fn after(&self, id: &str) -> Vec<Arc<InstanceState>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let entries = self.read();
+        let later = entries.range::<str, _>((Excluded(id), Unbounded));
+        later.map(|(_, entry)| entry.state()).collect()
+    }
+
+    /// How many instances, and how many replicas they have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let entries = self.read();
+        let replicas = entries
+            .values()
+            .map(|entry| entry.state().instance.spec.metrics_urls.len());
+        (entries.len(), replicas.sum())
+    }
+
+    /// A watcher of these; of all where none is named.
+    pub(super) fn watch(&self, ids: &[Arc<str>]) -> Arc<Watcher> {
+        self.hub.watch(ids)
+    }
+
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        self.hub.len()
+    }
+
+    /// Ends all loops.
+    pub(super) fn stop(&self) {
+        for entry in self.write().values() {
+            entry.stop.cancel();
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Arc<str>, Arc<Entry>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Arc<str>, Arc<Entry>>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

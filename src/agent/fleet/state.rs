@@ -1,0 +1,133 @@
+//! What is known of an instance now. Replaced as a whole with each scrape; whoever reads it holds one moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::history::ReplicaState;
+use crate::instance::Instance;
+use crate::measure::Measurement;
+use crate::scrape::ScrapeError;
+
+/// What is known of an instance now.
+#[derive(Debug, Clone)]
+pub struct InstanceState {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Rises with each change of the state.
+    pub version: u64,
+    /// How many scrapes there were, those that failed included.
+    pub sequence: u64,
+    /// How it is.
+    pub health: Health,
+    /// Since when.
+    pub since: SystemTime,
+    /// When it was last scraped, whatever came of it.
+    pub scraped_at: Option<SystemTime>,
+    /// The last measurement that there is.
+    pub latest: Option<Arc<Latest>>,
+    /// Its replicas, in the order of the URLs.
+    pub replicas: Vec<ReplicaState>,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Not scraped yet.
+    Pending,
+    /// Every replica was read.
+    Up,
+    /// Some replicas were read, and others not.
+    Degraded,
+    /// No replica was read.
+    Down,
+}
+
+/// The last measurement of an instance.
+#[derive(Debug)]
+pub struct Latest {
+    /// The measurement.
+    pub measurement: Measurement,
+    /// The scrape that it ends with.
+    pub sequence: u64,
+    /// When that was.
+    pub taken: Instant,
+    /// Room for an edge to keep what it made of it: many ask for the same.
+    pub forms: [OnceLock<Bytes>; 2],
+}
+
+impl InstanceState {
+    /// Of an instance that was not scraped yet.
+    pub(in crate::agent) fn new(instance: Arc<Instance>, now: SystemTime) -> Self {
+        Self {
+            instance,
+            version: next_version(),
+            sequence: 0,
+            health: Health::Pending,
+            since: now,
+            scraped_at: None,
+            latest: None,
+            replicas: Vec::new(),
+        }
+    }
+
+    /// The last scrape gave no measurement.
+    pub fn is_missing(&self) -> bool {
+        self.latest
+            .as_ref()
+            .is_none_or(|latest| latest.sequence != self.sequence)
+    }
+
+    /// The measurement is older than two intervals.
+    pub fn is_stale(&self, now: Instant) -> bool {
+        let limit = self.instance.spec.scrape_interval * 2;
+        let age = |latest: &Arc<Latest>| now.saturating_duration_since(latest.taken);
+        self.latest
+            .as_ref()
+            .is_some_and(|latest| age(latest) > limit)
+    }
+
+    /// Why a replica could not be read, of the first that could not.
+    pub fn failure(&self) -> Option<&ScrapeError> {
+        self.replicas
+            .iter()
+            .find_map(|replica| replica.failure.as_ref())
+    }
+}
+
+/// Versions are one row for all instances, so that one that was deleted and came back is not taken for what it was.
+pub(super) fn next_version() -> u64 {
+    static VERSION: AtomicU64 = AtomicU64::new(1);
+    VERSION.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Health {
+    pub(super) fn of(replicas: &[ReplicaState]) -> Self {
+        let up = replicas
+            .iter()
+            .filter(|replica| replica.up == Some(true))
+            .count();
+        let known = replicas
+            .iter()
+            .filter(|replica| replica.up.is_some())
+            .count();
+        match (up, known) {
+            (_, 0) => Self::Pending,
+            (0, _) => Self::Down,
+            (up, _) if up == replicas.len() => Self::Up,
+            _ => Self::Degraded,
+        }
+    }
+
+    /// The word in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the background has measured: answered at once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::fleet::{InstanceState, Latest};
+use super::{Agent, Caller, Error, Target, WindowRequest};
+use crate::measure::Measurement;
+use crate::scrape::ScrapeError;
+use crate::units::is_id;
+
+/// The last measurement of an instance, and whether it still tells how things are.
+#[derive(Debug, Clone)]
+pub struct LatestAnswer {
+    /// The measurement.
+    pub latest: Arc<Latest>,
+    /// It is older than two intervals.
+    pub stale: bool,
+    /// Why the last scrape of a replica failed, if it did.
+    pub failure: Option<ScrapeError>,
+}
+
+/// What came of measuring.
+#[derive(Debug)]
+pub enum Answer {
+    /// Measured now.
+    Now(Box<Measurement>),
+    /// Measured in the background.
+    Latest(LatestAnswer),
+}
+
+impl Agent {
+    /// Measures: an inline target now; of an instance, which is a target without URLs, the last window, or now where
+    /// a window is asked for.
+    ///
+    /// # Errors
+    /// What [`Agent::collect`] and [`Agent::latest`] give.
+    pub async fn measure(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        window: WindowRequest,
+    ) -> Result<Answer, Error> {
+        if !target.metrics_urls.is_empty() {
+            let measured = self.collect(caller, target, window, &|_| {}).await?;
+            return Ok(Answer::Now(Box::new(measured)));
+        }
+        if !is_id(&target.instance_id) {
+            return Err(Error::Invalid(target.violations(self.engines())));
+        }
+        if window.length.is_none() {
+            return Ok(Answer::Latest(self.latest(&target.instance_id)?));
+        }
+        let target = self.instance(&target.instance_id)?.instance.spec.target();
+        let measured = self.collect(caller, &target, window, &|_| {}).await?;
+        Ok(Answer::Now(Box::new(measured)))
+    }
+
+    /// The last measurement of an instance.
+    ///
+    /// # Errors
+    /// An instance that there is not, or of which there is no measurement: with the reason, once there is one.
+    pub fn latest(&self, id: &str) -> Result<LatestAnswer, Error> {
+        latest_of(&*self.instance(id)?, Instant::now())
+    }
+}
+
+fn latest_of(state: &InstanceState, now: Instant) -> Result<LatestAnswer, Error> {
+    let failure = state.failure();
+    let Some(latest) = &state.latest else {
+        return Err(match failure {
+            Some(failure) => failure.clone().into(),
+            None => Error::NotMeasuredYet(state.instance.id().to_owned()),
+        });
+    };
+    Ok(LatestAnswer {
+        latest: latest.clone(),
+        stale: state.is_stale(now),
+        failure: failure.cloned(),
+    })
+}
