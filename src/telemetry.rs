@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -66,6 +66,9 @@ pub fn init_logging(format: LogFormat, level: LogLevel) {
     };
 }
 
+/// What all names begin with.
+pub const PREFIX: &str = "perfagent";
+
 /// The agent's own metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -103,7 +106,7 @@ fn scrape_histogram() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("perfagent");
+        let mut registry = Registry::with_prefix(PREFIX);
         let rpc_duration = Family::new_with_constructor(rpc_histogram as fn() -> Histogram);
         let scrape_duration = Family::new_with_constructor(scrape_histogram as fn() -> Histogram);
         let scrape_failures = Family::default();
@@ -164,11 +167,13 @@ impl Metrics {
             .inc();
     }
 
-    /// All of them as OpenMetrics text.
-    pub fn render(&self) -> String {
+    /// All of them as OpenMetrics text, with those that stand elsewhere.
+    pub fn render(&self, others: &Registry) -> String {
         let mut text = String::new();
         // writing to a string does not fail
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, others))
+            .and_then(|()| encode_eof(&mut text));
         text
     }
 }

@@ -3,6 +3,7 @@
 mod collect;
 mod error;
 mod fleet;
+mod gauges;
 mod instances;
 mod latest;
 mod reason;
@@ -21,9 +22,10 @@ pub use crate::instance::{FieldViolation, Target};
 use crate::instance::{MAX_LABELS, MAX_REPLICAS};
 use crate::scrape::Fetcher;
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, PREFIX};
 
 use fleet::Fleet;
+use gauges::FleetGauges;
 
 pub use collect::Progress;
 pub use error::{Error, StartError};
@@ -112,6 +114,8 @@ pub struct Agent {
     fleet: Arc<Fleet>,
     /// None where it only measures what it is given.
     store: Option<Arc<dyn Store>>,
+    /// Gauges of the instances.
+    gauges: prometheus_client::registry::Registry,
     /// Writes take turns.
     writes: Arc<tokio::sync::Mutex<()>>,
     started: Instant,
@@ -134,11 +138,15 @@ impl Agent {
             metrics.clone(),
             config.scrape.timeout,
         );
+        let fleet = Arc::new(fleet);
+        let mut gauges = prometheus_client::registry::Registry::with_prefix(PREFIX);
+        gauges.register_collector(Box::new(FleetGauges(fleet.clone())));
         Ok(Self {
             registry,
             fetcher,
             metrics,
-            fleet: Arc::new(fleet),
+            fleet,
+            gauges,
             store: None,
             writes: Arc::default(),
             started: Instant::now(),
@@ -169,9 +177,14 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The agent's own metrics.
+    /// What it counts of itself.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What it counts of itself and the last measurement of each instance, as OpenMetrics text.
+    pub fn render_metrics(&self) -> String {
+        self.metrics.render(&self.gauges)
     }
 
     /// What it is and how long it has been running.

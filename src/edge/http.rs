@@ -35,11 +35,7 @@ pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Route
 
 async fn metrics(State(state): State<HttpState>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(CONTENT_TYPE, OPEN_METRICS)],
-        state.agent.metrics().render(),
-    )
-        .into_response()
+    ([(CONTENT_TYPE, OPEN_METRICS)], state.agent.render_metrics()).into_response()
 }
 
 async fn healthz(State(state): State<HttpState>) -> Response {

@@ -481,3 +481,67 @@ async fn a_batch_takes_registered_instances_too() {
     assert!(matches!(&results[&0], Measurement(measured) if measured.instance_id == "a"));
     assert!(matches!(&results[&1], Failure(failure) if failure.reason == "INSTANCE_NOT_FOUND"));
 }
+
+#[tokio::test]
+async fn the_last_measurement_of_each_instance_is_there_for_prometheus() {
+    let (engine, on) = switchable().await;
+    let agent = TestAgent::start().await;
+    let mut client = agent.instances().await;
+    client
+        .register_instance(registration("a", &engine.url()))
+        .await
+        .unwrap();
+    client
+        .register_instance(registration("dead", "http://127.0.0.1:1/metrics"))
+        .await
+        .unwrap();
+    let mut stream = watch(&agent, &["a"]).await;
+    let rate = |message: &pb::WatchMetricsResponse| {
+        let measured = message.measurement.as_ref();
+        measured.is_some_and(|measured| {
+            measured
+                .throughput_metrics
+                .unwrap()
+                .tokens_per_second
+                .is_some()
+        })
+    };
+    next(&mut stream, rate).await;
+    until_state(&agent, "dead", pb::InstanceState::Down).await;
+    let lines = async |agent: &TestAgent| -> Vec<String> {
+        let answer = crate::http::get(agent, "/metrics", "localhost").await;
+        let lines = answer
+            .lines()
+            .filter(|line| line.starts_with("perfagent_instance"));
+        lines.map(str::to_owned).collect()
+    };
+    let shown = lines(&agent).await;
+    let has = |shown: &[String], start: &str| shown.iter().any(|line| line.starts_with(start));
+    for line in [
+        "perfagent_instances 2",
+        "perfagent_instance_up{instance_id=\"a\"} 1",
+        "perfagent_instance_up{instance_id=\"dead\"} 0",
+        "perfagent_instance_replicas_up{instance_id=\"dead\"} 0",
+        "perfagent_instance_requests_waiting{instance_id=\"a\"} 1",
+        "perfagent_instance_generation_tokens_per_second{instance_id=\"a\"} ",
+        "perfagent_instance_info{instance_id=\"a\",engine=\"vllm\",engine_version=\"0.32.0\",model_name=\"m\"} 1",
+    ] {
+        assert!(has(&shown, line), "{line}\n{}", shown.join("\n"));
+    }
+    // nothing that was not measured
+    assert!(!has(
+        &shown,
+        "perfagent_instance_requests_waiting{instance_id=\"dead\""
+    ));
+    assert!(!has(&shown, "perfagent_instance_time_to_first_token"));
+    // and nothing that is not so any more
+    on.store(false, Ordering::SeqCst);
+    until_state(&agent, "a", pb::InstanceState::Down).await;
+    let shown = lines(&agent).await;
+    assert!(has(&shown, "perfagent_instance_up{instance_id=\"a\"} 0"));
+    assert!(
+        !has(&shown, "perfagent_instance_requests_waiting"),
+        "{}",
+        shown.join("\n")
+    );
+}
