@@ -199,19 +199,14 @@ impl Collector for FleetGauges {
             .iter()
             .map(|state| (labels(state), &**state))
             .collect();
-        gauge(
-            &mut encoder,
-            "instances",
-            "Instances that the agent watches",
-            [(&Labels::new(), Some(fleet.len() as f64))],
-        )?;
-        let watchers = self.0.watchers() as f64;
-        gauge(
-            &mut encoder,
-            "watchers",
-            "Streams that watch instances",
-            [(&Labels::new(), Some(watchers))],
-        )?;
+        let watchers = self.0.watchers();
+        for (name, help, count) in [
+            ("instances", "Instances that the agent watches", fleet.len()),
+            ("watchers", "Streams that watch instances", watchers),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(count as f64).encode(family)?;
+        }
         for (name, help, value) in STATES {
             let values = labelled
                 .iter()
