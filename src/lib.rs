@@ -30,6 +30,8 @@ pub mod measure;
 
 pub mod scrape;
 
+pub mod auth;
+
 pub mod config;
 
 pub mod telemetry;
