@@ -82,7 +82,9 @@ impl Credentials {
                 continue;
             };
             if !known.insert(word_of(entry.proof)) {
-                return Err(wrong("this credential is given on a line before".to_owned()));
+                return Err(wrong(
+                    "this credential is given on a line before".to_owned(),
+                ));
             }
             let Identity { principal, role } = &entry.identity;
             if let Some(other) = roles.insert(principal.clone(), *role)
@@ -174,7 +176,9 @@ fn entry_of(line: &str) -> Result<Option<Entry>, String> {
         return Err("a line is: principal role sha256:<digest of a token>".to_owned());
     };
     check_principal(principal)?;
-    let role = role.parse().map_err(|bad: super::BadRole| bad.to_string())?;
+    let role = role
+        .parse()
+        .map_err(|bad: super::BadRole| bad.to_string())?;
     let proof = match proof.split_once(':') {
         Some(("sha256", hex)) => Digest::from_hex(hex).map(Proof::Token),
         Some(("cert", hex)) => Digest::from_hex(hex).map(Proof::Certificate),
@@ -197,7 +201,9 @@ pub(super) fn check_principal(name: &str) -> Result<(), String> {
         return Err("a principal has 1 to 128 letters, digits and ._@:/+-".to_owned());
     }
     if name == "anonymous" || name.starts_with("certificate:") {
-        return Err("`anonymous` and `certificate:` name those that are not in this file".to_owned());
+        return Err(
+            "`anonymous` and `certificate:` name those that are not in this file".to_owned(),
+        );
     }
     Ok(())
 }

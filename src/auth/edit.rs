@@ -103,14 +103,31 @@ mod tests {
         let token = Token::generate().unwrap().digest();
         let text = add("", &identity("ann", Role::Viewer), Proof::Token(token)).unwrap();
         let again = add(&text, &identity("bob", Role::Viewer), Proof::Token(token));
-        assert!(again.unwrap_err().to_string().starts_with("line 2: this credential"));
+        assert!(
+            again
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2: this credential")
+        );
         let other = Proof::Token(Digest::of(b"other"));
         let raised = add(&text, &identity("ann", Role::Admin), other);
-        assert!(raised.unwrap_err().to_string().contains("has the role viewer"));
+        assert!(
+            raised
+                .unwrap_err()
+                .to_string()
+                .contains("has the role viewer")
+        );
         // no line feed at the end of the last line
         let text = add(text.trim_end(), &identity("bob", Role::Admin), other).unwrap();
         assert_eq!(Credentials::parse(&text).unwrap().entries().len(), 2);
-        for name in ["", "a b", "anonymous", "certificate:0011", "a\nb", "#a#\u{1b}"] {
+        for name in [
+            "",
+            "a b",
+            "anonymous",
+            "certificate:0011",
+            "a\nb",
+            "#a#\u{1b}",
+        ] {
             let refused = add("", &identity(name, Role::Admin), other);
             assert!(matches!(refused, Err(EditError::Name(_))), "{name}");
         }
@@ -132,7 +149,10 @@ mod tests {
             let error = Credentials::parse(&text).unwrap_err();
             assert_eq!(error.line, 2, "{line}");
             let shown = error.to_string();
-            assert!(!shown.contains("secret") && !shown.contains("000"), "{shown}");
+            assert!(
+                !shown.contains("secret") && !shown.contains("000"),
+                "{shown}"
+            );
         }
         let many: String = (0..10_001)
             .map(|at| format!("p viewer sha256:{at:064x}\n"))

@@ -210,7 +210,9 @@ impl TestAgent {
         config.server.drain_timeout = Duration::from_secs(10);
         change(&mut config);
         let agent = Arc::new(Agent::new(&config).unwrap());
-        let server = Server::bind(agent, config.server).await.unwrap();
+        let server = Server::bind(agent, config.server, &config.auth)
+            .await
+            .unwrap();
         let (address, handle) = (server.address(), server.handle());
         let served = tokio::spawn(async move { server.serve().await.unwrap() });
         Self {

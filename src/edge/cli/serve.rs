@@ -60,7 +60,7 @@ async fn serve(config: crate::config::Config) -> Result<(), Box<dyn std::error::
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let agent = Arc::new(Agent::new(&config)?);
-    let server = Server::bind(agent, config.server).await?;
+    let server = Server::bind(agent, config.server, &config.auth).await?;
     let handle = server.handle();
     let address = server.address();
     if !address.ip().is_loopback() {

@@ -1,16 +1,20 @@
 //! The gRPC edge. Protobuf types live here and nowhere else.
 
+mod access;
 mod agent;
 mod auth;
+mod connection;
 pub mod convert;
 mod deadline;
 mod health;
 mod limits;
+mod listen;
 mod metrics;
 mod observe;
 mod reply;
 mod server;
 mod status;
+pub(in crate::edge) mod tls;
 
 pub use server::{ServeError, Server, ServerHandle};
 pub use status::{DOMAIN, failure_of, status_of};
