@@ -6,6 +6,7 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod bounds;
 mod captures;
 mod cli;
@@ -14,7 +15,9 @@ mod errors;
 mod fake;
 mod http;
 mod peers;
+mod pki;
 mod profiles;
 mod services;
+mod tls;
 mod truth;
 mod windows;
