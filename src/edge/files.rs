@@ -180,3 +180,82 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     };
     paths.iter().map(stamp).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    async fn until(condition: impl Fn() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_again_leaves_the_last_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        let line = |name: &str| format!("{name} viewer sha256:{}\n", "0".repeat(64));
+        fs::write(&path, line("first")).unwrap();
+        let loads = Arc::new(AtomicUsize::new(0));
+        let reloaded = {
+            let (path, loads) = (path.clone(), loads.clone());
+            Reloaded::start("credentials file", vec![path.clone()], move || {
+                loads.fetch_add(1, Ordering::SeqCst);
+                read_credentials(&path)
+            })
+            .unwrap()
+        };
+        let principal = || {
+            let current = reloaded.current();
+            current
+                .entries()
+                .first()
+                .unwrap()
+                .identity
+                .principal
+                .clone()
+        };
+        // broken, then gone, then good again
+        fs::write(&path, "first root\n").unwrap();
+        until(|| loads.load(Ordering::SeqCst) == 2).await;
+        assert_eq!(principal(), "first");
+        fs::remove_file(&path).unwrap();
+        until(|| loads.load(Ordering::SeqCst) == 3).await;
+        assert_eq!(principal(), "first");
+        fs::write(&path, line("other")).unwrap();
+        until(|| principal() == "other").await;
+        // what has not changed is not read: nothing but the change of a time is enough
+        let before = loads.load(Ordering::SeqCst);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        until(|| loads.load(Ordering::SeqCst) == before + 1).await;
+    }
+
+    #[test]
+    fn errors_name_the_file_and_show_nothing_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read /")
+        );
+        fs::write(&path, "ann viewer pa_secret\n").unwrap();
+        let shown = read_credentials(&path).unwrap_err().to_string();
+        assert!(shown.contains("credentials: line 1: "), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("UTF-8"));
+        File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("more than"));
+    }
+}

@@ -11,6 +11,7 @@ mod bounds;
 mod captures;
 mod cli;
 mod corpus;
+mod credentials;
 mod errors;
 mod fake;
 mod http;

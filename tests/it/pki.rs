@@ -1,6 +1,7 @@
 //! Certificates that are made for a test, and the files of an agent that is protected.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use perfagent::auth::edit::add;
@@ -76,6 +77,7 @@ impl Files {
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let beside = self.path("new");
         fs::write(&beside, text).unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(&beside, self.path(name)).unwrap();
         self.path(name)
     }

@@ -1,23 +1,25 @@
 //! Reaching an agent over gRPC: one set of flags for all commands that do, and errors that say what to change.
 
 use std::error::Error;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use http::Uri;
+use rustls::{ClientConfig, RootCertStore};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::sniff::{Noticed, Speaks, connector};
 use super::terminal::note;
+use super::transport::{Noticed, Problem, connector};
 use super::{Failure, Outcome};
-use crate::edge::files::{is_open_to_all, read, read_text};
+use crate::edge::files::{is_open_to_all, read_text};
+use crate::edge::grpc::tls::{certificates, private_key};
 
 /// How to reach an agent.
 #[derive(Debug, Clone, Default, Args)]
@@ -87,30 +89,31 @@ impl ConnectArgs {
         let server = uri
             .authority()
             .map_or_else(String::new, ToString::to_string);
-        let mut endpoint = Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT);
         let noticed = Noticed::default();
-        let connected = if is_tls {
-            endpoint = endpoint.tls_config(self.tls()?).map_err(|error| {
-                let text = format!("cannot set up TLS: {}", root_of(&error));
-                Failure::new(
-                    Outcome::Usage,
-                    text,
-                    Some("check --ca-cert, --client-cert and --client-key"),
-                )
-            })?;
-            endpoint.connect().await
-        } else {
-            endpoint
-                .connect_with_connector(connector(noticed.clone()))
-                .await
-        };
-        let channel = connected.map_err(|error| cannot_reach(&server, &error))?;
-        Ok(ConnectedAgent {
-            channel,
-            token,
-            server,
-            noticed,
-        })
+        let tls = if is_tls { Some(self.tls()?) } else { None };
+        // tonic does the TLS of https itself; ours says what is wrong with it
+        let endpoint = Endpoint::from_shared(format!("http://{server}"))
+            .map_err(|error| Failure::new(Outcome::Usage, error.to_string(), None))?
+            .origin(uri)
+            .connect_timeout(CONNECT_TIMEOUT);
+        let connector = connector(tls, noticed.clone());
+        let connected = endpoint.connect_with_connector(connector).await;
+        match connected {
+            Ok(channel) => Ok(ConnectedAgent {
+                channel,
+                token,
+                server,
+                noticed,
+            }),
+            Err(error) => Err(match noticed.get() {
+                Some(problem) => described(problem, &server),
+                None => Failure::new(
+                    Outcome::Failed,
+                    format!("cannot reach an agent at {server}: {}", root_of(&error)),
+                    Some("start one with `perfagent serve`, and give its address as HOST:PORT"),
+                ),
+            }),
+        }
     }
 
     fn uri(&self) -> Result<Uri, Failure> {
@@ -181,21 +184,47 @@ impl ConnectArgs {
         Ok(SendToken(Some(value)))
     }
 
-    fn tls(&self) -> Result<ClientTlsConfig, Failure> {
-        let mut tls = ClientTlsConfig::new();
-        tls = match &self.ca_cert {
-            Some(path) => {
-                tls.ca_certificate(Certificate::from_pem(read(path).map_err(unreadable)?))
-            }
-            None => tls.with_native_roots(),
+    fn tls(&self) -> Result<Arc<ClientConfig>, Failure> {
+        let unusable = |path: &Path, error: rustls::Error| {
+            let text = format!("{}: {error}", path.display());
+            Failure::new(Outcome::Usage, text, None)
         };
-        if let (Some(cert), Some(key)) = (&self.client_cert, &self.client_key) {
-            warn_if_open(key);
-            let cert = read(cert).map_err(unreadable)?;
-            let key = read(key).map_err(unreadable)?;
-            tls = tls.identity(Identity::from_pem(cert, key));
+        let mut roots = RootCertStore::empty();
+        match &self.ca_cert {
+            Some(path) => {
+                for certificate in certificates(path).map_err(unreadable)? {
+                    let added = roots.add(certificate);
+                    added.map_err(|error| unusable(path, error))?;
+                }
+            }
+            None => {
+                // what of the system's cannot be read is not trusted
+                let found = rustls_native_certs::load_native_certs().certs;
+                roots.add_parsable_certificates(found);
+            }
         }
-        Ok(tls)
+        if roots.is_empty() {
+            let text = "this system has no certificates to trust";
+            let hint = Some("give the certificate of who signed the agent's with --ca-cert");
+            return Err(Failure::new(Outcome::Usage, text, hint));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::new(Outcome::Failed, error.to_string(), None))?
+            .with_root_certificates(roots);
+        let mut config = match (&self.client_cert, &self.client_key) {
+            (Some(cert), Some(key)) => {
+                warn_if_open(key);
+                let chain = certificates(cert).map_err(unreadable)?;
+                let secret = private_key(key).map_err(unreadable)?;
+                let with_pair = builder.with_client_auth_cert(chain, secret);
+                with_pair.map_err(|error| unusable(key, error))?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
     }
 }
 
@@ -211,24 +240,8 @@ impl ConnectedAgent {
         let server = &self.server;
         let failed =
             |text: String, hint: &str| Some(Failure::new(Outcome::Failed, text, Some(hint)));
-        match self.noticed.get() {
-            Some(Speaks::Tls) => {
-                return failed(
-                    format!("{server} speaks TLS, and was called without it"),
-                    "give --server with https:// before it",
-                );
-            }
-            Some(Speaks::Http1) => {
-                return failed(
-                    format!("{server} answers in HTTP/1, so it is no agent"),
-                    "give the address that `perfagent serve` logs",
-                );
-            }
-            None => {}
-        }
-        if let Some(error) = Error::source(status).and_then(tls_error) {
-            let (problem, hint) = tls_problem(error);
-            return failed(format!("no TLS session with {server}: {problem}"), hint);
+        if let Some(problem) = self.noticed.get() {
+            return Some(described(problem, server));
         }
         if status.code() != Code::Unauthenticated {
             return None;
@@ -246,40 +259,22 @@ impl ConnectedAgent {
     }
 }
 
-fn cannot_reach(server: &str, error: &(dyn Error + 'static)) -> Failure {
-    let (text, hint) = match tls_error(error) {
-        Some(error) => {
+fn described(problem: &Problem, server: &str) -> Failure {
+    let (text, hint) = match problem {
+        Problem::SpeaksTls => (
+            format!("{server} speaks TLS, and was called without it"),
+            "give --server with https:// before it",
+        ),
+        Problem::SpeaksHttp1 => (
+            format!("{server} does not speak HTTP/2, so it is no agent"),
+            "give the address that `perfagent serve` logs",
+        ),
+        Problem::Tls(error) => {
             let (problem, hint) = tls_problem(error);
             (format!("no TLS session with {server}: {problem}"), hint)
         }
-        None => (
-            format!("cannot reach an agent at {server}: {}", root_of(error)),
-            "start one with `perfagent serve`, and give its address as HOST:PORT",
-        ),
     };
     Failure::new(Outcome::Failed, text, Some(hint))
-}
-
-/// What rustls said, however deep it lies.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // an I/O error's source is not what it wraps but what is below that
-        let wrapped = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()) {
-            return Some(found);
-        }
-        next = match wrapped {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 fn tls_problem(error: &rustls::Error) -> (String, &'static str) {

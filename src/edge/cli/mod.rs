@@ -6,10 +6,10 @@ mod connect;
 mod json;
 mod replay;
 mod serve;
-mod sniff;
 mod table;
 mod terminal;
 mod token;
+mod transport;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

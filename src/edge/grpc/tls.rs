@@ -48,10 +48,7 @@ impl TlsFiles {
             problem,
         };
         let chain = certificates(&self.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|_| {
-            let text = "no private key in it; it must be PEM, and not be encrypted";
-            wrong(&self.key, text.to_owned())
-        })?;
+        let key = private_key(&self.key)?;
         let builder = Tls::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong(&self.cert, error.to_string()))?;
@@ -109,4 +106,15 @@ pub(in crate::edge) fn certificates(
             problem: "no certificate in it; it must be PEM".to_owned(),
         }),
     }
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+/// A file that cannot be read or has none.
+pub(in crate::edge) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| FileError::Tls {
+        path: path.to_owned(),
+        problem: "no private key in it; it must be PEM, and not be encrypted".to_owned(),
+    })
 }
