@@ -33,6 +33,13 @@ pub enum Proof {
     Certificate(Digest),
 }
 
+impl Proof {
+    /// The proof in a token that was presented; none in what is too long to be one.
+    pub fn of_token(presented: &[u8]) -> Option<Self> {
+        (presented.len() <= MAX_TOKEN_BYTES).then(|| Self::Token(Digest::of(presented)))
+    }
+}
+
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -106,20 +113,8 @@ impl Credentials {
         &self.entries
     }
 
-    /// Whose token this is. Takes the same time whichever it is.
-    pub fn by_token(&self, presented: &[u8]) -> Option<&Identity> {
-        if presented.len() > MAX_TOKEN_BYTES {
-            return None;
-        }
-        self.by_proof(Proof::Token(Digest::of(presented)))
-    }
-
-    /// Whose certificate has this digest.
-    pub fn by_certificate(&self, digest: Digest) -> Option<&Identity> {
-        self.by_proof(Proof::Certificate(digest))
-    }
-
-    fn by_proof(&self, proof: Proof) -> Option<&Identity> {
+    /// Whose proof this is. Takes the same time whichever it is.
+    pub fn by_proof(&self, proof: Proof) -> Option<&Identity> {
         // looks at all, not only up to the one
         self.entries.iter().fold(None, |found, entry| {
             if entry.proof == proof {

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::auth::{BadCredentials, Credentials};
@@ -96,7 +97,7 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
 /// What was made of files, and is made again when they change.
 #[derive(Debug)]
 pub(super) struct Reloaded<T> {
-    current: Arc<RwLock<Arc<T>>>,
+    current: watch::Receiver<Arc<T>>,
     watching: JoinHandle<()>,
 }
 
@@ -116,8 +117,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     ) -> Result<Self, FileError> {
         // before the files are read: a change in between is then seen as one
         let mut seen = stamps(&paths);
-        let current = Arc::new(RwLock::new(Arc::new(load()?)));
-        let (paths, load, held) = (Arc::new(paths), Arc::new(load), current.clone());
+        let (fresh, current) = watch::channel(Arc::new(load()?));
+        let (paths, load) = (Arc::new(paths), Arc::new(load));
         let watching = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOOK_INTERVAL).await;
@@ -133,8 +134,9 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                 };
                 seen = now;
                 match loaded {
-                    Some(Ok(fresh)) => {
-                        *held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+                    Some(Ok(loaded)) => {
+                        // the receiver lives as long as this task
+                        let _ = fresh.send(Arc::new(loaded));
                         tracing::info!("{what}: read again");
                     }
                     Some(Err(error)) => {
@@ -151,10 +153,12 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// What is in force.
     pub(super) fn current(&self) -> Arc<T> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.borrow().clone()
+    }
+
+    /// The same and whatever comes after it.
+    pub(super) fn changes(&self) -> watch::Receiver<Arc<T>> {
+        self.current.clone()
     }
 }
 

@@ -12,7 +12,11 @@ use perfagent::edge::grpc::pb::batch_collect_metrics_response::Result as BatchRe
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::pb::{BatchCollectMetricsRequest, GetAgentInfoRequest};
 use prost_reflect::DescriptorPool;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_types::StatusExt;
 
 use crate::errors::{RawCodec, Seen, hint};
@@ -196,6 +200,8 @@ async fn plain_http_asks_for_credentials_too() {
     let refused =
         "perfagent_rpc_duration_seconds_count{method=\"/metrics\",code=\"UNAUTHENTICATED\"} 3";
     assert!(answer.contains(refused), "{answer}");
+    let secrets = [token.expose()[3..].to_owned(), token.digest().hex()];
+    assert!(!secrets.iter().any(|secret| answer.contains(secret)));
     // two credentials are none: which one a proxy looked at is not known
     let answer = get("/metrics", &format!("{header}{header}")).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
@@ -239,6 +245,38 @@ async fn credentials_come_and_go_without_a_restart() {
     // also where the file is written in place
     std::fs::write(files.path("credentials"), "").unwrap();
     until(&agent, &second, false).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credential_it_was_opened_with() {
+    let files = Files::new();
+    let token = files.token("watcher", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let mut client = ServerReflectionClient::new(agent.channel().await);
+    let (asks, questions) = tokio::sync::mpsc::channel(1);
+    let ask = || ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    asks.send(ask()).await.unwrap();
+    let opened = with_token(ReceiverStream::new(questions), token.expose());
+    let mut answers = client
+        .server_reflection_info(opened)
+        .await
+        .unwrap()
+        .into_inner();
+    answers.message().await.unwrap().unwrap();
+    // a change that is not about it leaves it open
+    let other = files.token("other", Role::Viewer);
+    until(&agent, &other, true).await;
+    asks.send(ask()).await.unwrap();
+    answers.message().await.unwrap().unwrap();
+    let text = std::fs::read_to_string(files.path("credentials")).unwrap();
+    let (text, _) = perfagent::auth::edit::remove(&text, "watcher", None).unwrap();
+    files.write("credentials", &text);
+    let ended = tokio::time::timeout(Duration::from_secs(30), answers.message()).await;
+    let status = ended.unwrap().unwrap_err();
+    assert_eq!(reason(&status), "UNAUTHENTICATED");
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use perfagent::auth::{Credentials, Digest, Role, Token};
+use perfagent::auth::{Credentials, Digest, Identity, Proof, Role, Token};
 use perfagent::config::Config;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::cli::{command, run, terminate, text};
 use crate::fake::{FakeEngine, TestAgent, counting_vllm};
@@ -15,6 +17,10 @@ use crate::pki::{Authority, Files};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn owner<'a>(credentials: &'a Credentials, token: &str) -> Option<&'a Identity> {
+    credentials.by_proof(Proof::of_token(token.as_bytes())?)
 }
 
 async fn create(file: &str, name: &str, role: &str) -> String {
@@ -36,7 +42,7 @@ async fn tokens_are_made_listed_and_revoked() {
     let kept = fs::read_to_string(file).unwrap();
     assert!(!kept.contains(&token[3..]), "the file keeps the token");
     let found = Credentials::parse(&kept).unwrap();
-    let ann = found.by_token(token.as_bytes()).unwrap();
+    let ann = owner(&found, &token).unwrap();
     assert_eq!((ann.principal.as_str(), ann.role), ("ann", Role::Operator));
 
     // a second one, to replace the first while it still works; but not with another role
@@ -80,9 +86,9 @@ async fn tokens_are_made_listed_and_revoked() {
     let revoked = run(&["token", "revoke", "ann", "--id", &id, "--file", file]).await;
     assert!(text(&revoked.stderr).contains("1 credential of ann"));
     let found = Credentials::parse(&fs::read_to_string(file).unwrap()).unwrap();
-    assert!(found.by_token(token.as_bytes()).is_none());
-    assert!(found.by_token(second.as_bytes()).is_some());
-    assert!(found.by_certificate(cert.digest).is_some());
+    assert!(owner(&found, &token).is_none());
+    assert!(owner(&found, &second).is_some());
+    assert!(found.by_proof(Proof::Certificate(cert.digest)).is_some());
     let nobody = run(&["token", "revoke", "eve", "--file", file]).await;
     assert_eq!(nobody.status.code(), Some(1));
     let nowhere = run(&["token", "list"]).await;
@@ -113,7 +119,7 @@ async fn the_file_keeps_its_mode_its_comments_and_its_link() {
     let found = Credentials::parse(&kept).unwrap();
     assert_eq!(found.entries().len(), 10);
     for token in tokens {
-        assert!(found.by_token(token.as_bytes()).is_some());
+        assert!(owner(&found, &token).is_some());
     }
     let left: Vec<_> = fs::read_dir(real.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 2, "{left:?}");
@@ -349,21 +355,32 @@ async fn logs_name_the_caller_and_show_no_secret() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut log = String::new();
-    let port = loop {
-        let line = lines.next_line().await.unwrap().expect("it listens");
-        log += &line;
-        if let Some((_, rest)) = line.split_once("listening on 127.0.0.1:") {
-            break rest.split('"').next().unwrap().to_owned();
-        }
-    };
+    let log = Arc::new(Mutex::new(String::new()));
     // read all the while: nobody may be held up by a full pipe
-    let rest = tokio::spawn(async move {
-        let mut rest = String::new();
-        lines.into_inner().read_to_string(&mut rest).await.unwrap();
-        rest
+    let reader = tokio::spawn({
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = log.clone();
+        async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                *log.lock().unwrap() += &format!("{line}\n");
+            }
+        }
     });
+    let logged = async |text: &str, times: usize| {
+        let waiting = async {
+            while log.lock().unwrap().matches(text).count() < times {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        waited.unwrap_or_else(|_| panic!("{text:?} is not logged {times} times"));
+    };
+    logged("listening on 127.0.0.1:", 1).await;
+    let port = {
+        let log = log.lock().unwrap();
+        let (_, rest) = log.split_once("listening on 127.0.0.1:").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
     let engine = counting_vllm(|_| 1).await;
     let server = format!("https://localhost:{port}");
     let ca = files.text("ca.pem");
@@ -371,17 +388,18 @@ async fn logs_name_the_caller_and_show_no_secret() {
     for (token, code) in [(&known, 0), (&viewer, 1), (&unknown, 1)] {
         let (exit, complaint) = collect(&engine.url(), &server, &trusting, token.expose()).await;
         assert_eq!(exit, Some(code), "{complaint}");
-        log += &complaint;
+        *log.lock().unwrap() += &complaint;
     }
     // while it runs: a line with a secret where none should be, and a key that is none
     files.write("credentials", &format!("ann operator {}\n", known.expose()));
     files.write("key.pem", &pair.key.replace("PRIVATE", "PRIVAT"));
-    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    logged("the last that could be read stays in force", 2).await;
     let (exit, _) = collect(&engine.url(), &server, &trusting, known.expose()).await;
     assert_eq!(exit, Some(0));
     terminate(&child);
     assert!(child.wait().await.unwrap().success());
-    log += &rest.await.unwrap();
+    reader.await.unwrap();
+    let log = log.lock().unwrap();
     for principal in ["ann-the-operator", "bob-the-viewer"] {
         let call = format!("\"principal\":\"{principal}\"");
         assert!(log.contains(&call), "{principal} is not in the log");
@@ -404,5 +422,53 @@ async fn logs_name_the_caller_and_show_no_secret() {
         if let Some(at) = log.find(&secret) {
             panic!("{name} is in the log: {}", &log[at.saturating_sub(300)..at]);
         }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_open_to_others_says_so() {
+    let listen = ["serve", "--listen", "0.0.0.0:0"];
+    let refused = run(&listen).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("--insecure-listen"));
+    let authority = Authority::new("ours");
+    let files = Files::new();
+    files.write_pair(&authority.sign("localhost"));
+    files.token("ann", Role::Viewer);
+    let (cert, key) = (files.text("cert.pem"), files.text("key.pem"));
+    let tls = ["--tls-cert", cert.as_str(), "--tls-key", key.as_str()];
+    let credentials = files.text("credentials");
+    let known = ["--credentials-file", credentials.as_str()];
+    const CLEAR: &str = "are not encrypted";
+    const OPEN: &str = "may do everything";
+    for (more, said, unsaid) in [
+        (&["--insecure-listen"][..], vec![CLEAR, OPEN], vec![]),
+        (
+            &[&["--insecure-listen"], &known[..]].concat(),
+            vec![CLEAR],
+            vec![OPEN],
+        ),
+        (&tls, vec![OPEN], vec![CLEAR]),
+        (&[&tls[..], &known].concat(), vec![], vec![CLEAR, OPEN]),
+    ] {
+        let mut child = command()
+            .args(listen)
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = String::new();
+        while !log.contains("listening on") {
+            log += &lines.next_line().await.unwrap().expect("it listens");
+        }
+        assert!(
+            said.iter().all(|text| log.contains(text)),
+            "{more:?}: {log}"
+        );
+        assert!(
+            !unsaid.iter().any(|text| log.contains(text)),
+            "{more:?}: {log}"
+        );
     }
 }

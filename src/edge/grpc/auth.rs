@@ -7,15 +7,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::access::{Who, rule_of};
 use super::connection::Peer;
 use super::limits::PeerMeans;
 use super::reply::response_of;
+use super::revoke::{Admission, revocable};
 use super::status::{ROLE_HINT, refusal, refusal_with_hint};
 use crate::agent::{Caller, Reason};
-use crate::auth::{Credentials, Digest, Identity, Role};
+use crate::auth::{Credentials, Digest, Identity, Proof, Role};
 use crate::config::security::AuthConfig;
 use crate::edge::files::{FileError, Reloaded, read_credentials};
 use crate::edge::http::PATHS;
@@ -61,58 +62,73 @@ impl Authentication {
         Ok(Self { credentials })
     }
 
-    /// Who the caller is, and whether that is somebody who may call this. The principal is noted as soon as it is
-    /// known, so that the log says who was refused.
+    /// Who the caller is, and whether that is somebody who may call this; and with what it was let in, where it can
+    /// be taken away. The principal is noted as soon as it is known, so that the log says who was refused.
     fn admit(
         &self,
         path: &str,
         headers: &HeaderMap,
         certificate: Option<Digest>,
         noted: &PrincipalCell,
-    ) -> Result<Identity, Denied> {
-        let identity = self.identify(headers, certificate);
-        if let Some(identity) = &identity {
-            // the cell is new with each request
-            let _ = noted.0.set(identity.principal.clone());
+    ) -> Result<(Identity, Option<Proof>), Denied> {
+        let Some(credentials) = &self.credentials else {
+            let identity = unchecked(certificate);
+            noted.set(&identity);
+            return Ok((identity, None));
+        };
+        let credentials = credentials.current();
+        let proof = proof_in(headers, certificate);
+        let identity = proof.and_then(|proof| credentials.by_proof(proof));
+        if let Some(identity) = identity {
+            noted.set(identity);
         }
-        if self.credentials.is_none() {
-            return identity.ok_or(Denied::Unauthenticated);
-        }
-        match (rule_of(path).map(|rule| rule.who), identity) {
-            (Some(Who::Public), Some(identity)) => Ok(identity),
-            (Some(Who::Public), None) => Ok(Identity {
-                principal: "anonymous".to_owned(),
-                role: Role::Viewer,
-            }),
+        match (rule_of(path).map(|rule| rule.who), identity.cloned()) {
+            (Some(Who::Public), identity) => {
+                let nobody = || Identity {
+                    principal: "anonymous".to_owned(),
+                    role: Role::Viewer,
+                };
+                Ok((identity.unwrap_or_else(nobody), None))
+            }
             (_, None) => Err(Denied::Unauthenticated),
             (None, Some(_)) => Err(Denied::Unknown),
-            (Some(Who::Roles(allowed)), Some(identity)) if allowed.contains(&identity.role) => {
-                Ok(identity)
-            }
-            (Some(Who::Roles(allowed)), Some(Identity { role, .. })) => {
-                Err(Denied::Role { role, allowed })
+            (Some(Who::Roles(allowed)), Some(identity)) => {
+                let role = identity.role;
+                if allowed.contains(&role) {
+                    Ok((identity, proof))
+                } else {
+                    Err(Denied::Role { role, allowed })
+                }
             }
         }
     }
+}
 
-    fn identify(&self, headers: &HeaderMap, certificate: Option<Digest>) -> Option<Identity> {
-        let Some(credentials) = &self.credentials else {
-            return Some(Identity {
-                principal: match certificate {
-                    Some(digest) => format!("certificate:{}", digest.short_hex()),
-                    None => "anonymous".to_owned(),
-                },
-                role: Role::Admin,
-            });
-        };
-        let credentials = credentials.current();
-        let mut given = headers.get_all(AUTHORIZATION).into_iter();
-        match (given.next(), given.next()) {
-            // a certificate that is nobody's is what a mesh gives everybody: a token may come with it
-            (Some(header), None) => credentials.by_token(bearer(header.as_bytes())?).cloned(),
-            (None, _) => credentials.by_certificate(certificate?).cloned(),
-            (Some(_), Some(_)) => None,
-        }
+impl PrincipalCell {
+    fn set(&self, identity: &Identity) {
+        // the cell is new with each request
+        let _ = self.0.set(identity.principal.clone());
+    }
+}
+
+/// The caller while authentication is off.
+fn unchecked(certificate: Option<Digest>) -> Identity {
+    Identity {
+        principal: match certificate {
+            Some(digest) => format!("certificate:{}", digest.short_hex()),
+            None => "anonymous".to_owned(),
+        },
+        role: Role::Admin,
+    }
+}
+
+/// What a request shows for itself. A token counts above the certificate of the connection, which may be a proxy's.
+fn proof_in(headers: &HeaderMap, certificate: Option<Digest>) -> Option<Proof> {
+    let mut given = headers.get_all(AUTHORIZATION).into_iter();
+    match (given.next(), given.next()) {
+        (Some(header), None) => Proof::of_token(bearer(header.as_bytes())?),
+        (None, _) => certificate.map(Proof::Certificate),
+        (Some(_), Some(_)) => None,
     }
 }
 
@@ -135,19 +151,37 @@ pub(super) async fn authenticate(
     let noted = known.get::<PrincipalCell>().cloned().unwrap_or_default();
     let path = request.uri().path();
     let admitted = authentication.admit(path, request.headers(), certificate, &noted);
-    let identity = match admitted {
-        Ok(identity) => identity,
+    let (identity, proof) = match admitted {
+        Ok(admitted) => admitted,
         Err(denied) if PATHS.contains(&path) => return denied.into_http(),
         Err(denied) => return denied.into_grpc(),
     };
+    let is_grpc = !PATHS.contains(&path);
     let mut caller = Caller::anonymous();
-    caller.principal = identity.principal;
+    caller.principal = identity.principal.clone();
     caller.role = identity.role;
     if let Some(means) = request.extensions().get::<PeerMeans>() {
         caller.outbound = means.outbound.clone();
     }
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    let response = next.run(request).await;
+    match (&authentication.credentials, proof) {
+        (Some(credentials), Some(proof)) if is_grpc => {
+            let admission = Admission { identity, proof };
+            revocable(response, admission, credentials.changes(), unauthenticated)
+        }
+        _ => response,
+    }
+}
+
+fn unauthenticated() -> Status {
+    refusal_with_hint(
+        Code::Unauthenticated,
+        Reason::Unauthenticated,
+        "the call carries no credential that this agent knows",
+        "send `authorization: Bearer <token>`; perfagent's own commands take it from \
+         PERFAGENT_TOKEN or --token-file",
+    )
 }
 
 /// The caller of a request that came through [`authenticate`].
@@ -166,13 +200,7 @@ pub(super) fn caller_of<T>(request: &tonic::Request<T>) -> Caller {
 impl Denied {
     fn into_grpc(self) -> Response {
         response_of(match self {
-            Self::Unauthenticated => refusal_with_hint(
-                Code::Unauthenticated,
-                Reason::Unauthenticated,
-                "the call carries no credential that this agent knows",
-                "send `authorization: Bearer <token>`; perfagent's own commands take it from \
-                 PERFAGENT_TOKEN or --token-file",
-            ),
+            Self::Unauthenticated => unauthenticated(),
             Self::Role { role, allowed } => refusal_with_hint(
                 Code::PermissionDenied,
                 Reason::RoleNotAllowed,

@@ -12,6 +12,7 @@ mod listen;
 mod metrics;
 mod observe;
 mod reply;
+mod revoke;
 mod server;
 mod status;
 pub(in crate::edge) mod tls;
