@@ -199,6 +199,7 @@ impl Drop for Place {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::edge::grpc::tls::TlsFiles;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const SHORT: Patience = Patience {
@@ -278,5 +279,37 @@ mod tests {
         assert_eq!(metrics.connections.get(), 0);
         let _third = TcpStream::connect(address).await.unwrap();
         incoming.next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_does_not_go_on_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (directory.path().join("cert"), directory.path().join("key"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let config = ServerConfig {
+            tls_cert: Some(cert),
+            tls_key: Some(key),
+            ..ServerConfig::default()
+        };
+        let tls = TlsFiles::of(&config).unwrap().watched().unwrap();
+        let metrics: Arc<Metrics> = Arc::default();
+        let (listener, address) = listener().await;
+        let incoming = with_patience(listener, &config, Some(tls), metrics.clone(), SHORT);
+        let mut incoming = Box::pin(incoming);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // the head of a client's hello
+        client.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
+        let mut got = Vec::new();
+        tokio::select! {
+            // by a reset where it had not read everything
+            _ = client.read_to_end(&mut got) => {}
+            _ = incoming.next() => panic!("that is no session"),
+        }
+        let text = metrics.render();
+        let line = "perfagent_connections_refused_total{reason=\"tls_handshake\"} 1";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(metrics.connections.get(), 0);
     }
 }
