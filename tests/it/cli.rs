@@ -238,7 +238,14 @@ async fn help_teaches() {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
     let help = text(&run(&["--help"]).await.stdout);
-    for word in ["serve", "collect", "config", "replay", "Exit codes:"] {
+    for word in [
+        "serve",
+        "collect",
+        "config",
+        "token",
+        "replay",
+        "Exit codes:",
+    ] {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
 }

@@ -35,9 +35,10 @@ pub(super) struct CollectArgs {
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
     source: ConfigSource,
+    // last: its heading would hold for what comes after it
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 const EXAMPLES: &str = "Examples:
