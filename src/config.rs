@@ -3,6 +3,8 @@
 //! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
 //! is no TOML value is taken as a string.
 
+pub mod security;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,12 +19,16 @@ use crate::instance::{DEFAULT_INTERVAL, Instance, InstanceSpec, default_window, 
 use crate::scrape::{AllowRule, BadAllowRule, FetchLimits, UrlPolicy};
 use crate::units::nearest;
 
+use security::AuthConfig;
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The agent as a server.
     pub server: ServerConfig,
+    /// Who may call.
+    pub auth: AuthConfig,
     /// How engines are asked.
     pub scrape: ScrapeConfig,
     /// Where state lives.
@@ -43,6 +49,12 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Listen beyond loopback without TLS.
     pub insecure_listen: bool,
+    /// Certificate chain for TLS (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// Certificates that sign those of clients (PEM); with it every client must show one.
+    pub tls_client_ca: Option<PathBuf>,
     /// Names by which HTTP/1 requests may call the agent, beside those of loopback.
     pub hosts: Vec<String>,
     /// How long calls that run when the agent is told to stop may take.
@@ -53,6 +65,8 @@ pub struct ServerConfig {
     pub stream_lifetime: Duration,
     /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
     pub max_calls: usize,
+    /// Connections at once; more are closed as soon as they are made.
+    pub max_connections: usize,
     /// An idle connection is pinged after this long, to find peers that are gone.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
@@ -66,10 +80,14 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8002)),
             insecure_listen: false,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
             hosts: Vec::new(),
             drain_timeout: Duration::from_secs(30),
             stream_lifetime: Duration::from_secs(600),
             max_calls: 2_000,
+            max_connections: 10_000,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
         }
@@ -198,8 +216,16 @@ pub enum ConfigError {
     #[error("{0} must be longer than zero")]
     ZeroTime(&'static str),
     /// No call could be answered, or more than a machine bears.
-    #[error("server.max_calls must be from 1 to 1000000")]
-    Calls,
+    #[error("{0} must be from 1 to 1000000")]
+    Bound(&'static str),
+    /// Half of what TLS needs.
+    #[error("{given} needs {missing} beside it")]
+    Tls {
+        /// The key that is set.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
     /// A time that is no keepalive.
     #[error("{0} must be from 10ms to 1day")]
     Keepalive(&'static str),
@@ -216,7 +242,8 @@ pub enum ConfigError {
     /// Beyond loopback without TLS.
     #[error(
         "server.listen {0} is reachable from other machines, and calls would cross the network in \
-         the clear; listen on 127.0.0.1, or say --insecure-listen (server.insecure_listen = true)"
+         the clear; set server.tls_cert and server.tls_key, listen on 127.0.0.1, or say \
+         --insecure-listen (server.insecure_listen = true)"
     )]
     InsecureListen(SocketAddr),
 }
@@ -289,8 +316,13 @@ impl Config {
                 return Err(ConfigError::ZeroTime(name));
             }
         }
-        if !(1..=1_000_000).contains(&self.server.max_calls) {
-            return Err(ConfigError::Calls);
+        for (name, bound) in [
+            ("server.max_calls", self.server.max_calls),
+            ("server.max_connections", self.server.max_connections),
+        ] {
+            if !(1..=1_000_000).contains(&bound) {
+                return Err(ConfigError::Bound(name));
+            }
         }
         let keepalive = Duration::from_millis(10)..=Duration::from_secs(86_400);
         for (name, time) in [
@@ -301,11 +333,7 @@ impl Config {
                 return Err(ConfigError::Keepalive(name));
             }
         }
-        let listen = self.server.listen;
-        if !listen.ip().is_loopback() && !self.server.insecure_listen {
-            return Err(ConfigError::InsecureListen(listen));
-        }
-        Ok(())
+        security::check(&self.server)
     }
 
     /// The built-in engines and those of the file.
@@ -393,10 +421,15 @@ fn section_and_key(name: &str) -> Option<(String, String)> {
 }
 
 /// Variables that are no keys: flags of the command line.
-const OTHER_VARIABLES: [&str; 2] = ["PERFAGENT_CONFIG", "PERFAGENT_SERVER"];
+const OTHER_VARIABLES: [&str; 4] = [
+    "PERFAGENT_CA_CERT",
+    "PERFAGENT_CONFIG",
+    "PERFAGENT_SERVER",
+    "PERFAGENT_TOKEN",
+];
 
 fn unknown_variable(name: String) -> ConfigError {
-    let known = Table::try_from(Config::default()).unwrap_or_default();
+    let known = every_key();
     let keys = known.iter().flat_map(|(section, keys)| {
         let keys = keys.as_table().into_iter().flat_map(Table::keys);
         keys.map(move |key| format!("PERFAGENT_{section}__{key}").to_ascii_uppercase())
@@ -417,15 +450,20 @@ fn value_of(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Sections and keys against those of the default configuration.
+/// A table with every section and key.
+fn every_key() -> Table {
+    let mut config = Config::default();
+    // what is unset would not show
+    security::set_all(&mut config);
+    config.store.state_dir = Some(PathBuf::new());
+    Table::try_from(config).unwrap_or_default()
+}
+
+/// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
-    let mut known = Table::try_from(Config::default()).unwrap_or_default();
+    let mut known = every_key();
     for list in ["engines", "instances"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
-    }
-    // left out of a default configuration, where it has no value
-    if let Some(Value::Table(store)) = known.get_mut("store") {
-        store.insert("state_dir".to_owned(), Value::String(String::new()));
     }
     for (section, content) in table {
         let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {

@@ -222,7 +222,9 @@ impl TestAgent {
     pub async fn over(config: &Config, store: Arc<dyn Store>, state: Option<TempDir>) -> Self {
         let agent = Arc::new(Agent::start(config, store).await.unwrap());
         let config = config.clone();
-        let server = Server::bind(agent, config.server).await.unwrap();
+        let server = Server::bind(agent, config.server, &config.auth)
+            .await
+            .unwrap();
         let (address, handle) = (server.address(), server.handle());
         let served = tokio::spawn(async move { server.serve().await.unwrap() });
         Self {

@@ -6,17 +6,21 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod bounds;
 mod captures;
 mod cli;
 mod corpus;
+mod credentials;
 mod errors;
 mod fake;
 mod http;
 mod instances;
 mod peers;
+mod pki;
 mod profiles;
 mod services;
+mod tls;
 mod truth;
 mod watching;
 mod windows;

@@ -1,7 +1,9 @@
 //! The gRPC edge. Protobuf types live here and nowhere else.
 
+mod access;
 mod agent;
 mod auth;
+mod connection;
 pub mod convert;
 mod convert_instance;
 mod deadline;
@@ -10,11 +12,14 @@ mod health;
 mod instances;
 mod lifetime;
 mod limits;
+mod listen;
 mod metrics;
 mod observe;
 mod reply;
+mod revoke;
 mod server;
 mod status;
+pub(in crate::edge) mod tls;
 
 pub use server::{ServeError, Server, ServerHandle};
 pub use status::{DOMAIN, failure_of, status_of};
