@@ -199,8 +199,8 @@ impl Drop for Place {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use prometheus_client::registry::Registry;
     use crate::edge::grpc::tls::TlsFiles;
+    use prometheus_client::registry::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const SHORT: Patience = Patience {
