@@ -3,6 +3,7 @@
 use crate::engine::{Quantity, Setting};
 
 use super::histogram::Bounded;
+use super::intervals::Series;
 use super::view::{Absence, Basis, DroppedInterval};
 
 /// What happened on an instance over a window.
@@ -89,6 +90,8 @@ pub struct Figures {
     pub gauges: Vec<Gauge>,
     /// What cannot be told, and why.
     pub absent: Vec<Absence>,
+    /// Rates and means interval by interval. Of the whole instance only, and only over a window.
+    pub series: Vec<Series>,
 }
 
 /// A single value.
