@@ -202,6 +202,19 @@ pub enum NoteCode {
 }
 
 impl NoteCode {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Restarted,
+        Self::NotAdvanced,
+        Self::ScrapesFailed,
+        Self::ReplicaFailed,
+        Self::BadLines,
+        Self::HeldWithoutProgress,
+        Self::SettingsDiffer,
+        Self::Idle,
+        Self::SameProcess,
+    ];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

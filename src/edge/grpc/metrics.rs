@@ -17,7 +17,7 @@ use super::pb::{
     CollectMetricsResponse,
 };
 use super::status::{failure_of, refusal, status_of};
-use super::{convert, pb};
+use super::{compare, convert, pb};
 use crate::agent::{Agent, Error, LIMITS, Reason, Target, WindowRequest};
 
 /// MetricsService over the agent.
@@ -78,6 +78,15 @@ impl MetricsService for MetricsHandler {
             })
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn compare_metrics(
+        &self,
+        request: Request<pb::CompareMetricsRequest>,
+    ) -> Result<Response<pb::CompareMetricsResponse>, Status> {
+        let answer = compare::answer(request.into_inner()).map_err(|error| status_of(&error))?;
+        fits(&answer)?;
+        Ok(Response::new(answer))
     }
 }
 

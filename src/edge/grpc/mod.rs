@@ -2,12 +2,14 @@
 
 mod agent;
 mod auth;
+pub mod compare;
 pub mod convert;
 mod deadline;
 mod health;
 mod limits;
 mod metrics;
 mod observe;
+pub mod receive;
 mod reply;
 mod server;
 mod status;
