@@ -3,10 +3,12 @@
 //! A verdict says what is known and no more. It is taken at a level of 5 % for all quantities together (Holm, Scand. J.
 //! Statistics 6, 1979): of two measurements of the same thing, at most one comparison in twenty finds any difference.
 
+use crate::engine::Quantity;
+
 use super::caution::{Caution, cautions_of};
 use super::estimate::{Difference, Estimate, MIN_INTERVALS, telling};
 use super::intervals::{FAILURES, Series};
-use super::measurement::{Measurement, WindowKind};
+use super::measurement::{Figures, Measurement, WindowKind};
 
 /// Confidence of the interval of each ratio.
 pub const CONFIDENCE: f64 = 0.95;
@@ -133,8 +135,12 @@ pub fn compare(baseline: &Measurement, candidate: &Measurement) -> ComparedMeasu
         .into_iter()
         .filter_map(|(name, better, kind)| {
             let sides = [Side::of(baseline, name), Side::of(candidate, name)];
-            let follows_load = kind == Kind::Throughput && !saturated;
-            let ruled_out = ruled_out.or(follows_load.then_some(Incomparable::FollowsLoad));
+            let ruled_out = ruled_out.or_else(|| match &sides {
+                [Side { value: None, .. }, _] => Some(Incomparable::AbsentInBaseline),
+                [_, Side { value: None, .. }] => Some(Incomparable::AbsentInCandidate),
+                _ if kind == Kind::Throughput && !saturated => Some(Incomparable::FollowsLoad),
+                _ => None,
+            });
             comparison(name, better, &sides, ruled_out)
         })
         .collect();
@@ -168,8 +174,8 @@ fn is_saturated(of: &Measurement) -> bool {
         .replicas
         .iter()
         .filter_map(|replica| replica.outcome.as_ref().ok());
-    let waits = |figures: &super::Figures| {
-        let waiting = figures.gauge(crate::engine::Quantity::RequestsWaiting);
+    let waits = |figures: &Figures| {
+        let waiting = figures.gauge(Quantity::RequestsWaiting);
         waiting.is_some_and(|gauge| gauge.samples > 1 && gauge.min > 0.0)
     };
     waits(&of.figures) && replicas.into_iter().all(waits)
@@ -223,14 +229,10 @@ fn comparison(
         (Some(baseline), Some(candidate)) if baseline > 0.0 => Some(candidate / baseline),
         _ => None,
     };
+    // numbers that no engine has, sent by a client, may be too far apart
+    let ratio = ratio.filter(|ratio| ratio.is_finite());
     let logarithms = estimates.and_then(|(one, other)| Difference::of_logarithms(&one, &other));
     let interval = logarithms.and_then(|difference| difference.interval(CONFIDENCE));
-    let absent = match values {
-        (None, _) => Some(Incomparable::AbsentInBaseline),
-        (_, None) => Some(Incomparable::AbsentInCandidate),
-        _ => None,
-    };
-    let ruled_out = ruled_out.or(absent);
     let difference = estimates
         .filter(|_| ruled_out.is_none())
         .map(|(one, other)| logarithms.unwrap_or_else(|| Difference::of_values(&one, &other)));
@@ -273,7 +275,7 @@ fn judge(found: &mut [(Comparison, Option<Difference>)]) {
             .detectable(LEVEL / all as f64, POWER)
             .filter(|_| has_ratio)
             .map(f64::exp_m1);
-        let zero_baseline = comparison.ratio.is_none();
+        let zero_baseline = comparison.baseline.is_some_and(|value| value <= 0.0);
         let higher_is_better = comparison.better == Better::Higher;
         comparison.verdict = if corrected < LEVEL {
             if difference.is_positive() == higher_is_better {
@@ -293,8 +295,8 @@ impl Comparison {
     /// A sentence for people: what the verdict rests on.
     pub fn explanation(&self) -> String {
         match self.verdict {
-            Verdict::Improved => "the candidate is better".to_owned(),
-            Verdict::Regressed => "the candidate is worse".to_owned(),
+            Verdict::Improved => format!("the candidate is better: {}", self.change()),
+            Verdict::Regressed => format!("the candidate is worse: {}", self.change()),
             Verdict::NoDifferenceShown => match self.smallest_detectable_change_ratio {
                 Some(change) if change > 0.0 => format!(
                     "no difference was shown; a rise of less than {} could have been missed",
@@ -310,6 +312,22 @@ impl Comparison {
                 )
             }
             Verdict::NotComparable(why) => why.explanation().to_owned(),
+        }
+    }
+}
+
+impl Comparison {
+    fn change(&self) -> String {
+        let signed = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
+        match (self.ratio, self.ratio_interval) {
+            (Some(ratio), Some((low, high))) => format!(
+                "{}, and with a confidence of 95 % between {} and {}",
+                signed(ratio),
+                signed(low),
+                signed(high)
+            ),
+            (Some(ratio), None) => signed(ratio),
+            (None, _) => "the baseline is zero".to_owned(),
         }
     }
 }

@@ -36,7 +36,9 @@ impl Series {
     pub fn value(&self) -> Option<f64> {
         let total = |part: fn(&Interval) -> f64| self.intervals.iter().map(part).sum::<f64>();
         let denominator = total(|one| one.denominator);
-        (denominator > 0.0).then(|| total(|one| one.numerator) / denominator)
+        (denominator > 0.0)
+            .then(|| total(|one| one.numerator) / denominator)
+            .filter(|value| value.is_finite())
     }
 }
 

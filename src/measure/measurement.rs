@@ -268,3 +268,26 @@ impl Figures {
             .find(|gauge| gauge.name == quantity.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_notes_are_listed() {
+        // a new one must be given a place here, and one in the list
+        let place = |code: &NoteCode| match code {
+            NoteCode::Restarted => 0,
+            NoteCode::NotAdvanced => 1,
+            NoteCode::ScrapesFailed => 2,
+            NoteCode::ReplicaFailed => 3,
+            NoteCode::BadLines => 4,
+            NoteCode::HeldWithoutProgress => 5,
+            NoteCode::SettingsDiffer => 6,
+            NoteCode::Idle => 7,
+            NoteCode::SameProcess => 8,
+        };
+        let places: Vec<usize> = NoteCode::ALL.iter().map(place).collect();
+        assert_eq!(places, Vec::from_iter(0..9));
+    }
+}

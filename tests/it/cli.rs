@@ -19,11 +19,11 @@ fn command() -> Command {
     command
 }
 
-async fn run(arguments: &[&str]) -> Output {
+pub async fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -66,7 +66,7 @@ async fn replay(capture: &str, speed: &str) -> Replay {
 }
 
 /// Compares with a golden file; with UPDATE_GOLDEN=1 writes it.
-fn golden(name: &str, actual: &str) {
+pub fn golden(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/golden")
         .join(name);

@@ -9,6 +9,8 @@
 mod bounds;
 mod captures;
 mod cli;
+mod cli_compare;
+mod compare;
 mod corpus;
 mod errors;
 mod fake;

@@ -2,7 +2,9 @@
 
 mod check;
 mod collect;
+mod compare;
 mod json;
+mod json_read;
 mod replay;
 mod serve;
 mod table;
@@ -37,6 +39,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Measure an engine now, without a server
     Collect(collect::CollectArgs),
+    /// Say what differs between two measurements that `collect --output json` wrote
+    Compare(compare::CompareArgs),
     /// Work with the config file
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -103,6 +107,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Collect(args) => collect::run(args).await,
+            Command::Compare(args) => compare::run(&args),
             Command::Config(command) => check::run(&command),
             Command::Replay(args) => replay::run(args).await,
         }

@@ -5,6 +5,7 @@ mod auth;
 pub mod compare;
 pub mod convert;
 mod deadline;
+mod fields;
 mod health;
 mod limits;
 mod metrics;

@@ -3,13 +3,11 @@
 //! Whatever a client can write is either a measurement that we could have made or a violation with the path of the first
 //! field that is wrong. The summaries (`request_metrics` and its like) follow from `figures` and are not read.
 
-use std::collections::HashSet;
-use std::fmt::{self, Display};
-
 use prost_types::Timestamp;
 
+use super::fields::{Path, Read, count, finite, list, list_of, named, required, set, short};
 use super::pb;
-use crate::agent::{FieldViolation, LIMITS};
+use crate::agent::LIMITS;
 use crate::engine::{Quantity, QuantityKind, Setting};
 use crate::measure::{
     Absence, Basis, Bounded, Bucket, Distribution, DropCause, DroppedInterval, Figures, Gauge,
@@ -18,12 +16,8 @@ use crate::measure::{
 };
 use crate::units::{is_id, nearest};
 
-/// More entries than any measurement of ours has, in any list but those of replicas and intervals.
-const MAX_ENTRIES: usize = 4_096;
 /// A window of 5 minutes has 300.
 const MAX_INTERVALS: usize = 4_096;
-
-type Read<T> = Result<T, FieldViolation>;
 
 /// The measurement in this field of a request.
 ///
@@ -57,129 +51,6 @@ pub fn measurement(field: &str, of: Option<pb::Measurement>) -> Read<Measurement
         model_name: of.model_name,
         simulated: of.simulated,
     })
-}
-
-/// Where a field is. Written out only when it is wrong.
-#[derive(Clone, Copy)]
-struct Path<'p> {
-    above: Option<&'p Path<'p>>,
-    name: &'p str,
-    at: Option<usize>,
-}
-
-impl<'p> Path<'p> {
-    fn root(name: &'p str) -> Self {
-        Self {
-            above: None,
-            name,
-            at: None,
-        }
-    }
-
-    fn field(&'p self, name: &'p str) -> Self {
-        Self {
-            above: Some(self),
-            ..Self::root(name)
-        }
-    }
-
-    fn at(&self, at: usize) -> Self {
-        Self {
-            at: Some(at),
-            ..*self
-        }
-    }
-
-    fn wrong(&self, why: impl Into<String>) -> FieldViolation {
-        FieldViolation::new(self.to_string(), why)
-    }
-}
-
-impl Display for Path<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(above) = self.above {
-            write!(out, "{above}.")?;
-        }
-        out.write_str(self.name)?;
-        match self.at {
-            Some(at) => write!(out, "[{at}]"),
-            None => Ok(()),
-        }
-    }
-}
-
-fn required<T>(path: &Path<'_>, value: Option<T>) -> Read<T> {
-    value.ok_or_else(|| path.wrong("must be set"))
-}
-
-fn finite(path: &Path<'_>, value: f64) -> Read<f64> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(path.wrong(format!("must be a finite number, not {value}")))
-    }
-}
-
-fn count(path: &Path<'_>, value: f64) -> Read<f64> {
-    if value >= 0.0 {
-        finite(path, value)
-    } else {
-        Err(path.wrong(format!("must be 0 or more, not {value}")))
-    }
-}
-
-fn set(path: &Path<'_>, value: Option<f64>) -> Read<f64> {
-    finite(path, required(path, value)?)
-}
-
-fn list<T, U>(
-    path: &Path<'_>,
-    items: Vec<T>,
-    read: impl Fn(&Path<'_>, T) -> Read<U>,
-) -> Read<Vec<U>> {
-    list_of(path, items, MAX_ENTRIES, read)
-}
-
-fn list_of<T, U>(
-    path: &Path<'_>,
-    items: Vec<T>,
-    most: usize,
-    read: impl Fn(&Path<'_>, T) -> Read<U>,
-) -> Read<Vec<U>> {
-    if items.len() > most {
-        return Err(path.wrong(format!("{} entries; at most {most}", items.len())));
-    }
-    let items = items.into_iter().enumerate();
-    items.map(|(at, item)| read(&path.at(at), item)).collect()
-}
-
-/// A list in which every name stands once.
-fn named<T, U>(
-    path: &Path<'_>,
-    items: Vec<T>,
-    name: impl Fn(&U) -> &str,
-    read: impl Fn(&Path<'_>, T) -> Read<U>,
-) -> Read<Vec<U>> {
-    let items = list(path, items, read)?;
-    let mut seen = HashSet::new();
-    for (at, item) in items.iter().enumerate() {
-        let name = name(item);
-        let one = path.at(at);
-        if name.is_empty() {
-            return Err(one.field("name").wrong("must be set"));
-        }
-        if !seen.insert(name) {
-            return Err(one
-                .field("name")
-                .wrong(format!("`{}` stands twice", short(name))));
-        }
-    }
-    Ok(items)
-}
-
-/// Text of a client in a message to it.
-fn short(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 fn quantity_named(path: &Path<'_>, name: &str) -> Read<Quantity> {
