@@ -1,11 +1,14 @@
 //! Two measurements held against each other, and a measurement sent back: by recorded engines and over the wire.
 
+use std::sync::OnceLock;
+
 use perfagent::agent::Reason;
 use perfagent::edge::grpc::{convert, pb, receive};
 use perfagent::measure::{
     Incomparable, Measurement, ReplicaFailure, ReplicaSamples, Series, Verdict, WindowKind, compare,
 };
 use proptest::prelude::*;
+use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -515,6 +518,11 @@ fn number() -> impl Strategy<Value = f64> {
     ]
 }
 
+fn idle() -> &'static pb::Measurement {
+    static IDLE: OnceLock<pb::Measurement> = OnceLock::new();
+    IDLE.get_or_init(|| wire("vllm-0.32.0/a-idle"))
+}
+
 proptest! {
     #[test]
     fn no_numbers_make_it_panic_or_give_what_is_none(
@@ -523,7 +531,7 @@ proptest! {
         level in number(),
     ) {
         let side = |values: &[(f64, f64)], level: f64| {
-            let mut measurement = wire("vllm-0.32.0/a-idle");
+            let mut measurement = idle().clone();
             let figures = measurement.figures.as_mut().unwrap();
             let count = u32::try_from(values.len()).unwrap();
             for name in ["generation_tokens_per_second", "queue_time_seconds"] {
@@ -557,6 +565,26 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = idle().encode_to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(changed) = pb::Measurement::decode(bytes.as_slice())
+            && let Ok(read) = receive::measurement("side", Some(changed))
+        {
+            compare(&read, &read);
+            // what is accepted could have been sent
+            let sent = convert::measurement(&read);
+            let again = receive::measurement("side", Some(sent.clone()));
+            prop_assert_eq!(again.map(|again| convert::measurement(&again)), Ok(sent));
         }
     }
 }
