@@ -235,7 +235,7 @@ fn comparison(
     let interval = logarithms.and_then(|difference| difference.interval(CONFIDENCE));
     let difference = estimates
         .filter(|_| ruled_out.is_none())
-        .map(|(one, other)| logarithms.unwrap_or_else(|| Difference::of_values(&one, &other)));
+        .and_then(|(one, other)| logarithms.or_else(|| Difference::of_values(&one, &other)));
     let verdict = match ruled_out {
         Some(why) => Verdict::NotComparable(why),
         None => Verdict::Inconclusive,
@@ -306,6 +306,9 @@ impl Comparison {
             },
             Verdict::Inconclusive => {
                 let fewer = self.baseline_intervals.min(self.candidate_intervals);
+                if fewer >= MIN_INTERVALS {
+                    return "its intervals vary beyond all that can be reckoned with".to_owned();
+                }
                 format!(
                     "{fewer} intervals in which it was observed, and at least {MIN_INTERVALS} a side are needed: \
                      measure over longer windows"

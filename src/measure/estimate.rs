@@ -95,15 +95,15 @@ impl Difference {
         if baseline.value <= 0.0 || candidate.value <= 0.0 {
             return None;
         }
-        let relative = |side: &Estimate| side.variance / (side.value * side.value);
-        Some(Self::between(
+        let relative = |side: &Estimate| side.variance / side.value / side.value;
+        Self::between(
             (baseline.value.ln(), relative(baseline), baseline.degrees),
             (candidate.value.ln(), relative(candidate), candidate.degrees),
-        ))
+        )
     }
 
     /// Of candidate and baseline: the values themselves.
-    pub(super) fn of_values(baseline: &Estimate, candidate: &Estimate) -> Self {
+    pub(super) fn of_values(baseline: &Estimate, candidate: &Estimate) -> Option<Self> {
         Self::between(
             (baseline.value, baseline.variance, baseline.degrees),
             (candidate.value, candidate.variance, candidate.degrees),
@@ -111,11 +111,12 @@ impl Difference {
     }
 
     /// Centre, variance and degrees of freedom of each side (Welch, Biometrika 34, 1947).
-    fn between(baseline: (f64, f64, f64), candidate: (f64, f64, f64)) -> Self {
+    /// None where numbers that no engine has leave the range of a f64.
+    fn between(baseline: (f64, f64, f64), candidate: (f64, f64, f64)) -> Option<Self> {
         let variance = baseline.1 + candidate.1;
         let parts = baseline.1.powi(2) / baseline.2 + candidate.1.powi(2) / candidate.2;
         let centre = candidate.0 - baseline.0;
-        Self {
+        let difference = Self {
             centre: if centre.abs() <= ROUNDING {
                 0.0
             } else {
@@ -127,7 +128,10 @@ impl Difference {
             } else {
                 baseline.2 + candidate.2
             },
-        }
+        };
+        let numbers = [difference.centre, difference.error, difference.degrees];
+        let usable = numbers.iter().all(|number| number.is_finite()) && difference.degrees > 0.0;
+        usable.then_some(difference)
     }
 
     pub(super) fn is_positive(&self) -> bool {
