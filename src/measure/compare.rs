@@ -317,9 +317,7 @@ impl Comparison {
             Verdict::NotComparable(why) => why.explanation().to_owned(),
         }
     }
-}
 
-impl Comparison {
     fn change(&self) -> String {
         let signed = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
         match (self.ratio, self.ratio_interval) {
