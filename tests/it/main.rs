@@ -17,6 +17,7 @@ mod fake;
 mod http;
 mod peers;
 mod profiles;
+mod sent_back;
 mod services;
 mod truth;
 mod windows;
