@@ -68,7 +68,7 @@ async fn replay(capture: &str, speed: &str) -> Replay {
 }
 
 /// Compares with a golden file; with UPDATE_GOLDEN=1 writes it.
-fn golden(name: &str, actual: &str) {
+pub fn golden(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/golden")
         .join(name);

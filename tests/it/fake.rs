@@ -199,7 +199,7 @@ pub struct TestAgent {
     pub address: SocketAddr,
     pub handle: ServerHandle,
     pub served: JoinHandle<()>,
-    pub state: Option<TempDir>,
+    _state: Option<TempDir>,
 }
 
 impl TestAgent {
@@ -231,7 +231,7 @@ impl TestAgent {
             address,
             handle,
             served,
-            state,
+            _state: state,
         }
     }
 

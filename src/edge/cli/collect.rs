@@ -49,7 +49,7 @@ const EXAMPLES: &str = "Examples:
 Exit codes: 0 measured; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// A table for people
     #[default]
     Table,

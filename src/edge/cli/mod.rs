@@ -2,8 +2,10 @@
 
 mod check;
 mod collect;
+mod compare;
 mod connect;
 mod json;
+mod json_read;
 mod replay;
 mod serve;
 mod table;
@@ -40,6 +42,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Measure an engine now, without a server
     Collect(collect::CollectArgs),
+    /// Say what differs between two measurements that `collect --output json` wrote
+    Compare(compare::CompareArgs),
     /// Work with the config file
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -133,6 +137,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Collect(args) => collect::run(args).await,
+            Command::Compare(args) => compare::run(&args),
             Command::Config(command) => check::run(&command),
             Command::Token(command) => token::run(&command),
             Command::Replay(args) => replay::run(args).await,
