@@ -243,6 +243,17 @@ impl ConnectedAgent {
         if let Some(problem) = self.noticed.get() {
             return Some(described(problem, server));
         }
+        let broke = matches!(
+            status.code(),
+            Code::Unknown | Code::Cancelled | Code::Unavailable | Code::Internal
+        );
+        // an agent's own errors carry details
+        if broke && status.details().is_empty() {
+            return failed(
+                format!("the call to {server} broke off: {}", status.message()),
+                "see the agent's log; it may be gone, or want https:// or a client certificate",
+            );
+        }
         if status.code() != Code::Unauthenticated {
             return None;
         }

@@ -137,17 +137,48 @@ impl AsyncRead for Noticing {
     }
 }
 
+impl Noticing {
+    /// Keeps back that the other side has hung up on us until what it said before that has been read: why it did.
+    fn after_looking<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        let Poll::Ready(Err(error)) = &polled else {
+            return polled;
+        };
+        if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
+            return polled;
+        }
+        loop {
+            let mut bytes = [0; 1_024];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *self).poll_read(context, &mut buffer) {
+                // the end of what there is to read comes too, since the connection is broken
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return polled,
+            }
+        }
+    }
+}
+
 impl AsyncWrite for Noticing {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.after_looking(polled, context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        this.after_looking(polled, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
