@@ -45,6 +45,8 @@ pub struct Config {
     pub engines: Vec<CustomEngine>,
 }
 
+const MAX_WORKERS: usize = 1_024;
+
 impl Config {
     /// Reads the file, if any, and lays the variables over it.
     ///
@@ -120,6 +122,10 @@ impl Config {
             if !(1..=1_000_000).contains(&bound) {
                 return Err(ConfigError::Bound(name));
             }
+        }
+        let workers = self.server.workers;
+        if workers.is_some_and(|workers| !(1..=MAX_WORKERS).contains(&workers)) {
+            return Err(ConfigError::Workers);
         }
         let keepalive = Duration::from_millis(10)..=Duration::from_secs(86_400);
         for (name, time) in [
@@ -253,6 +259,8 @@ fn every_key() -> Table {
     // what is unset would not show
     security::set_all(&mut config);
     config.store.state_dir = Some(PathBuf::new());
+    config.server.otlp_endpoint = Some(String::new());
+    config.server.workers = Some(1);
     Table::try_from(config).unwrap_or_default()
 }
 

@@ -41,6 +41,17 @@ impl Agent {
         if !target.metrics_urls.is_empty() {
             caller.may_name_targets()?;
         }
+        self.measure_now(caller, target, window, on_progress).await
+    }
+
+    /// The same of a target that was registered, or that the caller may name.
+    pub(super) async fn measure_now(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        window: WindowRequest,
+        on_progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Measurement, Error> {
         let violations = target.violations(self.engines());
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));

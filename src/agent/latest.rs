@@ -52,7 +52,7 @@ impl Agent {
             return Ok(Answer::Latest(self.latest(&target.instance_id)?));
         }
         let target = self.instance(&target.instance_id)?.instance.spec.target();
-        let measured = self.collect(caller, &target, window, &|_| {}).await?;
+        let measured = self.measure_now(caller, &target, window, &|_| {}).await?;
         Ok(Answer::Now(Box::new(measured)))
     }
 

@@ -79,6 +79,7 @@ impl Agent {
             pending,
             told: HashMap::new(),
             named: (!named.is_empty()).then_some(named),
+            answered: false,
         };
         Ok(futures_util::stream::unfold(watch, Watch::next))
     }
@@ -94,6 +95,8 @@ struct Watch {
     told: HashMap<Arc<str>, (u64, u64)>,
     /// Those that were asked for; none for all.
     named: Option<Vec<Arc<str>>>,
+    /// Something was told.
+    answered: bool,
 }
 
 impl Watch {
@@ -101,6 +104,7 @@ impl Watch {
         loop {
             while let Some(id) = self.pending.pop_front() {
                 if let Some(event) = self.tell(id) {
+                    self.answered = true;
                     return Some((event, self));
                 }
             }
@@ -111,6 +115,11 @@ impl Watch {
                 .is_some_and(|named| named.iter().all(gone))
             {
                 return None;
+            }
+            if !self.answered {
+                // there is nothing to tell yet, and the caller knows at once that it watches
+                self.answered = true;
+                return Some((WatchEvent::Heartbeat, self));
             }
             match tokio::time::timeout(HEARTBEAT, self.watcher.changes()).await {
                 Ok(changed) => self.pending.extend(changed),

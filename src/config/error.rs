@@ -64,6 +64,9 @@ pub enum ConfigError {
         /// The key that is not.
         missing: &'static str,
     },
+    /// No thread, or more than any machine has cores.
+    #[error("server.workers must be from 1 to 1024")]
+    Workers,
     /// A time that is no keepalive.
     #[error("{0} must be from 10ms to 1day")]
     Keepalive(&'static str),

@@ -39,6 +39,10 @@ pub struct ServerConfig {
     /// An idle connection is pinged after this long, to find peers that are gone.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
+    /// OpenTelemetry collector that calls are told to, by OTLP over gRPC: `http://127.0.0.1:4317`.
+    pub otlp_endpoint: Option<String>,
+    /// Threads that work; none means as many as there are cores.
+    pub workers: Option<usize>,
     /// A connection whose ping is not answered within this is closed.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
@@ -57,6 +61,8 @@ impl Default for ServerConfig {
             stream_lifetime: Duration::from_secs(600),
             max_calls: 2_000,
             max_connections: 10_000,
+            otlp_endpoint: None,
+            workers: None,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
         }

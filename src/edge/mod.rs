@@ -1,5 +1,6 @@
 //! Edges over the core: gRPC, plain HTTP, the command line. They translate; no rule lives here.
 
+pub mod audit;
 pub mod cli;
 mod files;
 pub mod grpc;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -10,11 +11,21 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use crate::captures;
 use crate::fake::{FakeEngine, TestAgent, counting_vllm, vllm_body};
 
+/// A directory for the state of one agent, empty.
+pub fn state_home() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("state-{}", COUNT.fetch_add(1, Ordering::SeqCst));
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    path
+}
+
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_perfagent"));
     command
         .kill_on_drop(true)
         .stdin(Stdio::null())
+        .env("XDG_STATE_HOME", state_home())
         .env_remove("RUST_LOG")
         .env_remove("PERFAGENT_SERVER")
         .env_remove("PERFAGENT_TOKEN");
@@ -241,8 +252,11 @@ async fn help_teaches() {
     for word in [
         "serve",
         "collect",
+        "watch",
+        "instances",
         "config",
         "token",
+        "completions",
         "replay",
         "Exit codes:",
     ] {
@@ -308,13 +322,13 @@ async fn the_custom_engine_of_the_readme_works() {
 }
 
 /// A served agent as its own process.
-struct Served {
-    child: Child,
-    address: String,
-    log: Lines<BufReader<ChildStderr>>,
+pub struct Served {
+    pub child: Child,
+    pub address: String,
+    pub log: Lines<BufReader<ChildStderr>>,
 }
 
-async fn serve(arguments: &[&str]) -> Served {
+pub async fn serve(arguments: &[&str]) -> Served {
     let mut child = command()
         .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
         .args(arguments)
@@ -322,14 +336,16 @@ async fn serve(arguments: &[&str]) -> Served {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = log
-        .next_line()
-        .await
-        .unwrap()
-        .expect("the agent says where it listens");
-    let entry: Value = serde_json::from_str(&line).unwrap();
-    let message = entry["fields"]["message"].as_str().unwrap();
-    let address = message.strip_prefix("listening on ").unwrap().to_owned();
+    let address = loop {
+        let line = log.next_line().await.unwrap();
+        let line = line.expect("the agent says where it listens");
+        let entry: Value = serde_json::from_str(&line).unwrap();
+        // instances may have been scraped before
+        let message = entry["fields"]["message"].as_str().unwrap_or_default();
+        if let Some(address) = message.strip_prefix("listening on ") {
+            break address.to_owned();
+        }
+    };
     Served {
         child,
         address,

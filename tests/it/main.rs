@@ -18,6 +18,7 @@ mod errors;
 mod fake;
 mod http;
 mod instances;
+mod operating;
 mod peers;
 mod pki;
 mod profiles;

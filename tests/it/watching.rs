@@ -355,6 +355,12 @@ async fn a_watch_of_all_tells_what_comes_and_goes() {
         .await
         .unwrap();
     let first = stream.message().await.unwrap().unwrap();
+    assert_eq!(
+        first.event(),
+        pb::WatchEvent::Heartbeat,
+        "nothing yet, told at once"
+    );
+    let first = stream.message().await.unwrap().unwrap();
     assert_eq!(first.instance_id, "mine", "nothing of the other team");
     // another label, another watch
     let moved = pb::Instance {
@@ -424,6 +430,7 @@ async fn streams_end_after_their_lifetime_and_when_the_agent_is_stopped() {
     })
     .await;
     let mut stream = watch(&short, &[]).await;
+    stream.message().await.unwrap();
     let end = tokio::time::timeout(PATIENCE, stream.message())
         .await
         .unwrap()
@@ -436,6 +443,7 @@ async fn streams_end_after_their_lifetime_and_when_the_agent_is_stopped() {
     }
     agent.handle.stop();
     for stream in &mut streams {
+        stream.message().await.unwrap();
         let end = tokio::time::timeout(PATIENCE, stream.message())
             .await
             .unwrap()

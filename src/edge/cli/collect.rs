@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tonic_types::StatusExt;
 
 use super::connect::ConnectArgs;
-use super::terminal::{colour_on_stdout, complain, print};
+use super::terminal::{clean, colour_on_stdout, complain, print};
 use super::{ConfigSource, Failure, Outcome, json, table};
 use crate::agent::{Agent, Caller, Progress, Target, WindowRequest};
 use crate::config::ServerConfig;
@@ -19,15 +19,23 @@ use crate::edge::grpc::{convert, pb, status_of};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CollectArgs {
+    /// Instance that an agent watches; it is asked for the last window that it measured
+    #[arg(
+        value_name = "INSTANCE",
+        required_unless_present = "urls",
+        conflicts_with = "urls"
+    )]
+    instance: Option<String>,
     /// Metrics URL of the engine; give it once for each replica
-    #[arg(long = "url", required = true, value_name = "URL")]
+    #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
     /// vllm, sglang, tgi, an engine of the config file, or auto
     #[arg(long, default_value = "auto", value_name = "ENGINE")]
     engine: String,
-    /// How long to measure, up to 5m; 0s shows totals since the engine's start, without rates
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    window: Duration,
+    /// How long to measure, up to 5m [default: 5s; of an instance, the last window]; 0s shows totals since the engine's
+    /// start, without rates
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    window: Option<Duration>,
     /// Id to show in the answer
     #[arg(long, default_value = "target", value_name = "ID")]
     id: String,
@@ -41,10 +49,13 @@ pub(super) struct CollectArgs {
     connect: ConnectArgs,
 }
 
+const DEFAULT_WINDOW: Duration = Duration::from_secs(5);
+
 const EXAMPLES: &str = "Examples:
   perfagent collect --url http://127.0.0.1:8000/metrics
   perfagent collect --engine sglang --url http://127.0.0.1:30000/metrics --window 30s
   perfagent collect --url http://a:8000/metrics --url http://b:8000/metrics --output json
+  perfagent collect vllm-1 --server 127.0.0.1:8002
 
 Exit codes: 0 measured; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
 
@@ -58,10 +69,11 @@ pub(super) enum Output {
 }
 
 pub(super) async fn run(args: CollectArgs) -> Outcome {
-    let progress = Bar::new(args.window, args.urls.len());
-    let measured = match args.connect.server {
-        Some(_) => remotely(&args).await,
-        None => here(&args, &progress).await,
+    let window = args.window.unwrap_or(DEFAULT_WINDOW);
+    let progress = Bar::new(window, args.urls.len());
+    let measured = match (&args.connect.server, &args.instance) {
+        (None, None) => here(&args, window, &progress).await,
+        _ => remotely(&args).await,
     };
     progress.clear();
     let answer = match measured {
@@ -73,7 +85,11 @@ pub(super) async fn run(args: CollectArgs) -> Outcome {
         return Outcome::Failed;
     };
     match args.output {
-        Output::Table => print(&table::render(measurement, colour_on_stdout())),
+        Output::Table => {
+            let mut text = table::render(measurement, colour_on_stdout());
+            text += &staleness(&answer);
+            print(&text);
+        }
         Output::Json => match json::to_json("perfagent.v1.CollectMetricsResponse", &answer) {
             Ok(value) => print(&json::text_of(&value)),
             Err(error) => {
@@ -93,8 +109,24 @@ pub(super) async fn run(args: CollectArgs) -> Outcome {
     }
 }
 
+/// What makes an agent's last measurement of an instance one of the past.
+fn staleness(answer: &pb::CollectMetricsResponse) -> String {
+    let mut text = String::new();
+    if answer.stale {
+        text += "\nSTALE: the instance has not been measured since; this is how it was\n";
+    }
+    if let Some(failure) = &answer.last_failure {
+        text += &format!("\nlast scrape failed: {}\n", clean(&failure.message));
+    }
+    text
+}
+
 /// In this process, without a server.
-async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsResponse, Failure> {
+async fn here(
+    args: &CollectArgs,
+    window: Duration,
+    progress: &Bar,
+) -> Result<pb::CollectMetricsResponse, Failure> {
     let usage = |message: String| Failure {
         outcome: Outcome::Usage,
         message,
@@ -113,7 +145,7 @@ async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsRe
         metrics_urls: args.urls.clone(),
     };
     let window = WindowRequest {
-        length: Some(args.window),
+        length: Some(window),
         deadline_in: None,
     };
     let measured = agent
@@ -134,14 +166,17 @@ async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsRe
 async fn remotely(args: &CollectArgs) -> Result<pb::CollectMetricsResponse, Failure> {
     let agent = args.connect.connect().await?;
     let mut request = tonic::Request::new(pb::CollectMetricsRequest {
-        instance_id: args.id.clone(),
+        instance_id: args.instance.as_ref().unwrap_or(&args.id).clone(),
         instance_type: args.engine.clone(),
         metrics_url: String::new(),
         metrics_urls: args.urls.clone(),
-        window: convert::duration(args.window),
+        window: match (args.window, &args.instance) {
+            (None, Some(_)) => None,
+            (window, _) => convert::duration(window.unwrap_or(DEFAULT_WINDOW)),
+        },
         view: pb::MeasurementView::Full.into(),
     });
-    request.set_timeout(args.window + Duration::from_secs(30));
+    request.set_timeout(args.window.unwrap_or(DEFAULT_WINDOW) + Duration::from_secs(30));
     let answer = MetricsServiceClient::new(agent.channel())
         .collect_metrics(request)
         .await;
@@ -153,7 +188,7 @@ async fn remotely(args: &CollectArgs) -> Result<pb::CollectMetricsResponse, Fail
     Ok(answer.map_err(failed)?.into_inner())
 }
 
-fn failure_of(status: &tonic::Status) -> Failure {
+pub(super) fn failure_of(status: &tonic::Status) -> Failure {
     let info = status.get_details_error_info();
     let hint = info.and_then(|info| info.metadata.get("hint").cloned());
     let message = match &hint {
@@ -196,6 +231,8 @@ fn flag_of(field: &str) -> &str {
         "instance_type" => "--engine",
         "metrics_url" | "metrics_urls" => "--url",
         "window" => "--window",
+        "scrape_interval" => "--interval",
+        "labels" => "--label",
         other => other,
     }
 }

@@ -26,8 +26,17 @@ pub(super) fn to_json(name: &str, message: &impl Message) -> Result<Value, Strin
 /// The text of a JSON value, with nothing in it that controls a terminal: JSON itself escapes only what is below
 /// U+0020.
 pub(super) fn text_of(value: &Value) -> String {
+    harmless(&format!("{value:#}\n"))
+}
+
+/// The same on one line.
+pub(super) fn line_of(value: &Value) -> String {
+    harmless(&format!("{value}\n"))
+}
+
+fn harmless(json: &str) -> String {
     let mut text = String::new();
-    for char in format!("{value:#}\n").chars() {
+    for char in json.chars() {
         match char {
             '\n' => text.push('\n'),
             other if controls(other) => text += &format!("\\u{:04x}", u32::from(other)),

@@ -3,7 +3,9 @@
 mod check;
 mod collect;
 mod compare;
+mod completions;
 mod connect;
+mod instances;
 mod json;
 mod json_read;
 mod replay;
@@ -12,6 +14,7 @@ mod table;
 mod terminal;
 mod token;
 mod transport;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,9 +42,14 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configu
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: gRPC, /metrics and /healthz on one port
-    Serve(serve::ServeArgs),
-    /// Measure an engine now, without a server
+    Serve(Box<serve::ServeArgs>),
+    /// Measure an engine now, without a server; or ask an agent about an instance that it watches
     Collect(collect::CollectArgs),
+    /// Watch the instances of an agent live
+    Watch(watch::WatchArgs),
+    /// Register, show, change and delete the instances of an agent
+    #[command(subcommand)]
+    Instances(instances::InstancesCommand),
     /// Say what differs between two measurements that `collect --output json` wrote
     Compare(compare::CompareArgs),
     /// Work with the config file
@@ -50,6 +58,8 @@ enum Command {
     /// Make, list and revoke the credentials that callers of an agent need
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Print what a shell needs to complete commands and flags
+    Completions(completions::CompletionsArgs),
     /// Serve the recorded scrapes of an engine, as if it ran now
     Replay(replay::ReplayArgs),
 }
@@ -122,11 +132,24 @@ impl From<Outcome> for ExitCode {
 
 /// Carries out what the command line asks for.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let command = Cli::parse().command;
+    // how many threads work is configured, so that comes before them
+    let (serving, command) = match command {
+        Command::Serve(args) => match serve::configured(*args) {
+            Ok(config) => (Some(config), None),
+            Err(error) => {
+                return Failure::new(Outcome::Usage, error.to_string(), None)
+                    .told()
+                    .into();
+            }
+        },
+        other => (None, Some(other)),
+    };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = serving.as_ref().and_then(|config| config.server.workers) {
+        builder.worker_threads(workers);
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             terminal::complain(&format!("cannot start: {error}"), None);
@@ -134,16 +157,28 @@ pub fn run() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(async {
-        match cli.command {
-            Command::Serve(args) => serve::run(args).await,
-            Command::Collect(args) => collect::run(args).await,
-            Command::Compare(args) => compare::run(&args),
-            Command::Config(command) => check::run(&command),
-            Command::Token(command) => token::run(&command),
-            Command::Replay(args) => replay::run(args).await,
+        match (serving, command) {
+            (Some(config), _) => serve::run(config).await,
+            (None, Some(command)) => carry_out(command).await,
+            (None, None) => Outcome::Done,
         }
     });
     // what is still open, such as a stream that outlived its drain time, is cut
     runtime.shutdown_background();
     outcome.into()
+}
+
+async fn carry_out(command: Command) -> Outcome {
+    match command {
+        // carried out by itself
+        Command::Serve(_) => Outcome::Done,
+        Command::Collect(args) => collect::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::Instances(command) => instances::run(command).await,
+        Command::Compare(args) => compare::run(&args),
+        Command::Config(command) => check::run(&command),
+        Command::Token(command) => token::run(&command),
+        Command::Completions(args) => completions::run(&args),
+        Command::Replay(args) => replay::run(args).await,
+    }
 }

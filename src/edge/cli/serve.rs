@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::warnings;
 use super::terminal::complain;
 use super::{ConfigSource, Outcome};
 use crate::agent::Agent;
-use crate::edge::grpc::{ServeError, Server};
+use crate::config::{Config, ConfigError};
+use crate::edge::audit::AuditLog;
+use crate::edge::grpc::{ServeError, Server, Spans};
+use crate::store::{SqliteStore, default_state_dir};
 use crate::telemetry::{LogFormat, LogLevel, init_logging};
 
 /// Flags of `perfagent serve`.
@@ -37,6 +41,16 @@ pub(super) struct ServeArgs {
     /// Who may call: the file that `perfagent token` writes; without it everybody may do everything
     #[arg(long, value_name = "FILE")]
     credentials_file: Option<PathBuf>,
+    /// Directory for registered instances and the audit log [default: $XDG_STATE_HOME/perfagent, else
+    /// ~/.local/state/perfagent]; one agent at a time
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+    /// Threads that work [default: one a core]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Tell an OpenTelemetry collector of each call, by OTLP over gRPC, such as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// How logs are written
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -45,32 +59,32 @@ pub(super) struct ServeArgs {
     log_level: LogLevel,
 }
 
-pub(super) async fn run(args: ServeArgs) -> Outcome {
+/// What the flags, the variables and the file come to.
+pub(super) fn configured(args: ServeArgs) -> Result<Config, ConfigError> {
     init_logging(args.log_format, args.log_level);
-    let config = args.source.load().and_then(|mut config| {
-        if let Some(listen) = args.listen {
-            config.server.listen = listen;
+    let mut config = args.source.load()?;
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    config.server.insecure_listen |= args.insecure_listen;
+    for (key, flag) in [
+        (&mut config.server.tls_cert, args.tls_cert),
+        (&mut config.server.tls_key, args.tls_key),
+        (&mut config.server.tls_client_ca, args.tls_client_ca),
+        (&mut config.auth.credentials_file, args.credentials_file),
+        (&mut config.store.state_dir, args.state_dir),
+    ] {
+        if flag.is_some() {
+            *key = flag;
         }
-        config.server.insecure_listen |= args.insecure_listen;
-        for (key, flag) in [
-            (&mut config.server.tls_cert, args.tls_cert),
-            (&mut config.server.tls_key, args.tls_key),
-            (&mut config.server.tls_client_ca, args.tls_client_ca),
-            (&mut config.auth.credentials_file, args.credentials_file),
-        ] {
-            if flag.is_some() {
-                *key = flag;
-            }
-        }
-        config.check().map(|()| config)
-    });
-    let config = match config {
-        Ok(config) => config,
-        Err(error) => {
-            complain(&error.to_string(), None);
-            return Outcome::Usage;
-        }
-    };
+    }
+    config.server.workers = args.workers.or(config.server.workers);
+    config.server.otlp_endpoint = args.otlp_endpoint.or(config.server.otlp_endpoint);
+    config.check()?;
+    Ok(config)
+}
+
+pub(super) async fn run(config: Config) -> Outcome {
     match serve(config).await {
         Ok(()) => Outcome::Done,
         Err(error) => {
@@ -83,12 +97,22 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     }
 }
 
-async fn serve(config: crate::config::Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let agent = Arc::new(Agent::new(&config)?);
+    raise_file_limit();
+    let state_dir = match &config.store.state_dir {
+        Some(path) => path.clone(),
+        None => default_state_dir(|name| std::env::var(name).ok())?,
+    };
+    let store = Arc::new(SqliteStore::open(&state_dir).await?);
+    let agent = Arc::new(Agent::start(&config, store).await?);
     let warnings = warnings(&config);
-    let server = Server::bind(agent, config.server, &config.auth).await?;
+    let server = Server::bind(agent.clone(), config.server.clone(), &config.auth).await?;
+    let mut server = server.with_audit_log(AuditLog::open(&state_dir)?);
+    if let Some(endpoint) = &config.server.otlp_endpoint {
+        server = server.with_spans(Spans::to(endpoint)?);
+    }
     let handle = server.handle();
     let address = server.address();
     for warning in warnings {
@@ -96,6 +120,8 @@ async fn serve(config: crate::config::Config) -> Result<(), Box<dyn std::error::
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        instances = agent.watched_instances(),
+        state_dir = %state_dir.display(),
         "listening on {address}"
     );
     tokio::spawn(async move {
@@ -108,4 +134,16 @@ async fn serve(config: crate::config::Config) -> Result<(), Box<dyn std::error::
     server.serve().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Each connection takes a file descriptor, and so does each scrape: as many as this user may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
 }

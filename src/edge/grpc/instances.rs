@@ -7,6 +7,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::auth::caller_of;
+use super::context::note_resource;
 use super::convert_instance::{change_of, instance, spec_of};
 use super::pb::{
     DeleteInstanceRequest, DeleteInstanceResponse, GetInstanceRequest, GetInstanceResponse,
@@ -28,6 +29,7 @@ impl InstanceService for InstanceHandler {
         request: Request<RegisterInstanceRequest>,
     ) -> Result<Response<RegisterInstanceResponse>, Status> {
         let caller = caller_of(&request);
+        note_resource(&request, &request.get_ref().instance_id);
         let (spec, request_id) =
             spec_of(request.into_inner()).map_err(|error| status_of(&error))?;
         let registered = self.0.register_instance(&caller, spec, &request_id).await;
@@ -86,6 +88,9 @@ impl InstanceService for InstanceHandler {
         request: Request<UpdateInstanceRequest>,
     ) -> Result<Response<UpdateInstanceResponse>, Status> {
         let caller = caller_of(&request);
+        if let Some(instance) = &request.get_ref().instance {
+            note_resource(&request, &instance.instance_id);
+        }
         let (id, change, precondition) =
             change_of(request.into_inner()).map_err(|error| status_of(&error))?;
         let updated = self
@@ -103,6 +108,7 @@ impl InstanceService for InstanceHandler {
         request: Request<DeleteInstanceRequest>,
     ) -> Result<Response<DeleteInstanceResponse>, Status> {
         let caller = caller_of(&request);
+        note_resource(&request, &request.get_ref().instance_id);
         let request = request.into_inner();
         let precondition = Precondition {
             etag: request.etag,

@@ -5,6 +5,7 @@ mod agent;
 mod auth;
 pub mod compare;
 mod connection;
+mod context;
 pub mod convert;
 mod convert_instance;
 mod deadline;
@@ -21,10 +22,12 @@ pub mod receive;
 mod reply;
 mod revoke;
 mod server;
+mod spans;
 mod status;
 pub(in crate::edge) mod tls;
 
 pub use server::{ServeError, Server, ServerHandle};
+pub use spans::Spans;
 pub use status::{DOMAIN, failure_of, status_of};
 
 /// Generated messages and clients of `perfagent.v1`.

@@ -1,8 +1,9 @@
 //! Every call leaves a duration in the metrics and a line in the log.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -15,22 +16,21 @@ use tonic::Code;
 use super::access::rule_of;
 use super::auth::PrincipalCell;
 use super::connection::Peer;
+use super::context::{CallContext, REQUEST_ID};
 use super::deadline::Deadline;
 use super::reply::{Watch, watched};
+use super::spans::{EndedCall, Spans};
+use crate::edge::audit::{self, AuditLog, AuditRecord};
 use crate::telemetry::Metrics;
 
 /// What calls are measured with.
 #[derive(Debug)]
 pub(super) struct Observer {
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// Paths of all methods, so that callers cannot make up series.
-    methods: HashSet<String>,
-}
-
-impl Observer {
-    pub(super) fn new(metrics: Arc<Metrics>, methods: HashSet<String>) -> Self {
-        Self { metrics, methods }
-    }
+    pub(super) methods: HashSet<String>,
+    pub(super) audit: Option<Arc<AuditLog>>,
+    pub(super) spans: Option<Arc<Spans>>,
 }
 
 /// Measures a call from its headers to the end of its answer.
@@ -41,6 +41,9 @@ pub(super) async fn observe(
 ) -> Response {
     let principal = PrincipalCell::default();
     request.extensions_mut().insert(principal.clone());
+    let context = CallContext::of(request.headers());
+    request.extensions_mut().insert(context.resource.clone());
+    let answered_id = context.header();
     let path = request.uri().path();
     let mutates = rule_of(path).is_some_and(|rule| rule.mutates);
     let method = match observer.methods.get(path) {
@@ -49,16 +52,21 @@ pub(super) async fn observe(
     };
     observer.metrics.calls_in_flight.inc();
     let mut call = Call {
-        metrics: observer.metrics.clone(),
+        observer,
         method,
+        context,
         start: Instant::now(),
+        started: SystemTime::now(),
         deadline: request.extensions().get::<Deadline>().copied(),
         code: None,
         principal,
         peer: request.extensions().get::<Peer>().copied(),
         mutates,
     };
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(id) = answered_id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     call.code = code_in(response.headers()).or_else(|| {
         let is_grpc = response
             .headers()
@@ -71,11 +79,13 @@ pub(super) async fn observe(
 
 /// A call that is going on; recorded when it ends, however it does.
 struct Call {
-    metrics: Arc<Metrics>,
+    observer: Arc<Observer>,
     method: String,
+    context: CallContext,
     start: Instant,
+    started: SystemTime,
     deadline: Option<Deadline>,
-    code: Option<&'static str>,
+    code: Option<Code>,
     principal: PrincipalCell,
     peer: Option<Peer>,
     mutates: bool,
@@ -97,43 +107,95 @@ impl Drop for Call {
         // dropped before its end: the caller went away, or its time was over
         let code = match (self.code, expired) {
             (Some(code), _) => code,
-            (None, true) => name(Code::DeadlineExceeded),
-            (None, false) => name(Code::Cancelled),
+            (None, true) => Code::DeadlineExceeded,
+            (None, false) => Code::Cancelled,
         };
         let time = self.start.elapsed();
-        self.metrics.calls_in_flight.dec();
-        self.metrics.rpc(&self.method, code, time);
-        let (method, seconds) = (&self.method, time.as_secs_f64());
+        self.observer.metrics.calls_in_flight.dec();
+        self.observer.metrics.rpc(&self.method, name(code), time);
         // none where the caller was not recognised
         let principal = self.principal.0.get().map(String::as_str);
-        let peer = self.peer.and_then(|peer| peer.address);
-        let peer = peer.map(tracing::field::display);
-        if code != name(Code::Ok) {
-            tracing::info!(method, code, seconds, principal, peer, "call failed");
-        } else if self.mutates {
-            tracing::info!(method, code, seconds, principal, peer, "call");
-        } else {
-            tracing::debug!(method, code, seconds, principal, peer, "call");
+        self.log(code, time.as_secs_f64(), principal);
+        if let Some(spans) = &self.observer.spans {
+            spans.ended(&EndedCall {
+                method: &self.method,
+                context: &self.context,
+                started: self.started,
+                code: code.into(),
+                code_name: name(code),
+                principal,
+            });
+        }
+        if let Some(audit) = self.observer.audit.as_ref().filter(|_| self.mutates) {
+            audit.record(AuditRecord {
+                time: audit::now(),
+                principal: principal.map(str::to_owned),
+                peer: self.peer_address().map(|peer| peer.to_string()),
+                method: self.method.clone(),
+                resource: self.context.resource.0.get().cloned(),
+                request_id: self.context.request_id.clone(),
+                trace_id: self.context.trace.map(|trace| trace.trace_id_hex()),
+                outcome: name(code),
+            });
         }
     }
 }
 
-fn code_in(headers: &HeaderMap) -> Option<&'static str> {
-    let number = headers.get("grpc-status")?;
-    Some(name(Code::from_bytes(number.as_bytes())))
+impl Call {
+    fn log(&self, code: Code, seconds: f64, principal: Option<&str>) {
+        let failed = code != Code::Ok;
+        if !failed && !self.mutates && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let (method, request_id) = (&self.method, &self.context.request_id);
+        let peer = self.peer_address().map(tracing::field::display);
+        let trace_id = self.context.trace.map(|trace| trace.trace_id_hex());
+        let resource = self.context.resource.0.get();
+        let code = name(code);
+        if failed {
+            tracing::info!(
+                method,
+                code,
+                seconds,
+                principal,
+                peer,
+                request_id,
+                trace_id,
+                resource,
+                "call failed"
+            );
+        } else if self.mutates {
+            tracing::info!(
+                method, code, seconds, principal, peer, request_id, trace_id, resource, "call"
+            );
+        } else {
+            tracing::debug!(
+                method, code, seconds, principal, peer, request_id, trace_id, "call"
+            );
+        }
+    }
+
+    fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer.and_then(|peer| peer.address)
+    }
 }
 
-fn http_code(status: http::StatusCode) -> &'static str {
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    let number = headers.get("grpc-status")?;
+    Some(Code::from_bytes(number.as_bytes()))
+}
+
+fn http_code(status: http::StatusCode) -> Code {
     if status.is_success() {
-        name(Code::Ok)
+        Code::Ok
     } else if status == http::StatusCode::UNAUTHORIZED {
-        name(Code::Unauthenticated)
+        Code::Unauthenticated
     } else if status == http::StatusCode::FORBIDDEN {
-        name(Code::PermissionDenied)
+        Code::PermissionDenied
     } else if status.is_client_error() {
-        name(Code::InvalidArgument)
+        Code::InvalidArgument
     } else {
-        name(Code::Internal)
+        Code::Internal
     }
 }
 

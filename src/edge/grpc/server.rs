@@ -26,11 +26,13 @@ use super::servers::agent_service_server::AgentServiceServer;
 use super::servers::health::health_server::HealthServer;
 use super::servers::instance_service_server::InstanceServiceServer;
 use super::servers::metrics_service_server::MetricsServiceServer;
+use super::spans::Spans;
 use super::status::complete_details;
 use super::tls::TlsFiles;
 use crate::agent::{Agent, LIMITS};
 use crate::config::ServerConfig;
 use crate::config::security::AuthConfig;
+use crate::edge::audit::AuditLog;
 use crate::edge::files::FileError;
 use crate::edge::http;
 
@@ -64,9 +66,17 @@ pub struct Server {
     config: ServerConfig,
     authentication: Arc<Authentication>,
     tls: Tls,
+    records: Records,
     listener: TcpListener,
     address: SocketAddr,
     stop: CancellationToken,
+}
+
+/// What is kept of calls beside logs and metrics.
+#[derive(Debug, Default)]
+struct Records {
+    audit: Option<Arc<AuditLog>>,
+    spans: Option<Arc<Spans>>,
 }
 
 /// Tells a server to stop.
@@ -103,10 +113,25 @@ impl Server {
             config,
             authentication,
             tls,
+            records: Records::default(),
             listener,
             address,
             stop: CancellationToken::new(),
         })
+    }
+
+    /// Keeps an audit log of calls that change something.
+    #[must_use]
+    pub fn with_audit_log(mut self, audit: AuditLog) -> Self {
+        self.records.audit = Some(Arc::new(audit));
+        self
+    }
+
+    /// Sends each call as a span.
+    #[must_use]
+    pub fn with_spans(mut self, spans: Spans) -> Self {
+        self.records.spans = Some(Arc::new(spans));
+        self
     }
 
     /// The address, with the port that was given for port 0.
@@ -132,6 +157,7 @@ impl Server {
             &self.agent,
             &self.config,
             self.authentication,
+            self.records,
             is_serving,
             draining.clone(),
         )?;
@@ -201,6 +227,7 @@ fn routes(
     agent: &Arc<Agent>,
     config: &ServerConfig,
     authentication: Arc<Authentication>,
+    records: Records,
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
 ) -> Result<Routes, ServeError> {
@@ -231,7 +258,12 @@ fn routes(
     let endless = REFLECTION.into_iter().chain(ENDLESS);
     let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining);
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
-    let observer = Arc::new(Observer::new(agent.metrics().clone(), served_paths(&pool)));
+    let observer = Arc::new(Observer {
+        metrics: agent.metrics().clone(),
+        methods: served_paths(&pool),
+        audit: records.audit,
+        spans: records.spans,
+    });
     let router = Routes::new(metrics)
         .add_service(instances)
         .add_service(info)

@@ -1,0 +1,479 @@
+//! `perfagent instances`
+
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::collect::{Output, failure_of};
+use super::connect::{AgentChannel, ConnectArgs, ConnectedAgent};
+use super::terminal::{clean, print};
+use super::{Failure, Outcome, json};
+use crate::edge::grpc::convert::duration;
+use crate::edge::grpc::pb;
+use crate::edge::grpc::pb::instance_service_client::InstanceServiceClient;
+
+/// What can be done with instances.
+#[derive(Debug, Subcommand)]
+pub(super) enum InstancesCommand {
+    /// Register an instance, which the agent then watches
+    Register(RegisterArgs),
+    /// Show an instance and how it is
+    Get(GetArgs),
+    /// List instances and how they are
+    List(ListArgs),
+    /// Change an instance; what is not given stays
+    Update(UpdateArgs),
+    /// Forget an instance; the engine itself is not touched
+    Delete(DeleteArgs),
+}
+
+/// Flags of `perfagent instances register`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: perfagent instances register vllm-1 --url http://127.0.0.1:8000/metrics --label team=chat"
+)]
+pub(super) struct RegisterArgs {
+    /// Its id: lower-case letters, digits, `-` and `.`
+    id: String,
+    /// Metrics URL of the engine; give it once for each replica
+    #[arg(long = "url", required = true, value_name = "URL")]
+    urls: Vec<String>,
+    /// vllm, sglang, tgi, an engine of the agent's config file, or auto
+    #[arg(long, default_value = "auto", value_name = "ENGINE")]
+    engine: String,
+    #[command(flatten)]
+    timing: TimingArgs,
+    /// A label, such as team=chat; may be repeated
+    #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+/// When an instance is scraped, and what its measurements cover.
+#[derive(Debug, Args)]
+struct TimingArgs {
+    /// Time between scrapes, 200ms to 5m [default: 15s]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    interval: Option<Duration>,
+    /// How far back measurements reach, up to 5m and 60 intervals [default: 1m, or what the interval asks for]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    window: Option<Duration>,
+}
+
+/// What every one of these commands takes.
+#[derive(Debug, Args)]
+struct AnswerArgs {
+    /// What to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    // last: its heading would hold for what comes after it
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Flags of `perfagent instances get`.
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// Its id
+    id: String,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+/// Flags of `perfagent instances list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only those with this label; may be repeated
+    #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+/// Flags of `perfagent instances update`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: perfagent instances update vllm-1 --interval 5s --label team=chat"
+)]
+pub(super) struct UpdateArgs {
+    /// Its id
+    id: String,
+    /// Metrics URLs of all replicas
+    #[arg(long = "url", value_name = "URL")]
+    urls: Vec<String>,
+    /// vllm, sglang, tgi, an engine of the agent's config file, or auto
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    #[command(flatten)]
+    timing: TimingArgs,
+    /// All labels that it is to have; may be repeated
+    #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE", conflicts_with = "no_labels")]
+    labels: Vec<(String, String)>,
+    /// Take all labels away
+    #[arg(long)]
+    no_labels: bool,
+    /// Only if this is still its etag, as `get --output json` shows it
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ETAG"
+    )]
+    etag: String,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+/// Flags of `perfagent instances delete`.
+#[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    /// Its id
+    id: String,
+    /// Only if this is still its etag, as `get --output json` shows it
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ETAG"
+    )]
+    etag: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(command: InstancesCommand) -> Outcome {
+    let done = match command {
+        InstancesCommand::Register(args) => register(args).await,
+        InstancesCommand::Get(args) => get(args).await,
+        InstancesCommand::List(args) => list(args).await,
+        InstancesCommand::Update(args) => update(args).await,
+        InstancesCommand::Delete(args) => delete(args).await,
+    };
+    match done {
+        Ok(text) => {
+            print(&text);
+            Outcome::Done
+        }
+        Err(failure) => failure.told(),
+    }
+}
+
+async fn register(args: RegisterArgs) -> Result<String, Failure> {
+    let (agent, mut client) = client(&args.answer.connect).await?;
+    let request = request(pb::RegisterInstanceRequest {
+        request_id: Uuid::new_v4().to_string(),
+        instance_id: args.id,
+        instance_type: args.engine,
+        metrics_url: String::new(),
+        metrics_urls: args.urls,
+        scrape_interval: args.timing.interval.and_then(duration),
+        window: args.timing.window.and_then(duration),
+        labels: args.labels.into_iter().collect(),
+    });
+    let answer = client.register_instance(request).await;
+    let answer = answer
+        .map_err(|status| failed(&agent, &status))?
+        .into_inner();
+    match args.answer.output {
+        Output::Json => json_of("perfagent.v1.RegisterInstanceResponse", &answer),
+        Output::Table => Ok(format!(
+            "registered {}\n",
+            answer.instance.unwrap_or_default().instance_id
+        )),
+    }
+}
+
+async fn get(args: GetArgs) -> Result<String, Failure> {
+    let (agent, mut client) = client(&args.answer.connect).await?;
+    let request = request(pb::GetInstanceRequest {
+        instance_id: args.id,
+    });
+    let answer = client.get_instance(request).await;
+    let answer = answer
+        .map_err(|status| failed(&agent, &status))?
+        .into_inner();
+    match args.answer.output {
+        Output::Json => json_of("perfagent.v1.GetInstanceResponse", &answer),
+        Output::Table => Ok(details(&answer.instance.unwrap_or_default())),
+    }
+}
+
+async fn list(args: ListArgs) -> Result<String, Failure> {
+    let (agent, mut client) = client(&args.answer.connect).await?;
+    let mut all = pb::ListInstancesResponse::default();
+    let mut token = String::new();
+    loop {
+        let request = request(pb::ListInstancesRequest {
+            page_size: 0,
+            page_token: token,
+            labels: args.labels.iter().cloned().collect(),
+        });
+        let page = client.list_instances(request).await;
+        let page = page.map_err(|status| failed(&agent, &status))?.into_inner();
+        all.instances.extend(page.instances);
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    match args.answer.output {
+        Output::Json => json_of("perfagent.v1.ListInstancesResponse", &all),
+        Output::Table => Ok(table(&all.instances, SystemTime::now())),
+    }
+}
+
+async fn update(args: UpdateArgs) -> Result<String, Failure> {
+    let given = [
+        ("instance_type", args.engine.is_some()),
+        ("metrics_urls", !args.urls.is_empty()),
+        ("scrape_interval", args.timing.interval.is_some()),
+        ("window", args.timing.window.is_some()),
+        ("labels", args.no_labels || !args.labels.is_empty()),
+    ];
+    let paths: Vec<String> = given
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(path, _)| (*path).to_owned())
+        .collect();
+    if paths.is_empty() {
+        let hint =
+            "give at least one of --url, --engine, --interval, --window, --label, --no-labels";
+        return Err(Failure::new(
+            Outcome::Usage,
+            "nothing to change",
+            Some(hint),
+        ));
+    }
+    let (agent, mut client) = client(&args.answer.connect).await?;
+    let request = request(pb::UpdateInstanceRequest {
+        request_id: Uuid::new_v4().to_string(),
+        instance: Some(pb::Instance {
+            instance_id: args.id,
+            instance_type: args.engine.unwrap_or_default(),
+            metrics_urls: args.urls,
+            scrape_interval: args.timing.interval.and_then(duration),
+            window: args.timing.window.and_then(duration),
+            labels: args.labels.into_iter().collect(),
+            etag: args.etag,
+            ..pb::Instance::default()
+        }),
+        update_mask: Some(prost_types::FieldMask { paths }),
+    });
+    let answer = client.update_instance(request).await;
+    let answer = answer
+        .map_err(|status| failed(&agent, &status))?
+        .into_inner();
+    match args.answer.output {
+        Output::Json => json_of("perfagent.v1.UpdateInstanceResponse", &answer),
+        Output::Table => Ok(details(&answer.instance.unwrap_or_default())),
+    }
+}
+
+async fn delete(args: DeleteArgs) -> Result<String, Failure> {
+    let (agent, mut client) = client(&args.connect).await?;
+    let text = format!("deleted {}\n", clean(&args.id));
+    let request = request(pb::DeleteInstanceRequest {
+        request_id: Uuid::new_v4().to_string(),
+        instance_id: args.id,
+        etag: args.etag,
+    });
+    let answer = client.delete_instance(request).await;
+    answer.map_err(|status| failed(&agent, &status))?;
+    Ok(text)
+}
+
+async fn client(
+    connect: &ConnectArgs,
+) -> Result<(ConnectedAgent, InstanceServiceClient<AgentChannel>), Failure> {
+    let agent = connect.connect().await?;
+    let client = InstanceServiceClient::new(agent.channel());
+    Ok((agent, client))
+}
+
+fn request<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+fn failed(agent: &ConnectedAgent, status: &tonic::Status) -> Failure {
+    agent.explain(status).unwrap_or_else(|| {
+        let mut failure = failure_of(status);
+        // here the id stands by itself
+        failure.message = failure.message.replace("--id: ", "ID: ");
+        failure
+    })
+}
+
+fn json_of(name: &str, message: &impl prost::Message) -> Result<String, Failure> {
+    let value = json::to_json(name, message);
+    let value = value.map_err(|error| Failure::new(Outcome::Failed, error, None))?;
+    Ok(json::text_of(&value))
+}
+
+/// `NAME=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn table(instances: &[pb::Instance], now: SystemTime) -> String {
+    if instances.is_empty() {
+        return "no instances; register one with `perfagent instances register`, or in [[instances]] of the agent's \
+                config file\n"
+            .to_owned();
+    }
+    let mut rows = vec![
+        [
+            "INSTANCE", "STATE", "SINCE", "ENGINE", "REPLICAS", "INTERVAL", "FROM", "PROBLEM",
+        ]
+        .map(str::to_owned),
+    ];
+    for instance in instances {
+        let empty = pb::InstanceStatus::default();
+        let status = instance.status.as_ref().unwrap_or(&empty);
+        let up = status
+            .replicas
+            .iter()
+            .filter(|replica| replica.up == Some(true))
+            .count();
+        let problem = status
+            .replicas
+            .iter()
+            .find_map(|replica| replica.failure.as_ref());
+        rows.push([
+            clean(&instance.instance_id),
+            state_word(status.state()).to_owned(),
+            status
+                .since_time
+                .map_or_else(String::new, |since| ago(since, now)),
+            engine_text(instance, status),
+            format!("{up}/{}", instance.metrics_urls.len()),
+            time_text(instance.scrape_interval),
+            source_word(instance.source()).to_owned(),
+            problem.map_or_else(String::new, |failure| clean(&failure.message)),
+        ]);
+    }
+    aligned(&rows)
+}
+
+/// Columns as wide as what is in them; the last one ends where it ends.
+pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += &format!("{cell:<width$}  ");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn details(instance: &pb::Instance) -> String {
+    let empty = pb::InstanceStatus::default();
+    let status = instance.status.as_ref().unwrap_or(&empty);
+    let mut labels: Vec<String> = instance
+        .labels
+        .iter()
+        .map(|(name, value)| clean(&format!("{name}={value}")))
+        .collect();
+    labels.sort();
+    let mut text = String::new();
+    for (name, value) in [
+        ("instance", clean(&instance.instance_id)),
+        ("state", state_word(status.state()).to_owned()),
+        (
+            "since",
+            status
+                .since_time
+                .map(|since| since.to_string())
+                .unwrap_or_default(),
+        ),
+        ("engine", engine_text(instance, status)),
+        (
+            "model",
+            status.model_name.as_deref().map(clean).unwrap_or_default(),
+        ),
+        ("interval", time_text(instance.scrape_interval)),
+        ("window", time_text(instance.window)),
+        ("labels", labels.join(", ")),
+        ("from", source_word(instance.source()).to_owned()),
+        ("etag", clean(&instance.etag)),
+    ] {
+        if !value.is_empty() {
+            text += &format!("{name:<9} {value}\n");
+        }
+    }
+    for (at, url) in instance.metrics_urls.iter().enumerate() {
+        let replica = status.replicas.get(at);
+        let state = match replica.and_then(|replica| replica.up) {
+            None => "not scraped yet".to_owned(),
+            Some(true) => "up".to_owned(),
+            Some(false) => {
+                let failure = replica.and_then(|replica| replica.failure.as_ref());
+                let failure = failure
+                    .map(|failure| clean(&failure.message))
+                    .unwrap_or_default();
+                format!("down: {failure}")
+            }
+        };
+        text += &format!("replica   {}  {state}\n", clean(url));
+    }
+    text
+}
+
+/// The engine that was found, else the one that was named.
+fn engine_text(instance: &pb::Instance, status: &pb::InstanceStatus) -> String {
+    let name = status.engine.as_ref().unwrap_or(&instance.instance_type);
+    let simulated = if status.simulated { " SIMULATED" } else { "" };
+    match &status.engine_version {
+        Some(version) => format!("{} {}{simulated}", clean(name), clean(version)),
+        None => clean(name) + simulated,
+    }
+}
+
+pub(super) fn state_word(state: pb::InstanceState) -> &'static str {
+    match state {
+        pb::InstanceState::Unspecified => "-",
+        pb::InstanceState::Pending => "PENDING",
+        pb::InstanceState::Up => "UP",
+        pb::InstanceState::Degraded => "DEGRADED",
+        pb::InstanceState::Down => "DOWN",
+    }
+}
+
+fn source_word(source: pb::InstanceSource) -> &'static str {
+    match source {
+        pb::InstanceSource::Unspecified => "-",
+        pb::InstanceSource::ConfigFile => "config file",
+        pb::InstanceSource::Registered => "registration",
+    }
+}
+
+fn time_text(time: Option<prost_types::Duration>) -> String {
+    let time = time.and_then(|time| Duration::try_from(time).ok());
+    time.map_or_else(
+        || "-".to_owned(),
+        |time| humantime::format_duration(time).to_string(),
+    )
+}
+
+/// How long ago, to the second.
+fn ago(then: prost_types::Timestamp, now: SystemTime) -> String {
+    let then = SystemTime::try_from(then).unwrap_or(now);
+    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
