@@ -11,6 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::runtime::Handle;
 
 use super::fleet::{Fleet, Health, InstanceState};
 use crate::engine::Quantity;
@@ -200,9 +201,11 @@ impl Collector for FleetGauges {
             .map(|state| (labels(state), &**state))
             .collect();
         let watchers = self.0.watchers();
+        let tasks = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         for (name, help, count) in [
             ("instances", "Instances that the agent watches", fleet.len()),
             ("watchers", "Streams that watch instances", watchers),
+            ("tasks", "Tasks that the agent runs", tasks),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(count as f64).encode(family)?;

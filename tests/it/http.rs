@@ -2,13 +2,18 @@
 
 use perfagent::exposition::{Family, Options, Sample, Sink, parse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::fake::{TestAgent, counting_vllm};
 
 /// One HTTP/1.1 request; the whole answer.
 pub async fn get(agent: &TestAgent, path: &str, host: &str) -> String {
-    let mut stream = TcpStream::connect(agent.address).await.unwrap();
+    get_at(agent.address, path, host).await
+}
+
+/// The same of an agent in a process of its own.
+pub async fn get_at(address: impl ToSocketAddrs, path: &str, host: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

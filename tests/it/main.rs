@@ -25,6 +25,7 @@ mod profiles;
 mod sent_back;
 mod services;
 mod tls;
+mod trouble;
 mod truth;
 mod watching;
 mod windows;
