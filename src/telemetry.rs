@@ -9,8 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
+
+use crate::scrape::Step;
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -109,7 +112,16 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         let rpc_duration = Family::new_with_constructor(rpc_histogram as fn() -> Histogram);
         let scrape_duration = Family::new_with_constructor(scrape_histogram as fn() -> Histogram);
-        let scrape_failures = Family::default();
+        let scrape_failures: Family<StepLabels, Counter> = Family::default();
+        // the first one is a step from zero, not a series that begins at one, which no rate would show
+        for step in [Step::Request, Step::Body, Step::Parse] {
+            let step = step.as_str();
+            drop(scrape_duration.get_or_create(&StepLabels { step }));
+        }
+        for step in Step::ALL {
+            let step = step.as_str();
+            drop(scrape_failures.get_or_create(&StepLabels { step }));
+        }
         let calls_in_flight = Gauge::default();
         registry.register(
             "rpc_duration_seconds",
@@ -130,6 +142,11 @@ impl Default for Metrics {
             "calls_in_flight",
             "Calls that are being worked on",
             calls_in_flight.clone(),
+        );
+        registry.register(
+            "build",
+            "The agent's version",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self {
             registry,
