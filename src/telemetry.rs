@@ -9,7 +9,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
@@ -94,6 +93,11 @@ struct StepLabels {
     step: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 fn rpc_histogram() -> Histogram {
     // a call may wait for a window of up to five minutes
     Histogram::new([
@@ -123,6 +127,9 @@ impl Default for Metrics {
             drop(scrape_failures.get_or_create(&StepLabels { step }));
         }
         let calls_in_flight = Gauge::default();
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        let version = env!("CARGO_PKG_VERSION");
+        build.get_or_create(&BuildLabels { version }).set(1);
         registry.register(
             "rpc_duration_seconds",
             "Time from the headers of a call to the end of its answer, by method and status code",
@@ -143,11 +150,7 @@ impl Default for Metrics {
             "Calls that are being worked on",
             calls_in_flight.clone(),
         );
-        registry.register(
-            "build",
-            "The agent's version",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        registry.register("build_info", "1, with the agent's version as label", build);
         Self {
             registry,
             rpc_duration,

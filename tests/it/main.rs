@@ -6,6 +6,7 @@
     clippy::indexing_slicing
 )]
 
+mod board;
 mod bounds;
 mod captures;
 mod cli;
