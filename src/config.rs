@@ -3,19 +3,27 @@
 //! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
 //! is no TOML value is taken as a string.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+mod error;
+mod sections;
+pub mod security;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::engine::custom::{CustomEngine, CustomEngineError};
+use crate::engine::custom::CustomEngine;
 use crate::engine::{EngineProfile, Registry};
-use crate::instance::{DEFAULT_INTERVAL, Instance, InstanceSpec, default_window, violations_text};
-use crate::scrape::{AllowRule, BadAllowRule, FetchLimits, UrlPolicy};
+use crate::instance::{Instance, violations_text};
+use crate::scrape::{AllowRule, FetchLimits, UrlPolicy};
 use crate::units::nearest;
+
+use security::AuthConfig;
+
+pub use error::ConfigError;
+pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, StoreConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -23,6 +31,8 @@ use crate::units::nearest;
 pub struct Config {
     /// The agent as a server.
     pub server: ServerConfig,
+    /// Who may call.
+    pub auth: AuthConfig,
     /// How engines are asked.
     pub scrape: ScrapeConfig,
     /// Where state lives.
@@ -33,192 +43,6 @@ pub struct Config {
     /// Engines beside the built-in ones.
     #[serde(skip_serializing)]
     pub engines: Vec<CustomEngine>,
-}
-
-/// `[server]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerConfig {
-    /// Address for gRPC, `/metrics` and `/healthz`.
-    pub listen: SocketAddr,
-    /// Listen beyond loopback without TLS.
-    pub insecure_listen: bool,
-    /// Names by which HTTP/1 requests may call the agent, beside those of loopback.
-    pub hosts: Vec<String>,
-    /// How long calls that run when the agent is told to stop may take.
-    #[serde(with = "humantime_serde")]
-    pub drain_timeout: Duration,
-    /// How long a stream that does not end by itself may go on, give or take a fifth.
-    #[serde(with = "humantime_serde")]
-    pub stream_lifetime: Duration,
-    /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
-    pub max_calls: usize,
-    /// An idle connection is pinged after this long, to find peers that are gone.
-    #[serde(with = "humantime_serde")]
-    pub keepalive_interval: Duration,
-    /// A connection whose ping is not answered within this is closed.
-    #[serde(with = "humantime_serde")]
-    pub keepalive_timeout: Duration,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8002)),
-            insecure_listen: false,
-            hosts: Vec::new(),
-            drain_timeout: Duration::from_secs(30),
-            stream_lifetime: Duration::from_secs(600),
-            max_calls: 2_000,
-            keepalive_interval: Duration::from_secs(30),
-            keepalive_timeout: Duration::from_secs(20),
-        }
-    }
-}
-
-/// `[scrape]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScrapeConfig {
-    /// What an agent that listens beyond loopback may fetch: `10.0.0.0/8`, `vllm.example`, `*.example`.
-    pub allow: Vec<String>,
-    /// Time for a connection.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// Time for a whole request.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-}
-
-impl Default for ScrapeConfig {
-    fn default() -> Self {
-        let limits = FetchLimits::default();
-        Self {
-            allow: Vec::new(),
-            connect_timeout: limits.connect_timeout,
-            timeout: limits.timeout,
-        }
-    }
-}
-
-/// `[store]`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// Directory for state. None means `$XDG_STATE_HOME/perfagent`, else `$HOME/.local/state/perfagent`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state_dir: Option<PathBuf>,
-}
-
-/// `[[instances]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InstanceEntry {
-    /// Its id.
-    pub instance_id: String,
-    /// Engine; none or `auto` means that it is recognised.
-    pub instance_type: Option<String>,
-    /// Metrics URL of the one replica.
-    pub metrics_url: Option<String>,
-    /// One URL a replica.
-    #[serde(default)]
-    pub metrics_urls: Vec<String>,
-    /// Time between scrapes.
-    #[serde(with = "humantime_serde", default)]
-    pub scrape_interval: Option<Duration>,
-    /// How far back a measurement reaches.
-    #[serde(with = "humantime_serde", default)]
-    pub window: Option<Duration>,
-    /// What the operator tells instances apart by.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-}
-
-impl InstanceEntry {
-    /// The spec, with what was left out at its default.
-    pub fn spec(&self) -> InstanceSpec {
-        let interval = self.scrape_interval.unwrap_or(DEFAULT_INTERVAL);
-        let first = self.metrics_url.iter();
-        InstanceSpec {
-            instance_id: self.instance_id.clone(),
-            instance_type: self.instance_type.clone().filter(|name| name != "auto"),
-            metrics_urls: first.chain(&self.metrics_urls).cloned().collect(),
-            scrape_interval: interval,
-            window: self.window.unwrap_or_else(|| default_window(interval)),
-            labels: self.labels.clone(),
-        }
-    }
-}
-
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is no TOML, or a value has the wrong type.
-    #[error("{origin}: {message}")]
-    Syntax {
-        /// File or variable.
-        origin: String,
-        /// What is wrong, with its place.
-        message: String,
-    },
-    /// A key that there is not.
-    #[error("{origin}: unknown key `{key}`; the nearest known one is `{nearest}`")]
-    UnknownKey {
-        /// File or variable.
-        origin: String,
-        /// The key with its section.
-        key: String,
-        /// What may have been meant.
-        nearest: String,
-    },
-    /// An entry of `[scrape] allow` that is none.
-    #[error("scrape.allow: {0}")]
-    Allow(#[from] BadAllowRule),
-    /// An engine that cannot be used.
-    #[error("engines: {0}")]
-    Engine(#[from] CustomEngineError),
-    /// An instance that cannot be used.
-    #[error("instances: {instance_id}: {problem}")]
-    Instance {
-        /// Which.
-        instance_id: String,
-        /// What is wrong with it, and what to do.
-        problem: String,
-    },
-    /// A time of zero.
-    #[error("{0} must be longer than zero")]
-    ZeroTime(&'static str),
-    /// No call could be answered, or more than a machine bears.
-    #[error("server.max_calls must be from 1 to 1000000")]
-    Calls,
-    /// A time that is no keepalive.
-    #[error("{0} must be from 10ms to 1day")]
-    Keepalive(&'static str),
-    /// A variable that looks like ours and is none.
-    #[error(
-        "{name}: variables are PERFAGENT_SECTION__KEY, with two underscores; the nearest known one is {nearest}"
-    )]
-    UnknownVariable {
-        /// Its name.
-        name: String,
-        /// What may have been meant.
-        nearest: String,
-    },
-    /// Beyond loopback without TLS.
-    #[error(
-        "server.listen {0} is reachable from other machines, and calls would cross the network in \
-         the clear; listen on 127.0.0.1, or say --insecure-listen (server.insecure_listen = true)"
-    )]
-    InsecureListen(SocketAddr),
 }
 
 impl Config {
@@ -289,8 +113,13 @@ impl Config {
                 return Err(ConfigError::ZeroTime(name));
             }
         }
-        if !(1..=1_000_000).contains(&self.server.max_calls) {
-            return Err(ConfigError::Calls);
+        for (name, bound) in [
+            ("server.max_calls", self.server.max_calls),
+            ("server.max_connections", self.server.max_connections),
+        ] {
+            if !(1..=1_000_000).contains(&bound) {
+                return Err(ConfigError::Bound(name));
+            }
         }
         let keepalive = Duration::from_millis(10)..=Duration::from_secs(86_400);
         for (name, time) in [
@@ -301,11 +130,7 @@ impl Config {
                 return Err(ConfigError::Keepalive(name));
             }
         }
-        let listen = self.server.listen;
-        if !listen.ip().is_loopback() && !self.server.insecure_listen {
-            return Err(ConfigError::InsecureListen(listen));
-        }
-        Ok(())
+        security::check(&self.server)
     }
 
     /// The built-in engines and those of the file.
@@ -393,10 +218,15 @@ fn section_and_key(name: &str) -> Option<(String, String)> {
 }
 
 /// Variables that are no keys: flags of the command line.
-const OTHER_VARIABLES: [&str; 2] = ["PERFAGENT_CONFIG", "PERFAGENT_SERVER"];
+const OTHER_VARIABLES: [&str; 4] = [
+    "PERFAGENT_CA_CERT",
+    "PERFAGENT_CONFIG",
+    "PERFAGENT_SERVER",
+    "PERFAGENT_TOKEN",
+];
 
 fn unknown_variable(name: String) -> ConfigError {
-    let known = Table::try_from(Config::default()).unwrap_or_default();
+    let known = every_key();
     let keys = known.iter().flat_map(|(section, keys)| {
         let keys = keys.as_table().into_iter().flat_map(Table::keys);
         keys.map(move |key| format!("PERFAGENT_{section}__{key}").to_ascii_uppercase())
@@ -417,15 +247,20 @@ fn value_of(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Sections and keys against those of the default configuration.
+/// A table with every section and key.
+fn every_key() -> Table {
+    let mut config = Config::default();
+    // what is unset would not show
+    security::set_all(&mut config);
+    config.store.state_dir = Some(PathBuf::new());
+    Table::try_from(config).unwrap_or_default()
+}
+
+/// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
-    let mut known = Table::try_from(Config::default()).unwrap_or_default();
+    let mut known = every_key();
     for list in ["engines", "instances"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
-    }
-    // left out of a default configuration, where it has no value
-    if let Some(Value::Table(store)) = known.get_mut("store") {
-        store.insert("state_dir".to_owned(), Value::String(String::new()));
     }
     for (section, content) in table {
         let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {

@@ -32,6 +32,8 @@ pub mod scrape;
 
 pub mod instance;
 
+pub mod auth;
+
 pub mod config;
 
 pub mod telemetry;

@@ -80,6 +80,9 @@ pub struct Metrics {
     scrape_failures: Family<StepLabels, Counter>,
     /// Calls that are being worked on.
     pub calls_in_flight: Gauge,
+    /// Connections that are open.
+    pub connections: Gauge,
+    connections_refused: Family<ReasonLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,6 +99,11 @@ struct StepLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 fn rpc_histogram() -> Histogram {
@@ -151,12 +159,29 @@ impl Default for Metrics {
             calls_in_flight.clone(),
         );
         registry.register("build_info", "1, with the agent's version as label", build);
+        let connections = Gauge::default();
+        let connections_refused: Family<ReasonLabels, Counter> = Family::default();
+        for reason in ["max_connections", "tls_handshake"] {
+            drop(connections_refused.get_or_create(&ReasonLabels { reason }));
+        }
+        registry.register(
+            "connections",
+            "Connections that are open, those in their TLS handshake included",
+            connections.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections that were not served, by reason: max_connections, tls_handshake",
+            connections_refused.clone(),
+        );
         Self {
             registry,
             rpc_duration,
             scrape_duration,
             scrape_failures,
             calls_in_flight,
+            connections,
+            connections_refused,
         }
     }
 }
@@ -171,6 +196,13 @@ impl Metrics {
         self.rpc_duration
             .get_or_create(&labels)
             .observe(time.as_secs_f64());
+    }
+
+    /// A connection that was not served.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// A step of a scrape that was done.

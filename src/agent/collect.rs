@@ -30,7 +30,7 @@ impl Agent {
     /// A replica whose first scrape fails is not waited for; with others left it is shown as failed.
     ///
     /// # Errors
-    /// A request that is wrong; a target of which no replica could be measured.
+    /// A caller that may not name targets; a request that is wrong; a target of which no replica could be measured.
     pub async fn collect(
         &self,
         caller: &Caller,
@@ -38,6 +38,9 @@ impl Agent {
         window: WindowRequest,
         on_progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Measurement, Error> {
+        if !target.metrics_urls.is_empty() {
+            caller.may_name_targets()?;
+        }
         let violations = target.violations(self.engines());
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));

@@ -1,5 +1,6 @@
 //! Why a verb could not be carried out.
 
+use crate::auth::Role;
 use crate::config::ConfigError;
 use crate::instance::{FieldViolation, violations_text};
 use crate::scrape::{ClientError, ScrapeError};
@@ -12,6 +13,16 @@ pub enum Error {
     /// The request itself is wrong.
     #[error("{}", violations_text(.0))]
     Invalid(Vec<FieldViolation>),
+    /// The caller's role does not reach that far.
+    #[error("the role {role} may not {what}; {} may", Role::names(allowed))]
+    RoleNotAllowed {
+        /// The caller's.
+        role: Role,
+        /// What it wanted.
+        what: &'static str,
+        /// Roles that may.
+        allowed: &'static [Role],
+    },
     /// A replica could not be read, and none other was left.
     #[error(transparent)]
     Scrape(#[from] ScrapeError),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
+use crate::auth::Role;
 use crate::config::Config;
 use crate::engine::Registry;
 pub use crate::instance::{FieldViolation, Target};
@@ -86,22 +87,40 @@ pub const LIMITS: Limits = Limits {
 pub struct Caller {
     /// Who it is; `anonymous` while authentication is off.
     pub principal: String,
+    /// What it may do; everything while authentication is off.
+    pub role: Role,
     /// Connections to engines that may be open at once on its behalf.
     pub outbound: Arc<Semaphore>,
 }
 
 impl Caller {
-    /// Nobody in particular, with means of its own.
+    /// Nobody in particular, who may do everything, with means of its own.
     pub fn anonymous() -> Self {
         Self {
             principal: "anonymous".to_owned(),
+            role: Role::Admin,
             outbound: Arc::new(Semaphore::new(LIMITS.outbound_connections_per_peer)),
         }
     }
 
     /// Whether it may see the queries of metrics URLs, which can hold secrets.
     pub fn sees_queries(&self) -> bool {
-        true
+        Role::OPERATING.contains(&self.role)
+    }
+
+    /// Whether it may have URLs fetched that nobody registered: the agent reaches what the caller may not.
+    ///
+    /// # Errors
+    /// [`Error::RoleNotAllowed`].
+    pub fn may_name_targets(&self) -> Result<(), Error> {
+        if Role::OPERATING.contains(&self.role) {
+            return Ok(());
+        }
+        Err(Error::RoleNotAllowed {
+            role: self.role,
+            what: "measure a target that is given by URL",
+            allowed: Role::OPERATING,
+        })
     }
 }
 

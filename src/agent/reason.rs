@@ -28,6 +28,10 @@ macro_rules! reasons {
 reasons! {
     /// A field of the request is wrong.
     InvalidArgument "INVALID_ARGUMENT",
+    /// No credential, or one that the agent does not know.
+    Unauthenticated "UNAUTHENTICATED",
+    /// The caller's role may not do that.
+    RoleNotAllowed "ROLE_NOT_ALLOWED",
     /// The URL may not be fetched.
     UrlRefused "URL_REFUSED",
     /// The host name has no address.
@@ -103,6 +107,7 @@ impl Reason {
     pub fn of(error: &Error) -> Self {
         match error {
             Error::Invalid(_) => Self::InvalidArgument,
+            Error::RoleNotAllowed { .. } => Self::RoleNotAllowed,
             Error::Scrape(error) => Self::of_scrape(&error.failure),
             Error::MixedEngines { .. } => Self::MixedEngines,
             Error::TooFewSamples { .. } => Self::TooFewSamples,

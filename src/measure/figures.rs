@@ -43,7 +43,7 @@ pub const DERIVED: [(&str, &str); 7] = [
 ];
 
 impl Figures {
-    /// The numbers of a view.
+    /// The numbers of a view, without the series.
     pub fn of(view: &View) -> Self {
         let mut view = view.clone();
         derive_distributions(&mut view);
@@ -60,6 +60,7 @@ impl Figures {
                 .filter_map(|(quantity, track)| gauge(*quantity, track))
                 .collect(),
             absent: view.absent.clone(),
+            series: Vec::new(),
         };
         let prefill = prefill_tokens(&view);
         if !prefill.is_empty() {
@@ -214,6 +215,7 @@ fn time_per_output_token(view: &View) -> Option<DistributionIncrease> {
         count: requests,
         sum: Some(decode_seconds / gaps * requests),
         buckets: None,
+        intervals: Vec::new(),
         basis: Basis::Approximate,
         source: format!("{source} / ({lengths} - requests)"),
     })
@@ -238,6 +240,7 @@ fn time_to_first_token(view: &View) -> Option<DistributionIncrease> {
         count: requests,
         sum: Some(total * requests),
         buckets: None,
+        intervals: Vec::new(),
         basis: Basis::Approximate,
         source: format!("means of {}", sources.join(" + ")),
     })

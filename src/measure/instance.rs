@@ -2,6 +2,7 @@
 
 use crate::engine::{EngineProfile, Probed, Quantity, Setting};
 
+use super::intervals::series_of;
 use super::measurement::{
     Figures, Measurement, Note, NoteCode, Replica, ReplicaFailure, Window, WindowKind,
 };
@@ -71,7 +72,10 @@ impl InstanceSamples<'_> {
                 .flat_map(|replica| &replica.samples)
                 .any(|sample| sample.simulated),
             window: self.window(merged.observed_seconds),
-            figures: Figures::of(&merged),
+            figures: Figures {
+                series: series_of(&merged),
+                ..Figures::of(&merged)
+            },
             settings: self
                 .replicas
                 .iter()

@@ -3,6 +3,7 @@
 use crate::engine::{Quantity, Setting};
 
 use super::histogram::Bounded;
+use super::intervals::Series;
 use super::view::{Absence, Basis, DroppedInterval};
 
 /// What happened on an instance over a window.
@@ -89,6 +90,8 @@ pub struct Figures {
     pub gauges: Vec<Gauge>,
     /// What cannot be told, and why.
     pub absent: Vec<Absence>,
+    /// Rates and means interval by interval. Of the whole instance only, and only over a window.
+    pub series: Vec<Series>,
 }
 
 /// A single value.
@@ -199,6 +202,19 @@ pub enum NoteCode {
 }
 
 impl NoteCode {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Restarted,
+        Self::NotAdvanced,
+        Self::ScrapesFailed,
+        Self::ReplicaFailed,
+        Self::BadLines,
+        Self::HeldWithoutProgress,
+        Self::SettingsDiffer,
+        Self::Idle,
+        Self::SameProcess,
+    ];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -250,5 +266,28 @@ impl Figures {
         self.gauges
             .iter()
             .find(|gauge| gauge.name == quantity.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_notes_are_listed() {
+        // a new one must be given a place here, and one in the list
+        let place = |code: &NoteCode| match code {
+            NoteCode::Restarted => 0,
+            NoteCode::NotAdvanced => 1,
+            NoteCode::ScrapesFailed => 2,
+            NoteCode::ReplicaFailed => 3,
+            NoteCode::BadLines => 4,
+            NoteCode::HeldWithoutProgress => 5,
+            NoteCode::SettingsDiffer => 6,
+            NoteCode::Idle => 7,
+            NoteCode::SameProcess => 8,
+        };
+        let places: Vec<usize> = NoteCode::ALL.iter().map(place).collect();
+        assert_eq!(places, Vec::from_iter(0..9));
     }
 }

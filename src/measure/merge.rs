@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::engine::{Merge, Quantity};
 
 use super::histogram::Bounded;
+use super::intervals::{Interval, merge_observations, merge_rates};
 use super::view::{Absence, Basis, Counter, DistributionIncrease, GaugeTrack, Rise, View};
 
 impl View {
@@ -134,10 +135,21 @@ fn merge_counters(counters: &[&Counter]) -> Option<Counter> {
     });
     Some(Counter {
         total: counters.iter().map(|counter| counter.total).sum(),
+        intervals: match increase {
+            Some(_) => merge_rates(&intervals_of(counters, |one| &one.intervals)),
+            None => Vec::new(),
+        },
         increase,
         basis: merge_basis(counters.iter().map(|counter| counter.basis)),
         source: first.source.clone(),
     })
+}
+
+fn intervals_of<'v, T>(
+    replicas: &[&'v T],
+    get: impl Fn(&'v T) -> &'v Vec<Interval>,
+) -> Vec<&'v [Interval]> {
+    replicas.iter().map(|one| get(one).as_slice()).collect()
 }
 
 /// Instant by instant, at those ticks at which every replica has a value.
@@ -180,5 +192,9 @@ fn merge_distributions(distributions: &[&DistributionIncrease]) -> Option<Distri
             _ => None,
         };
     }
+    merged.intervals = match merged.sum {
+        Some(_) => merge_observations(&intervals_of(distributions, |one| &one.intervals)),
+        None => Vec::new(),
+    };
     Some(merged)
 }

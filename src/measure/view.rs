@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::{Quantity, Version};
 
 use super::histogram::{Bounded, Buckets};
+use super::intervals::Interval;
 
 /// How far a value can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Counter {
     pub total: f64,
     /// Rise over the intervals that count.
     pub increase: Option<Rise>,
+    /// The same interval by interval; empty where there is no increase.
+    pub intervals: Vec<Interval>,
     /// How far it can be trusted.
     pub basis: Basis,
     /// Where it was read.
@@ -89,6 +92,8 @@ pub struct DistributionIncrease {
     pub sum: Option<f64>,
     /// Bucket by bucket, where all samples have the same bounds.
     pub buckets: Option<Buckets>,
+    /// Sum and count interval by interval; empty where there is no sum or no window.
+    pub intervals: Vec<Interval>,
     /// How far it can be trusted.
     pub basis: Basis,
     /// Where it was read.

@@ -3,6 +3,7 @@
 use crate::engine::{Alias, EngineProfile, Quantity, QuantityKind, Version};
 
 use super::histogram::{Bounded, Buckets};
+use super::intervals::Interval;
 use super::sample::Sample;
 use super::view::{
     Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
@@ -371,27 +372,41 @@ impl<'p, 's> WindowOf<'p, 's> {
             .or_else(|| chosen.zero_if_missing.then_some(0.0))
     }
 
+    fn interval(&self, kept: &Kept, numerator: f64, denominator: f64) -> Option<Interval> {
+        Some(Interval {
+            start_tick: self.samples.get(kept.before)?.tick,
+            end_tick: self.samples.get(kept.after)?.tick,
+            numerator,
+            denominator,
+        })
+    }
+
     fn counter(&self, chosen: &Chosen<'_>) -> Option<Counter> {
         let total = (0..self.samples.len())
             .rev()
             .find_map(|at| self.scalar(chosen, at))?;
-        let rises = self.kept.iter().filter_map(|interval| {
-            let before = self.scalar(chosen, interval.before)?;
-            let after = self.scalar(chosen, interval.after)?;
-            Some((after - before, interval.seconds))
+        let rises = self.kept.iter().filter_map(|kept| {
+            let before = self.scalar(chosen, kept.before)?;
+            let after = self.scalar(chosen, kept.after)?;
+            self.interval(kept, after - before, kept.seconds)
         });
-        let (amount, seconds) = rises.fold((0.0, 0.0), |(amount, seconds), one: (f64, f64)| {
-            (amount + one.0, seconds + one.1)
-        });
+        let mut intervals: Vec<Interval> = rises.collect();
+        let total_of = |part: fn(&Interval) -> f64| intervals.iter().map(part).sum::<f64>();
+        let amount = total_of(|one| one.numerator);
+        let seconds = total_of(|one| one.denominator);
         // a difference of counters that fell is no count
         let usable = seconds > 0.0 && (chosen.alias.is_monotonic() || amount >= 0.0);
         let increase = usable.then(|| Rise {
             amount,
             per_second: amount / seconds,
         });
+        if !usable {
+            intervals.clear();
+        }
         Some(Counter {
             total,
             increase,
+            intervals,
             basis: chosen.basis(),
             source: chosen.alias.describe(),
         })
@@ -416,6 +431,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             count: 0.0,
             sum: Some(0.0),
             buckets: None,
+            intervals: Vec::new(),
             basis: chosen.basis(),
             source: chosen.alias.describe(),
         };
@@ -450,10 +466,14 @@ impl<'p, 's> WindowOf<'p, 's> {
             };
             covered = true;
             increase.count += after.count - before.count;
-            increase.sum = match (increase.sum, after.sum, before.sum) {
-                (Some(sum), Some(after), Some(before)) => Some(sum + after - before),
-                _ => None,
-            };
+            let gained = after
+                .sum
+                .zip(before.sum)
+                .map(|(after, before)| after - before);
+            increase.sum = increase.sum.zip(gained).map(|(sum, gained)| sum + gained);
+            let counted = after.count - before.count;
+            let interval = gained.and_then(|gained| self.interval(interval, gained, counted));
+            increase.intervals.extend(interval);
             let buckets = (before.bounds == after.bounds)
                 .then(|| Buckets::between(&after.bounds, &before.cumulative, &after.cumulative))
                 .flatten();
@@ -468,6 +488,9 @@ impl<'p, 's> WindowOf<'p, 's> {
         }
         if !comparable {
             increase.buckets = None;
+        }
+        if increase.sum.is_none() {
+            increase.intervals.clear();
         }
         covered.then_some(increase)
     }

@@ -113,7 +113,7 @@ async fn one_peer_opens_at_most_32_connections_to_engines() {
 async fn refused_urls_are_never_connected_to() {
     // an agent that serves other machines fetches only what is listed
     let engine = counting_vllm(|_| 1).await;
-    let exposed = TestAgent::with(|config| {
+    let mut through = TestAgent::with(|config| {
         config.server.listen = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
         config.server.insecure_listen = true;
     })
@@ -121,10 +121,7 @@ async fn refused_urls_are_never_connected_to() {
     let seen = Seen::default();
     let port = engine.address.port();
     let at = |host: &str| format!("http://{host}:{port}/metrics");
-    let through = TestAgent {
-        address: ([127, 0, 0, 1], exposed.address.port()).into(),
-        ..exposed
-    };
+    through.address = ([127, 0, 0, 1], through.address.port()).into();
     for host in [
         "127.0.0.1",
         "localhost",

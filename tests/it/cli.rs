@@ -10,20 +10,22 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use crate::captures;
 use crate::fake::{FakeEngine, TestAgent, counting_vllm, vllm_body};
 
-fn command() -> Command {
+pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_perfagent"));
     command
         .kill_on_drop(true)
         .stdin(Stdio::null())
-        .env_remove("RUST_LOG");
+        .env_remove("RUST_LOG")
+        .env_remove("PERFAGENT_SERVER")
+        .env_remove("PERFAGENT_TOKEN");
     command
 }
 
-async fn run(arguments: &[&str]) -> Output {
+pub async fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -66,7 +68,7 @@ async fn replay(capture: &str, speed: &str) -> Replay {
 }
 
 /// Compares with a golden file; with UPDATE_GOLDEN=1 writes it.
-fn golden(name: &str, actual: &str) {
+pub fn golden(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/golden")
         .join(name);
@@ -236,7 +238,14 @@ async fn help_teaches() {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
     let help = text(&run(&["--help"]).await.stdout);
-    for word in ["serve", "collect", "config", "replay", "Exit codes:"] {
+    for word in [
+        "serve",
+        "collect",
+        "config",
+        "token",
+        "replay",
+        "Exit codes:",
+    ] {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
 }
@@ -328,7 +337,7 @@ async fn serve(arguments: &[&str]) -> Served {
     }
 }
 
-fn terminate(child: &Child) {
+pub fn terminate(child: &Child) {
     let id = child.id().unwrap().to_string();
     let told = std::process::Command::new("kill")
         .args(["-TERM", &id])

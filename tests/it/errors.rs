@@ -328,6 +328,9 @@ async fn every_reason_is_given_when_it_should_be() {
     let probed = crate::http::get(&small, "/healthz", "localhost").await;
     assert!(probed.starts_with("HTTP/1.1 200"), "{probed}");
 
+    // who calls
+    crate::access::provoke(&seen).await;
+
     // the end
     held.message().await.unwrap();
     small.handle.stop();
@@ -389,7 +392,7 @@ async fn raw(agent: &TestAgent, path: &'static str, message: &'static [u8]) -> S
     answer.map(|_| ()).unwrap_err()
 }
 
-struct RawCodec;
+pub struct RawCodec;
 
 impl Codec for RawCodec {
     type Encode = &'static [u8];

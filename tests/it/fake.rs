@@ -199,7 +199,7 @@ pub struct TestAgent {
     pub address: SocketAddr,
     pub handle: ServerHandle,
     pub served: JoinHandle<()>,
-    pub state: Option<TempDir>,
+    _state: Option<TempDir>,
 }
 
 impl TestAgent {
@@ -222,14 +222,16 @@ impl TestAgent {
     pub async fn over(config: &Config, store: Arc<dyn Store>, state: Option<TempDir>) -> Self {
         let agent = Arc::new(Agent::start(config, store).await.unwrap());
         let config = config.clone();
-        let server = Server::bind(agent, config.server).await.unwrap();
+        let server = Server::bind(agent, config.server, &config.auth)
+            .await
+            .unwrap();
         let (address, handle) = (server.address(), server.handle());
         let served = tokio::spawn(async move { server.serve().await.unwrap() });
         Self {
             address,
             handle,
             served,
-            state,
+            _state: state,
         }
     }
 

@@ -6,18 +6,25 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod board;
 mod bounds;
 mod captures;
 mod cli;
+mod cli_compare;
+mod compare;
 mod corpus;
+mod credentials;
 mod errors;
 mod fake;
 mod http;
 mod instances;
 mod peers;
+mod pki;
 mod profiles;
+mod sent_back;
 mod services;
+mod tls;
 mod truth;
 mod watching;
 mod windows;

@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tonic_types::StatusExt;
 
+use super::connect::ConnectArgs;
 use super::terminal::{colour_on_stdout, complain, print};
-use super::{ConfigSource, Outcome, json, table};
+use super::{ConfigSource, Failure, Outcome, json, table};
 use crate::agent::{Agent, Caller, Progress, Target, WindowRequest};
 use crate::config::ServerConfig;
 use crate::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
@@ -33,11 +34,11 @@ pub(super) struct CollectArgs {
     /// What to print
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
-    /// Let the agent at this address measure, over gRPC, such as 127.0.0.1:8002
-    #[arg(long, value_name = "ADDRESS")]
-    server: Option<String>,
     #[command(flatten)]
     source: ConfigSource,
+    // last: its heading would hold for what comes after it
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -48,7 +49,7 @@ const EXAMPLES: &str = "Examples:
 Exit codes: 0 measured; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// A table for people
     #[default]
     Table,
@@ -56,26 +57,16 @@ enum Output {
     Json,
 }
 
-/// Why there is no measurement.
-struct Failure {
-    outcome: Outcome,
-    message: String,
-    hint: Option<String>,
-}
-
 pub(super) async fn run(args: CollectArgs) -> Outcome {
     let progress = Bar::new(args.window, args.urls.len());
-    let measured = match &args.server {
-        Some(server) => remotely(&args, server).await,
+    let measured = match args.connect.server {
+        Some(_) => remotely(&args).await,
         None => here(&args, &progress).await,
     };
     progress.clear();
     let answer = match measured {
         Ok(answer) => answer,
-        Err(failure) => {
-            complain(&failure.message, failure.hint.as_deref());
-            return failure.outcome;
-        }
+        Err(failure) => return failure.told(),
     };
     let Some(measurement) = &answer.measurement else {
         complain("the server answered without a measurement", None);
@@ -140,22 +131,8 @@ async fn here(args: &CollectArgs, progress: &Bar) -> Result<pb::CollectMetricsRe
 }
 
 /// By an agent, over gRPC.
-async fn remotely(args: &CollectArgs, server: &str) -> Result<pb::CollectMetricsResponse, Failure> {
-    let failed = |message: String, hint: &str| Failure {
-        outcome: Outcome::Failed,
-        message,
-        hint: Some(hint.to_owned()),
-    };
-    let server = server.trim_start_matches("http://").trim_end_matches('/');
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{server}"))
-        .map_err(|error| failed(error.to_string(), "give --server as HOST:PORT"))?
-        .connect_timeout(Duration::from_secs(3));
-    let channel = endpoint.connect().await.map_err(|error| {
-        failed(
-            format!("cannot reach an agent at {server}: {error}"),
-            "start one with `perfagent serve`, and give its address as HOST:PORT",
-        )
-    })?;
+async fn remotely(args: &CollectArgs) -> Result<pb::CollectMetricsResponse, Failure> {
+    let agent = args.connect.connect().await?;
     let mut request = tonic::Request::new(pb::CollectMetricsRequest {
         instance_id: args.id.clone(),
         instance_type: args.engine.clone(),
@@ -165,10 +142,15 @@ async fn remotely(args: &CollectArgs, server: &str) -> Result<pb::CollectMetrics
         view: pb::MeasurementView::Full.into(),
     });
     request.set_timeout(args.window + Duration::from_secs(30));
-    let answer = MetricsServiceClient::new(channel)
+    let answer = MetricsServiceClient::new(agent.channel())
         .collect_metrics(request)
         .await;
-    Ok(answer.map_err(|status| failure_of(&status))?.into_inner())
+    let failed = |status| {
+        agent
+            .explain(&status)
+            .unwrap_or_else(|| failure_of(&status))
+    };
+    Ok(answer.map_err(failed)?.into_inner())
 }
 
 fn failure_of(status: &tonic::Status) -> Failure {

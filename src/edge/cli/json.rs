@@ -126,7 +126,7 @@ fn enum_word(kind: &Kind, number: i32) -> Value {
     word.strip_prefix(&prefix).unwrap_or(word).into()
 }
 
-fn upper_snake(name: &str) -> String {
+pub(super) fn upper_snake(name: &str) -> String {
     let mut snake = String::new();
     for char in name.chars() {
         if char.is_ascii_uppercase() && !snake.is_empty() {

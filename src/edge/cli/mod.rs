@@ -2,11 +2,16 @@
 
 mod check;
 mod collect;
+mod compare;
+mod connect;
 mod json;
+mod json_read;
 mod replay;
 mod serve;
 mod table;
 mod terminal;
+mod token;
+mod transport;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,9 +42,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Measure an engine now, without a server
     Collect(collect::CollectArgs),
+    /// Say what differs between two measurements that `collect --output json` wrote
+    Compare(compare::CompareArgs),
     /// Work with the config file
     #[command(subcommand)]
     Config(check::ConfigCommand),
+    /// Make, list and revoke the credentials that callers of an agent need
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Serve the recorded scrapes of an engine, as if it ran now
     Replay(replay::ReplayArgs),
 }
@@ -75,6 +85,30 @@ pub(crate) enum Outcome {
     Partial,
 }
 
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    outcome: Outcome,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(outcome: Outcome, message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self {
+            outcome,
+            message: message.into(),
+            hint: hint.map(str::to_owned),
+        }
+    }
+
+    /// Tells the user; how the command ended.
+    fn told(&self) -> Outcome {
+        terminal::complain(&self.message, self.hint.as_deref());
+        self.outcome
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         Self::from(match outcome {
@@ -103,7 +137,9 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Collect(args) => collect::run(args).await,
+            Command::Compare(args) => compare::run(&args),
             Command::Config(command) => check::run(&command),
+            Command::Token(command) => token::run(&command),
             Command::Replay(args) => replay::run(args).await,
         }
     });

@@ -380,7 +380,7 @@ fn exact_value(figures: &pb::Figures, name: &str) -> Option<f64> {
 }
 
 /// Three figures that count, without an exponent.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if value == value.trunc() || size >= 1_000.0 {
         format!("{value:.0}")
@@ -394,7 +394,7 @@ fn number(value: f64) -> String {
 }
 
 /// Seconds in the unit that reads best.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let size = seconds.abs();
     if size == 0.0 {
         "0 s".to_owned()

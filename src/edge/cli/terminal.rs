@@ -32,6 +32,11 @@ pub(super) fn complain(message: &str, hint: Option<&str>) {
     }
 }
 
+/// Something to know that is no error, to standard error.
+pub(super) fn note(kind: &str, message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{kind}: {}", clean(message));
+}
+
 /// Text to standard output. A reader that went away is no error.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();

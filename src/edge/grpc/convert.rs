@@ -9,7 +9,7 @@ use crate::agent::{AgentInfo, FieldViolation, Target, WindowRequest};
 use crate::engine::{EngineProfile, Quantity, QuantityKind, Setting};
 use crate::measure::{
     Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
-    Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Window, WindowKind,
+    Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Series, Window, WindowKind,
 };
 
 /// The target of a request; an engine left open or called `auto` is recognised.
@@ -126,6 +126,18 @@ fn figures_of(of: &Figures) -> pb::Figures {
         distributions: of.distributions.iter().map(distribution).collect(),
         gauges: of.gauges.iter().map(gauge).collect(),
         absent: of.absent.iter().map(absence).collect(),
+        series: of.series.iter().map(series).collect(),
+    }
+}
+
+fn series(of: &Series) -> pb::Series {
+    let intervals = || of.intervals.iter();
+    pb::Series {
+        name: of.name.clone(),
+        start_ticks: intervals().map(|one| one.start_tick).collect(),
+        end_ticks: intervals().map(|one| one.end_tick).collect(),
+        numerators: intervals().map(|one| one.numerator).collect(),
+        denominators: intervals().map(|one| one.denominator).collect(),
     }
 }
 

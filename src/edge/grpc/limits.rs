@@ -12,8 +12,8 @@ use http::Version;
 use http_body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
-use tonic::transport::server::TcpConnectInfo;
 
+use super::connection::Peer;
 use super::reply::{Watch, response_of, watched};
 use super::status::refusal;
 use crate::agent::{LIMITS, Reason};
@@ -76,8 +76,8 @@ pub(super) async fn limit_calls(
     }
     let peer = request
         .extensions()
-        .get::<TcpConnectInfo>()
-        .and_then(TcpConnectInfo::remote_addr)
+        .get::<Peer>()
+        .and_then(|peer| peer.address)
         .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
     let means = limits.means_of(peer);
     let Ok(of_peer) = means.calls.clone().try_acquire_owned() else {

@@ -13,10 +13,13 @@ use super::deadline::Deadline;
 use super::encoded::{
     self, BatchCollectMetricsResponse, CollectMetricsResponse, View, WatchMetricsResponse,
 };
-use super::pb::{BatchCollectMetricsRequest, CollectMetricsRequest, WatchMetricsRequest};
+use super::pb::{
+    BatchCollectMetricsRequest, CollectMetricsRequest, CompareMetricsRequest,
+    CompareMetricsResponse, WatchMetricsRequest,
+};
 use super::servers::metrics_service_server::MetricsService;
 use super::status::{failure_of, refusal, scrape_failure, status_of};
-use super::{convert, convert_instance, pb};
+use super::{compare, convert, convert_instance, pb};
 use crate::agent::{Agent, Answer, Error, LIMITS, Reason, Target, WatchEvent, WindowRequest};
 
 /// MetricsService over the agent.
@@ -86,6 +89,15 @@ impl MetricsService for MetricsHandler {
         let events = events.map_err(|error| status_of(&error))?;
         let answers = events.map(move |event| Ok(watch_answer(&event, view)));
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn compare_metrics(
+        &self,
+        request: Request<CompareMetricsRequest>,
+    ) -> Result<Response<CompareMetricsResponse>, Status> {
+        let answer = compare::answer(request.into_inner()).map_err(|error| status_of(&error))?;
+        fits(&answer)?;
+        Ok(Response::new(answer))
     }
 }
 

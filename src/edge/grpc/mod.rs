@@ -1,20 +1,28 @@
 //! The gRPC edge. Protobuf types live here and nowhere else.
 
+mod access;
 mod agent;
 mod auth;
+pub mod compare;
+mod connection;
 pub mod convert;
 mod convert_instance;
 mod deadline;
 pub(crate) mod encoded;
+mod fields;
 mod health;
 mod instances;
 mod lifetime;
 mod limits;
+mod listen;
 mod metrics;
 mod observe;
+pub mod receive;
 mod reply;
+mod revoke;
 mod server;
 mod status;
+pub(in crate::edge) mod tls;
 
 pub use server::{ServeError, Server, ServerHandle};
 pub use status::{DOMAIN, failure_of, status_of};

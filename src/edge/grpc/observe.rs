@@ -12,6 +12,9 @@ use http::HeaderMap;
 use http_body::Frame;
 use tonic::Code;
 
+use super::access::rule_of;
+use super::auth::PrincipalCell;
+use super::connection::Peer;
 use super::deadline::Deadline;
 use super::reply::{Watch, watched};
 use crate::telemetry::Metrics;
@@ -33,10 +36,13 @@ impl Observer {
 /// Measures a call from its headers to the end of its answer.
 pub(super) async fn observe(
     State(observer): State<Arc<Observer>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let principal = PrincipalCell::default();
+    request.extensions_mut().insert(principal.clone());
     let path = request.uri().path();
+    let mutates = rule_of(path).is_some_and(|rule| rule.mutates);
     let method = match observer.methods.get(path) {
         Some(known) => known.clone(),
         None => "unknown".to_owned(),
@@ -48,6 +54,9 @@ pub(super) async fn observe(
         start: Instant::now(),
         deadline: request.extensions().get::<Deadline>().copied(),
         code: None,
+        principal,
+        peer: request.extensions().get::<Peer>().copied(),
+        mutates,
     };
     let response = next.run(request).await;
     call.code = code_in(response.headers()).or_else(|| {
@@ -67,6 +76,9 @@ struct Call {
     start: Instant,
     deadline: Option<Deadline>,
     code: Option<&'static str>,
+    principal: PrincipalCell,
+    peer: Option<Peer>,
+    mutates: bool,
 }
 
 impl Watch for Call {
@@ -92,10 +104,16 @@ impl Drop for Call {
         self.metrics.calls_in_flight.dec();
         self.metrics.rpc(&self.method, code, time);
         let (method, seconds) = (&self.method, time.as_secs_f64());
-        if code == name(Code::Ok) {
-            tracing::debug!(method, code, seconds, "call");
+        // none where the caller was not recognised
+        let principal = self.principal.0.get().map(String::as_str);
+        let peer = self.peer.and_then(|peer| peer.address);
+        let peer = peer.map(tracing::field::display);
+        if code != name(Code::Ok) {
+            tracing::info!(method, code, seconds, principal, peer, "call failed");
+        } else if self.mutates {
+            tracing::info!(method, code, seconds, principal, peer, "call");
         } else {
-            tracing::info!(method, code, seconds, "call failed");
+            tracing::debug!(method, code, seconds, principal, peer, "call");
         }
     }
 }
@@ -108,6 +126,10 @@ fn code_in(headers: &HeaderMap) -> Option<&'static str> {
 fn http_code(status: http::StatusCode) -> &'static str {
     if status.is_success() {
         name(Code::Ok)
+    } else if status == http::StatusCode::UNAUTHORIZED {
+        name(Code::Unauthenticated)
+    } else if status == http::StatusCode::FORBIDDEN {
+        name(Code::PermissionDenied)
     } else if status.is_client_error() {
         name(Code::InvalidArgument)
     } else {

@@ -1,28 +1,25 @@
 //! The server: services, layers, health, reflection, and an orderly end.
 
 use std::collections::HashSet;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use prost_reflect::DescriptorPool;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 use super::DESCRIPTORS;
 use super::agent::AgentHandler;
-use super::auth::authenticate;
+use super::auth::{Authentication, authenticate};
 use super::deadline::DeadlineLayer;
 use super::health::HealthService;
 use super::instances::InstanceHandler;
 use super::lifetime::{Lifetimes, end_streams};
 use super::limits::{CallLimits, limit_calls};
+use super::listen::{Tls, connections};
 use super::metrics::MetricsHandler;
 use super::observe::{Observer, observe};
 use super::servers::agent_service_server::AgentServiceServer;
@@ -30,8 +27,11 @@ use super::servers::health::health_server::HealthServer;
 use super::servers::instance_service_server::InstanceServiceServer;
 use super::servers::metrics_service_server::MetricsServiceServer;
 use super::status::complete_details;
+use super::tls::TlsFiles;
 use crate::agent::{Agent, LIMITS};
 use crate::config::ServerConfig;
+use crate::config::security::AuthConfig;
+use crate::edge::files::FileError;
 use crate::edge::http;
 
 /// Why the server could not start or broke off.
@@ -46,6 +46,9 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Certificates, a key or credentials.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The transport.
     #[error(transparent)]
     Transport(#[from] tonic::transport::Error),
@@ -59,6 +62,8 @@ pub enum ServeError {
 pub struct Server {
     agent: Arc<Agent>,
     config: ServerConfig,
+    authentication: Arc<Authentication>,
+    tls: Tls,
     listener: TcpListener,
     address: SocketAddr,
     stop: CancellationToken,
@@ -76,11 +81,17 @@ impl ServerHandle {
 }
 
 impl Server {
-    /// Binds the configured address.
+    /// Binds the configured address, and reads certificates and credentials.
     ///
     /// # Errors
-    /// An address that cannot be had.
-    pub async fn bind(agent: Arc<Agent>, config: ServerConfig) -> Result<Self, ServeError> {
+    /// An address that cannot be had; a file that cannot be used.
+    pub async fn bind(
+        agent: Arc<Agent>,
+        config: ServerConfig,
+        auth: &AuthConfig,
+    ) -> Result<Self, ServeError> {
+        let authentication = Arc::new(Authentication::new(auth)?);
+        let tls = TlsFiles::of(&config).map(TlsFiles::watched).transpose()?;
         let failed = |source| ServeError::Listen {
             address: config.listen,
             source,
@@ -90,6 +101,8 @@ impl Server {
         Ok(Self {
             agent,
             config,
+            authentication,
+            tls,
             listener,
             address,
             stop: CancellationToken::new(),
@@ -115,8 +128,15 @@ impl Server {
         // lives until the end, so that watchers learn that they are drained and not that nobody tells them
         let serving = Arc::new(serving);
         let draining = CancellationToken::new();
-        let routes = routes(&self.agent, &self.config, is_serving, draining.clone())?;
-        let incoming = incoming(self.listener, &self.config);
+        let routes = routes(
+            &self.agent,
+            &self.config,
+            self.authentication,
+            is_serving,
+            draining.clone(),
+        )?;
+        let metrics = self.agent.metrics().clone();
+        let incoming = connections(self.listener, &self.config, self.tls, metrics);
         let stop = self.stop.clone();
         let begin_drain = {
             let (draining, serving) = (draining.clone(), serving.clone());
@@ -161,32 +181,26 @@ const ENDLESS: [&str; 2] = [
     "/perfagent.v1.MetricsService/WatchMetrics",
 ];
 
-/// Accepted connections. What the server's builder says of nodelay and TCP keepalive is ignored with an incoming
-/// stream, so it is said here; without nodelay answers wait 40 ms for an acknowledgement.
-fn incoming(
-    listener: TcpListener,
-    config: &ServerConfig,
-) -> impl Stream<Item = io::Result<TcpStream>> + use<> {
-    TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        // TCP counts in seconds
-        .with_keepalive(Some(config.keepalive_interval.max(Duration::from_secs(1))))
-        .then(|accepted| async {
-            if let Err(error) = &accepted {
-                // without descriptors left the accept fails again at once, and would take a core
-                tracing::warn!("cannot accept a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            accepted
+/// Paths of everything that is served.
+pub(super) fn served_paths(pool: &DescriptorPool) -> HashSet<String> {
+    pool.services()
+        .flat_map(|service| {
+            let name = service.full_name().to_owned();
+            let methods: Vec<String> = service
+                .methods()
+                .map(|method| format!("/{name}/{}", method.name()))
+                .collect();
+            methods
         })
+        .chain(REFLECTION.map(str::to_owned))
+        .chain(http::PATHS.map(str::to_owned))
+        .collect()
 }
-
-/// Before the next try after a connection that could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn routes(
     agent: &Arc<Agent>,
     config: &ServerConfig,
+    authentication: Arc<Authentication>,
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
 ) -> Result<Routes, ServeError> {
@@ -214,23 +228,10 @@ fn routes(
     let info = AgentServiceServer::new(AgentHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
-    let methods: HashSet<String> = pool
-        .services()
-        .flat_map(|service| {
-            let name = service.full_name().to_owned();
-            let methods: Vec<String> = service
-                .methods()
-                .map(|method| format!("/{name}/{}", method.name()))
-                .collect();
-            methods
-        })
-        .chain(REFLECTION.map(str::to_owned))
-        .chain(http::PATHS.map(str::to_owned))
-        .collect();
     let endless = REFLECTION.into_iter().chain(ENDLESS);
     let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining);
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
-    let observer = Arc::new(Observer::new(agent.metrics().clone(), methods));
+    let observer = Arc::new(Observer::new(agent.metrics().clone(), served_paths(&pool)));
     let router = Routes::new(metrics)
         .add_service(instances)
         .add_service(info)
@@ -241,7 +242,7 @@ fn routes(
         .merge(http::routes(agent.clone(), serving))
         // from the inside out
         .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))
-        .layer(from_fn(authenticate))
+        .layer(from_fn_with_state(authentication, authenticate))
         .layer(from_fn(complete_details))
         .layer(from_fn_with_state(limits, limit_calls))
         .layer(from_fn_with_state(
@@ -250,21 +251,4 @@ fn routes(
         ))
         .layer(from_fn_with_state(observer, observe));
     Ok(Routes::from(router))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn accepted_connections_send_at_once_and_notice_dead_peers() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut incoming = std::pin::pin!(incoming(listener, &ServerConfig::default()));
-        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
-        let accepted = incoming.next().await.unwrap().unwrap();
-        assert!(accepted.nodelay().unwrap());
-        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
-    }
 }

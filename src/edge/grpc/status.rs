@@ -47,6 +47,21 @@ pub fn status_of(error: &Error) -> Status {
     Status::with_error_details(code_of(error), message, details)
 }
 
+/// A refusal, and what to do about it.
+pub(super) fn refusal_with_hint(
+    code: Code,
+    reason: Reason,
+    message: impl Into<String>,
+    hint: &str,
+) -> Status {
+    let metadata = HashMap::from([("hint".to_owned(), hint.to_owned())]);
+    let message = format!("{} ({hint})", message.into());
+    Status::with_error_details(code, message, details_of(code, reason, metadata))
+}
+
+/// What a caller can do whose role does not reach far enough.
+pub(super) const ROLE_HINT: &str = "use a credential with one of these roles";
+
 /// A status that has nothing to do with any target.
 pub(super) fn refusal(code: Code, reason: Reason, message: impl Into<String>) -> Status {
     Status::with_error_details(code, message, details_of(code, reason, HashMap::new()))
@@ -121,6 +136,7 @@ fn hint_of(error: &Error) -> Option<String> {
             Some("measure them as two instances, or set instance_type to one of them".to_owned())
         }
         Error::TooFewSamples { .. } => Some("try again, or with a longer window".to_owned()),
+        Error::RoleNotAllowed { .. } => Some(ROLE_HINT.to_owned()),
         Error::Invalid(_) => None,
         Error::Store(error) => store_hint(error),
         Error::NoStore => Some("ask an agent that was started with `perfagent serve`".to_owned()),
@@ -166,6 +182,7 @@ fn store_code(error: &StoreError) -> Code {
 fn code_of(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
+        Error::RoleNotAllowed { .. } => Code::PermissionDenied,
         Error::Scrape(scrape) => match &scrape.failure {
             ScrapeFailure::Refused(_) => Code::PermissionDenied,
             failure if failure.is_transient() => Code::Unavailable,

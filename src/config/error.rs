@@ -1,0 +1,87 @@
+//! What can be wrong with a configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::engine::custom::CustomEngineError;
+use crate::scrape::BadAllowRule;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a value has the wrong type.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// File or variable.
+        origin: String,
+        /// What is wrong, with its place.
+        message: String,
+    },
+    /// A key that there is not.
+    #[error("{origin}: unknown key `{key}`; the nearest known one is `{nearest}`")]
+    UnknownKey {
+        /// File or variable.
+        origin: String,
+        /// The key with its section.
+        key: String,
+        /// What may have been meant.
+        nearest: String,
+    },
+    /// An entry of `[scrape] allow` that is none.
+    #[error("scrape.allow: {0}")]
+    Allow(#[from] BadAllowRule),
+    /// An engine that cannot be used.
+    #[error("engines: {0}")]
+    Engine(#[from] CustomEngineError),
+    /// An instance that cannot be used.
+    #[error("instances: {instance_id}: {problem}")]
+    Instance {
+        /// Which.
+        instance_id: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A time of zero.
+    #[error("{0} must be longer than zero")]
+    ZeroTime(&'static str),
+    /// No call could be answered, or more than a machine bears.
+    #[error("{0} must be from 1 to 1000000")]
+    Bound(&'static str),
+    /// Half of what TLS needs.
+    #[error("{given} needs {missing} beside it")]
+    Tls {
+        /// The key that is set.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// A time that is no keepalive.
+    #[error("{0} must be from 10ms to 1day")]
+    Keepalive(&'static str),
+    /// A variable that looks like ours and is none.
+    #[error(
+        "{name}: variables are PERFAGENT_SECTION__KEY, with two underscores; the nearest known one is {nearest}"
+    )]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// What may have been meant.
+        nearest: String,
+    },
+    /// Beyond loopback without TLS.
+    #[error(
+        "server.listen {0} is reachable from other machines, and calls would cross the network in \
+         the clear; set server.tls_cert and server.tls_key, listen on 127.0.0.1, or say \
+         --insecure-listen (server.insecure_listen = true)"
+    )]
+    InsecureListen(SocketAddr),
+}

@@ -1,0 +1,138 @@
+//! The sections of the config file, and what holds where they say nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, default_window};
+use crate::scrape::FetchLimits;
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Address for gRPC, `/metrics` and `/healthz`.
+    pub listen: SocketAddr,
+    /// Listen beyond loopback without TLS.
+    pub insecure_listen: bool,
+    /// Certificate chain for TLS (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// Certificates that sign those of clients (PEM); with it every client must show one.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Names by which HTTP/1 requests may call the agent, beside those of loopback.
+    pub hosts: Vec<String>,
+    /// How long calls that run when the agent is told to stop may take.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// How long a stream that does not end by itself may go on, give or take a fifth.
+    #[serde(with = "humantime_serde")]
+    pub stream_lifetime: Duration,
+    /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
+    pub max_calls: usize,
+    /// Connections at once; more are closed as soon as they are made.
+    pub max_connections: usize,
+    /// An idle connection is pinged after this long, to find peers that are gone.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    /// A connection whose ping is not answered within this is closed.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8002)),
+            insecure_listen: false,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            hosts: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            stream_lifetime: Duration::from_secs(600),
+            max_calls: 2_000,
+            max_connections: 10_000,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// `[scrape]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrapeConfig {
+    /// What an agent that listens beyond loopback may fetch: `10.0.0.0/8`, `vllm.example`, `*.example`.
+    pub allow: Vec<String>,
+    /// Time for a connection.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Time for a whole request.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for ScrapeConfig {
+    fn default() -> Self {
+        let limits = FetchLimits::default();
+        Self {
+            allow: Vec::new(),
+            connect_timeout: limits.connect_timeout,
+            timeout: limits.timeout,
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Directory for state. None means `$XDG_STATE_HOME/perfagent`, else `$HOME/.local/state/perfagent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `[[instances]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceEntry {
+    /// Its id.
+    pub instance_id: String,
+    /// Engine; none or `auto` means that it is recognised.
+    pub instance_type: Option<String>,
+    /// Metrics URL of the one replica.
+    pub metrics_url: Option<String>,
+    /// One URL a replica.
+    #[serde(default)]
+    pub metrics_urls: Vec<String>,
+    /// Time between scrapes.
+    #[serde(with = "humantime_serde", default)]
+    pub scrape_interval: Option<Duration>,
+    /// How far back a measurement reaches.
+    #[serde(with = "humantime_serde", default)]
+    pub window: Option<Duration>,
+    /// What the operator tells instances apart by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl InstanceEntry {
+    /// The spec, with what was left out at its default.
+    pub fn spec(&self) -> InstanceSpec {
+        let interval = self.scrape_interval.unwrap_or(DEFAULT_INTERVAL);
+        let first = self.metrics_url.iter();
+        InstanceSpec {
+            instance_id: self.instance_id.clone(),
+            instance_type: self.instance_type.clone().filter(|name| name != "auto"),
+            metrics_urls: first.chain(&self.metrics_urls).cloned().collect(),
+            scrape_interval: interval,
+            window: self.window.unwrap_or_else(|| default_window(interval)),
+            labels: self.labels.clone(),
+        }
+    }
+}

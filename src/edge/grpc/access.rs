@@ -1,0 +1,134 @@
+//! Who may call what: the one table. With authentication on, what has no row here is refused.
+
+use crate::auth::Role;
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Everybody, with a credential or without.
+    Public,
+    /// Callers with one of these roles.
+    Roles(&'static [Role]),
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    /// Path of the method, or of a plain HTTP resource.
+    pub(super) path: &'static str,
+    /// Who may call it.
+    pub(super) who: Who,
+    /// Whether it changes what the agent looks after.
+    pub(super) mutates: bool,
+}
+
+/// The row of a path, if it has one.
+pub(super) fn rule_of(path: &str) -> Option<&'static Rule> {
+    TABLE.iter().find(|rule| rule.path == path)
+}
+
+const ALL: Who = Who::Roles(Role::ALL);
+const OPERATING: Who = Who::Roles(Role::OPERATING);
+
+/// Who may measure a target that is given by URL is not said here but by `Caller::may_name_targets`: the same methods
+/// measure registered instances, which every role may.
+#[rustfmt::skip]
+const TABLE: &[Rule] = &[
+    reads(Who::Public, "/healthz"),
+    reads(ALL,         "/metrics"),
+    // probes carry no credentials
+    reads(Who::Public, "/grpc.health.v1.Health/Check"),
+    reads(Who::Public, "/grpc.health.v1.Health/List"),
+    reads(Who::Public, "/grpc.health.v1.Health/Watch"),
+    reads(ALL,         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+    reads(ALL,         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    reads(ALL,         "/perfagent.v1.AgentService/GetAgentInfo"),
+    reads(ALL,         "/perfagent.v1.AgentService/GetCapabilities"),
+    writes(OPERATING,  "/perfagent.v1.InstanceService/DeleteInstance"),
+    reads(ALL,         "/perfagent.v1.InstanceService/GetInstance"),
+    reads(ALL,         "/perfagent.v1.InstanceService/ListInstances"),
+    writes(OPERATING,  "/perfagent.v1.InstanceService/RegisterInstance"),
+    writes(OPERATING,  "/perfagent.v1.InstanceService/UpdateInstance"),
+    reads(ALL,         "/perfagent.v1.MetricsService/BatchCollectMetrics"),
+    reads(ALL,         "/perfagent.v1.MetricsService/CollectMetrics"),
+    reads(ALL,         "/perfagent.v1.MetricsService/CompareMetrics"),
+    reads(ALL,         "/perfagent.v1.MetricsService/WatchMetrics"),
+];
+
+const fn reads(who: Who, path: &'static str) -> Rule {
+    Rule {
+        path,
+        who,
+        mutates: false,
+    }
+}
+
+const fn writes(who: Who, path: &'static str) -> Rule {
+    Rule {
+        path,
+        who,
+        mutates: true,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::edge::grpc::server::served_paths;
+    use prost_reflect::DescriptorPool;
+    use std::collections::HashSet;
+
+    /// Methods that have a row before they exist.
+    const COMING: [&str; 7] = [
+        "/perfagent.v1.InstanceService/DeleteInstance",
+        "/perfagent.v1.InstanceService/GetInstance",
+        "/perfagent.v1.InstanceService/ListInstances",
+        "/perfagent.v1.InstanceService/RegisterInstance",
+        "/perfagent.v1.InstanceService/UpdateInstance",
+        "/perfagent.v1.MetricsService/CompareMetrics",
+        "/perfagent.v1.MetricsService/WatchMetrics",
+    ];
+
+    fn served() -> HashSet<String> {
+        let pool = DescriptorPool::decode(crate::edge::grpc::DESCRIPTORS).unwrap();
+        served_paths(&pool)
+    }
+
+    #[test]
+    fn everything_that_is_served_has_one_row_and_every_row_is_served() {
+        let served = served();
+        assert!(served.len() >= 11, "{served:?}");
+        for path in &served {
+            let rows = TABLE.iter().filter(|rule| rule.path == path).count();
+            assert_eq!(rows, 1, "{path}");
+        }
+        for rule in TABLE {
+            let known = served.contains(rule.path) || COMING.contains(&rule.path);
+            assert!(known, "{} is not served", rule.path);
+        }
+    }
+
+    #[test]
+    fn only_what_probes_need_is_public_and_viewers_change_nothing() {
+        for rule in TABLE {
+            match rule.who {
+                Who::Public => {
+                    let probe =
+                        rule.path.starts_with("/grpc.health.v1.") || rule.path == "/healthz";
+                    assert!(probe && !rule.mutates, "{}", rule.path);
+                }
+                Who::Roles(roles) => {
+                    assert!(roles.contains(&Role::Admin), "{}", rule.path);
+                    assert!(
+                        !(rule.mutates && roles.contains(&Role::Viewer)),
+                        "{}",
+                        rule.path
+                    );
+                }
+            }
+        }
+        assert!(rule_of("/perfagent.v1.MetricsService/Nothing").is_none());
+        assert!(rule_of("/perfagent.v1.MetricsService/CollectMetrics/").is_none());
+    }
+}

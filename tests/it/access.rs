@@ -1,0 +1,295 @@
+//! Who may call what, over the wire.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use perfagent::agent::Reason;
+use perfagent::auth::{Role, Token};
+use perfagent::edge::grpc::DESCRIPTORS;
+use perfagent::edge::grpc::pb::agent_service_client::AgentServiceClient;
+use perfagent::edge::grpc::pb::batch_collect_metrics_response::Result as BatchResult;
+use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use perfagent::edge::grpc::pb::{BatchCollectMetricsRequest, GetAgentInfoRequest};
+use prost_reflect::DescriptorPool;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_types::StatusExt;
+
+use crate::errors::{RawCodec, Seen, hint};
+use crate::fake::{TestAgent, counting_vllm, request};
+use crate::pki::Files;
+
+/// A request with a token, or whatever the text is.
+pub fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let header = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", header);
+    request
+}
+
+/// Calls any method with an empty message; its first answer, or none at the end.
+async fn call(agent: &TestAgent, path: &str, token: Option<&str>) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(agent.channel().await);
+    client.ready().await.unwrap();
+    let messages = tokio_stream::once(&b""[..]);
+    let request = match token {
+        Some(token) => with_token(messages, token),
+        None => Request::new(messages),
+    };
+    let path = PathAndQuery::try_from(path).unwrap();
+    let answered = client.streaming(request, path, RawCodec).await?;
+    answered.into_inner().message().await.map(|_| ())
+}
+
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map(|info| info.reason).unwrap_or_default()
+}
+
+/// Roles that may call a method; none: everybody may, without a credential too.
+fn expected(path: &str) -> Option<BTreeSet<&'static str>> {
+    let method = path.rsplit('/').next().unwrap();
+    match method {
+        _ if path.starts_with("/grpc.health.v1.Health/") => None,
+        "RegisterInstance" | "UpdateInstance" | "DeleteInstance" => {
+            Some(BTreeSet::from(["operator", "admin"]))
+        }
+        _ => Some(BTreeSet::from(["viewer", "operator", "approver", "admin"])),
+    }
+}
+
+#[tokio::test]
+async fn every_method_is_for_those_roles_that_it_is_for() {
+    let files = Files::new();
+    let tokens: Vec<(Role, Token)> = Role::ALL
+        .iter()
+        .map(|role| (*role, files.token(&format!("the-{role}"), *role)))
+        .collect();
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+    let mut paths: BTreeSet<String> = pool
+        .services()
+        .flat_map(|service| {
+            let name = service.full_name().to_owned();
+            let methods: Vec<String> = service
+                .methods()
+                .map(|method| format!("/{name}/{}", method.name()))
+                .collect();
+            methods
+        })
+        .collect();
+    for version in ["v1", "v1alpha"] {
+        let service = format!("/grpc.reflection.{version}.ServerReflection");
+        paths.insert(format!("{service}/ServerReflectionInfo"));
+    }
+    // who may is said before they are there, and checked before it is seen that they are not
+    for method in ["RegisterInstance", "UpdateInstance", "DeleteInstance"] {
+        paths.insert(format!("/perfagent.v1.InstanceService/{method}"));
+    }
+    assert!(paths.len() >= 12, "{paths:?}");
+    let unknown = Token::generate().unwrap();
+    for path in &paths {
+        let allowed = expected(path);
+        for token in [None, Some(""), Some("x"), Some(unknown.expose())] {
+            let refused = call(&agent, path, token).await.err().is_some_and(|status| {
+                reason(&status) == "UNAUTHENTICATED" && status.code() == Code::Unauthenticated
+            });
+            assert_eq!(refused, allowed.is_some(), "{path}");
+        }
+        for (role, token) in &tokens {
+            let answered = call(&agent, path, Some(token.expose())).await;
+            let refused = answered.err().is_some_and(|status| {
+                assert_ne!(status.code(), Code::Unauthenticated, "{path} as {role}");
+                status.code() == Code::PermissionDenied && reason(&status) == "ROLE_NOT_ALLOWED"
+            });
+            let may = allowed
+                .as_ref()
+                .is_none_or(|roles| roles.contains(role.as_str()));
+            assert_eq!(refused, !may, "{path} as {role}");
+        }
+    }
+    // what nobody said anything about is there for nobody
+    let nothing = "/perfagent.v1.MetricsService/Nothing";
+    let status = call(&agent, nothing, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let status = call(&agent, nothing, Some(tokens[3].1.expose())).await;
+    assert_eq!(reason(&status.unwrap_err()), "UNKNOWN_METHOD");
+}
+
+/// Calls that are refused for want of a credential or of a role, for the test of all reasons.
+pub async fn provoke(seen: &Seen) {
+    let files = Files::new();
+    let viewer = files.token("viewer", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let mut client = agent.metrics().await;
+    let target = || request("vllm", &["http://127.0.0.1:1/metrics"], 0);
+    let status = client.collect_metrics(target()).await.unwrap_err();
+    seen.check(&status, Code::Unauthenticated, Reason::Unauthenticated);
+    assert!(hint(&status).contains("PERFAGENT_TOKEN"), "{status:?}");
+    let asked = client.collect_metrics(with_token(target(), viewer.expose()));
+    let status = asked.await.unwrap_err();
+    seen.check(&status, Code::PermissionDenied, Reason::RoleNotAllowed);
+    assert!(status.message().contains("operator or admin"), "{status:?}");
+}
+
+#[tokio::test]
+async fn only_who_operates_has_urls_fetched() {
+    let files = Files::new();
+    let tokens = Role::ALL
+        .iter()
+        .map(|role| (*role, files.token(role.as_str(), *role)));
+    let tokens: Vec<_> = tokens.collect();
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let engine = counting_vllm(|_| 1).await;
+    let mut client = agent.metrics().await;
+    for (role, token) in tokens {
+        let may = matches!(role, Role::Operator | Role::Admin);
+        let before = engine.connections();
+        let target = request("vllm", &[&engine.url()], 0);
+        let one = client
+            .collect_metrics(with_token(target.clone(), token.expose()))
+            .await;
+        assert_eq!(one.is_ok(), may, "{role}");
+        let batch = BatchCollectMetricsRequest {
+            requests: vec![target],
+        };
+        let batch = client
+            .batch_collect_metrics(with_token(batch, token.expose()))
+            .await;
+        let first = batch
+            .unwrap()
+            .into_inner()
+            .message()
+            .await
+            .unwrap()
+            .unwrap();
+        match first.result.unwrap() {
+            BatchResult::Measurement(_) => assert!(may, "{role}"),
+            BatchResult::Failure(failure) => {
+                assert!(!may, "{role}: {failure:?}");
+                assert_eq!(failure.reason, "ROLE_NOT_ALLOWED");
+            }
+        }
+        assert_eq!(engine.connections() > before, may, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_asks_for_credentials_too() {
+    let files = Files::new();
+    let token = files.token("prometheus", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let get = async |path: &str, header: &str| {
+        crate::http::get(&agent, path, &format!("localhost{header}")).await
+    };
+    let answer = get("/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for header in [
+        "",
+        "\r\nAuthorization: Bearer x",
+        "\r\nAuthorization: Basic eDp4",
+    ] {
+        let answer = get("/metrics", header).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(answer.contains("www-authenticate: Bearer"), "{answer}");
+        assert!(!answer.contains("perfagent_"), "{answer}");
+    }
+    let header = format!("\r\nAuthorization: Bearer {}", token.expose());
+    let answer = get("/metrics", &header).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let refused =
+        "perfagent_rpc_duration_seconds_count{method=\"/metrics\",code=\"UNAUTHENTICATED\"} 3";
+    assert!(answer.contains(refused), "{answer}");
+    let secrets = [token.expose()[3..].to_owned(), token.digest().hex()];
+    assert!(!secrets.iter().any(|secret| answer.contains(secret)));
+    // two credentials are none: which one a proxy looked at is not known
+    let answer = get("/metrics", &format!("{header}{header}")).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+/// Waits until a call with this token is let in, or not any more.
+async fn until(agent: &TestAgent, token: &Token, allowed: bool) {
+    let mut client = AgentServiceClient::new(agent.channel().await);
+    let waiting = async {
+        loop {
+            let asked = with_token(GetAgentInfoRequest {}, token.expose());
+            match client.get_agent_info(asked).await {
+                Ok(_) if allowed => return,
+                Err(status) if !allowed => {
+                    assert_eq!(status.code(), Code::Unauthenticated);
+                    return;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn credentials_come_and_go_without_a_restart() {
+    let files = Files::new();
+    let first = files.token("first", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    until(&agent, &first, true).await;
+    let second = files.token("second", Role::Viewer);
+    until(&agent, &second, true).await;
+    // the first is taken out
+    let text = std::fs::read_to_string(files.path("credentials")).unwrap();
+    let (text, _) = perfagent::auth::edit::remove(&text, "first", None).unwrap();
+    files.write("credentials", &text);
+    until(&agent, &first, false).await;
+    until(&agent, &second, true).await;
+    // also where the file is written in place
+    std::fs::write(files.path("credentials"), "").unwrap();
+    until(&agent, &second, false).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credential_it_was_opened_with() {
+    let files = Files::new();
+    let token = files.token("watcher", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let mut client = ServerReflectionClient::new(agent.channel().await);
+    let (asks, questions) = tokio::sync::mpsc::channel(1);
+    let ask = || ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    asks.send(ask()).await.unwrap();
+    let opened = with_token(ReceiverStream::new(questions), token.expose());
+    let mut answers = client
+        .server_reflection_info(opened)
+        .await
+        .unwrap()
+        .into_inner();
+    answers.message().await.unwrap().unwrap();
+    // a change that is not about it leaves it open
+    let other = files.token("other", Role::Viewer);
+    until(&agent, &other, true).await;
+    asks.send(ask()).await.unwrap();
+    answers.message().await.unwrap().unwrap();
+    let text = std::fs::read_to_string(files.path("credentials")).unwrap();
+    let (text, _) = perfagent::auth::edit::remove(&text, "watcher", None).unwrap();
+    files.write("credentials", &text);
+    let ended = tokio::time::timeout(Duration::from_secs(30), answers.message()).await;
+    let status = ended.unwrap().unwrap_err();
+    assert_eq!(reason(&status), "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn without_credentials_everybody_may_do_everything() {
+    let agent = TestAgent::start().await;
+    let engine = counting_vllm(|_| 1).await;
+    agent.totals("vllm", &engine.url()).await.unwrap();
+    // a token that nobody asked for does no harm
+    let asked = with_token(request("vllm", &[&engine.url()], 0), "x");
+    let mut client = MetricsServiceClient::new(agent.channel().await);
+    client.collect_metrics(asked).await.unwrap();
+}
