@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+use crate::scrape::Step;
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -95,6 +97,11 @@ struct StepLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -117,8 +124,20 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         let rpc_duration = Family::new_with_constructor(rpc_histogram as fn() -> Histogram);
         let scrape_duration = Family::new_with_constructor(scrape_histogram as fn() -> Histogram);
-        let scrape_failures = Family::default();
+        let scrape_failures: Family<StepLabels, Counter> = Family::default();
+        // the first one is a step from zero, not a series that begins at one, which no rate would show
+        for step in [Step::Request, Step::Body, Step::Parse] {
+            let step = step.as_str();
+            drop(scrape_duration.get_or_create(&StepLabels { step }));
+        }
+        for step in Step::ALL {
+            let step = step.as_str();
+            drop(scrape_failures.get_or_create(&StepLabels { step }));
+        }
         let calls_in_flight = Gauge::default();
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        let version = env!("CARGO_PKG_VERSION");
+        build.get_or_create(&BuildLabels { version }).set(1);
         registry.register(
             "rpc_duration_seconds",
             "Time from the headers of a call to the end of its answer, by method and status code",
@@ -139,8 +158,12 @@ impl Default for Metrics {
             "Calls that are being worked on",
             calls_in_flight.clone(),
         );
+        registry.register("build_info", "1, with the agent's version as label", build);
         let connections = Gauge::default();
-        let connections_refused = Family::default();
+        let connections_refused: Family<ReasonLabels, Counter> = Family::default();
+        for reason in ["max_connections", "tls_handshake"] {
+            drop(connections_refused.get_or_create(&ReasonLabels { reason }));
+        }
         registry.register(
             "connections",
             "Connections that are open, those in their TLS handshake included",

@@ -1,7 +1,7 @@
 //! The last measurement of each instance as gauges, for Prometheus to keep.
 //!
-//! One series an instance and gauge, so their number is bounded by that of the instances. What was not measured, is
-//! only bounded, or is not of now has no series: it is missing there as it is here.
+//! One series an instance and gauge, so their number is bounded by that of the instances. What was not measured or is
+//! not of now has no series: it is missing there as it is here. A quantile that is only bounded shows as its bound.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use std::time::Instant;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::Handle;
 
 use super::fleet::{Fleet, Health, InstanceState};
 use crate::engine::Quantity;
-use crate::measure::{Bounded, Figures};
+use crate::measure::{Bounded, Figures, WindowKind};
 
 /// Reads the fleet whenever it is asked.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ enum Of {
     Mean(Quantity),
     /// Quantile of a distribution over the window.
     Quantile(Quantity, f64),
+    /// What the quantile is not above, where it lies in the first bucket.
+    AtMost(Quantity, f64),
+    /// What the quantile is not below, where it lies in the last bucket.
+    AtLeast(Quantity, f64),
 }
 
 struct GaugeFamily {
@@ -44,7 +49,7 @@ const fn family(name: &'static str, help: &'static str, of: Of) -> GaugeFamily {
 }
 
 /// Gauges of measurements, by name.
-const MEASURED: [GaugeFamily; 19] = [
+const MEASURED: [GaugeFamily; 27] = [
     family(
         "instance_generation_tokens_per_second",
         "Generated tokens a second over the last window",
@@ -106,9 +111,29 @@ const MEASURED: [GaugeFamily; 19] = [
         Of::Quantile(Quantity::TimeToFirstToken, 0.5),
     ),
     family(
+        "instance_time_to_first_token_p50_at_most_seconds",
+        "Time to first token, what the median of the last window is not above, where it lies in the first bucket",
+        Of::AtMost(Quantity::TimeToFirstToken, 0.5),
+    ),
+    family(
+        "instance_time_to_first_token_p50_at_least_seconds",
+        "Time to first token, what the median of the last window is not below, where it lies in the last bucket",
+        Of::AtLeast(Quantity::TimeToFirstToken, 0.5),
+    ),
+    family(
         "instance_time_to_first_token_p99_seconds",
         "Time to first token, 99th percentile of the last window, interpolated within its bucket",
         Of::Quantile(Quantity::TimeToFirstToken, 0.99),
+    ),
+    family(
+        "instance_time_to_first_token_p99_at_most_seconds",
+        "Time to first token, what the 99th percentile of the last window is not above, where it lies in the first bucket",
+        Of::AtMost(Quantity::TimeToFirstToken, 0.99),
+    ),
+    family(
+        "instance_time_to_first_token_p99_at_least_seconds",
+        "Time to first token, what the 99th percentile of the last window is not below, where it lies in the last bucket",
+        Of::AtLeast(Quantity::TimeToFirstToken, 0.99),
     ),
     family(
         "instance_inter_token_latency_mean_seconds",
@@ -119,6 +144,16 @@ const MEASURED: [GaugeFamily; 19] = [
         "instance_inter_token_latency_p99_seconds",
         "Time between output events, 99th percentile of the last window, interpolated within its bucket",
         Of::Quantile(Quantity::InterTokenLatency, 0.99),
+    ),
+    family(
+        "instance_inter_token_latency_p99_at_most_seconds",
+        "Time between output events, what the 99th percentile of the last window is not above, where it lies in the first bucket",
+        Of::AtMost(Quantity::InterTokenLatency, 0.99),
+    ),
+    family(
+        "instance_inter_token_latency_p99_at_least_seconds",
+        "Time between output events, what the 99th percentile of the last window is not below, where it lies in the last bucket",
+        Of::AtLeast(Quantity::InterTokenLatency, 0.99),
     ),
     family(
         "instance_time_per_output_token_mean_seconds",
@@ -134,6 +169,16 @@ const MEASURED: [GaugeFamily; 19] = [
         "instance_e2e_request_latency_p99_seconds",
         "Time from arrival to last token, 99th percentile of the last window, interpolated within its bucket",
         Of::Quantile(Quantity::EndToEndLatency, 0.99),
+    ),
+    family(
+        "instance_e2e_request_latency_p99_at_most_seconds",
+        "Time from arrival to last token, what the 99th percentile of the last window is not above, where it lies in the first bucket",
+        Of::AtMost(Quantity::EndToEndLatency, 0.99),
+    ),
+    family(
+        "instance_e2e_request_latency_p99_at_least_seconds",
+        "Time from arrival to last token, what the 99th percentile of the last window is not below, where it lies in the last bucket",
+        Of::AtLeast(Quantity::EndToEndLatency, 0.99),
     ),
     family(
         "instance_queue_time_mean_seconds",
@@ -176,9 +221,9 @@ const STATES: [StateFamily; 5] = [
         },
     ),
     (
-        "instance_scrapes",
-        "Scrapes of the instance since the agent began to watch it, those that failed included",
-        |state| Some(state.sequence as f64),
+        "instance_scrape_interval_seconds",
+        "Time between scrapes of the instance, as it is set",
+        |state| Some(state.instance.spec.scrape_interval.as_secs_f64()),
     ),
     (
         "instance_window_end_timestamp_seconds",
@@ -216,6 +261,15 @@ impl Collector for FleetGauges {
                 .map(|(labels, state)| (labels, value(state)));
             gauge(&mut encoder, name, help, values)?;
         }
+        let mut family = encoder.encode_descriptor(
+            "instance_scrapes",
+            "Scrapes of the instance since the agent began to watch it, those that failed included",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, state) in &labelled {
+            ConstCounter::new(state.sequence).encode(family.encode_family(labels)?)?;
+        }
         let infos: Vec<Labels> = labelled
             .iter()
             .filter_map(|(labels, state)| info(labels, state))
@@ -230,7 +284,10 @@ impl Collector for FleetGauges {
         for family in &MEASURED {
             let values = labelled.iter().map(|(labels, state)| {
                 let is_now = !state.is_missing() && !state.is_stale(now);
-                let latest = state.latest.as_ref().filter(|_| is_now);
+                // the first scrape knows only what was since the engine's start
+                let latest = state.latest.as_ref().filter(|latest| {
+                    is_now && latest.measurement.window.kind == WindowKind::Interval
+                });
                 (
                     labels,
                     latest.and_then(|latest| family.of.value(&latest.measurement.figures)),
@@ -248,15 +305,26 @@ impl Of {
             Self::Value(name) => figures.value(name),
             Self::Level(quantity) => figures.gauge(*quantity).map(|gauge| gauge.mean),
             Self::Mean(quantity) => figures.distribution(*quantity)?.mean,
-            Self::Quantile(quantity, q) => {
-                let quantiles = &figures.distribution(*quantity)?.quantiles;
-                match quantiles.iter().find(|quantile| quantile.q == *q)?.value {
-                    Bounded::Value(value) => Some(value),
-                    Bounded::AtMost(_) | Bounded::AtLeast(_) => None,
-                }
-            }
+            Self::Quantile(quantity, q) => match quantile(figures, *quantity, *q)? {
+                Bounded::Value(value) => Some(value),
+                Bounded::AtMost(_) | Bounded::AtLeast(_) => None,
+            },
+            Self::AtMost(quantity, q) => match quantile(figures, *quantity, *q)? {
+                Bounded::AtMost(bound) => Some(bound),
+                Bounded::Value(_) | Bounded::AtLeast(_) => None,
+            },
+            Self::AtLeast(quantity, q) => match quantile(figures, *quantity, *q)? {
+                Bounded::AtLeast(bound) => Some(bound),
+                Bounded::Value(_) | Bounded::AtMost(_) => None,
+            },
         }
     }
+}
+
+fn quantile(figures: &Figures, quantity: Quantity, q: f64) -> Option<Bounded> {
+    let quantiles = &figures.distribution(quantity)?.quantiles;
+    let found = quantiles.iter().find(|quantile| quantile.q == q)?;
+    Some(found.value)
 }
 
 fn gauge<'l>(

@@ -95,6 +95,17 @@ pub enum Step {
 }
 
 impl Step {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Policy,
+        Self::Resolve,
+        Self::Connect,
+        Self::Request,
+        Self::Body,
+        Self::Parse,
+        Self::Map,
+    ];
+
     /// The word in messages and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod board;
 mod bounds;
 mod captures;
 mod cli;
