@@ -143,9 +143,12 @@ async fn start_and_rest() {
     for run in 0..10 {
         let port = 28_002 + run;
         let address = format!("127.0.0.1:{port}");
+        let state = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let child = Command::new(PERFAGENT)
             .args(["serve", "--listen", &address, "--log-level", "error"])
+            .arg("--state-dir")
+            .arg(state.path())
             .spawn()
             .unwrap();
         let agent = Running(child);
