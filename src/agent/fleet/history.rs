@@ -271,3 +271,115 @@ impl History {
         self.replicas.iter().map(state).collect()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::engine::Registry;
+    use crate::exposition::Options;
+    use crate::instance::default_window;
+
+    fn history(interval: Duration, window: Duration) -> History {
+        let spec = InstanceSpec {
+            instance_id: "a".to_owned(),
+            instance_type: None,
+            metrics_urls: vec!["http://127.0.0.1:1/metrics".to_owned()],
+            scrape_interval: interval,
+            window,
+            labels: Default::default(),
+        };
+        History::new(&spec, None)
+    }
+
+    fn reading(body: &str, at: f64) -> Reading {
+        let registry = Registry::builtin();
+        let profile = registry.get("vllm").unwrap().clone();
+        let (sample, _) = Sample::read(&profile, body.as_bytes(), at, &Options::default()).unwrap();
+        Reading {
+            profile,
+            sample,
+            probed: None,
+        }
+    }
+
+    fn capture() -> String {
+        let path = "tests/fixtures/captures/vllm-0.32.0/c-saturation/scrape-1.prom";
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+            .unwrap()
+    }
+
+    fn kept(history: &History) -> &Remembered {
+        history.replicas.first().unwrap()
+    }
+
+    /// What the README says of memory.
+    #[test]
+    fn a_window_of_samples_is_kept_and_no_more() {
+        let body = capture();
+        let interval = Duration::from_secs(15);
+        let mut history = history(interval, default_window(interval));
+        for tick in 0..100 {
+            history.add(0, tick, Ok(reading(&body, f64::from(tick) * 15.0)));
+            assert!(history.measure(tick).is_some());
+        }
+        let samples = &kept(&history).samples;
+        // five ends of four intervals, and one more within the slack for jitter
+        assert!((5..=6).contains(&samples.len()), "{}", samples.len());
+        let bytes: Vec<usize> = samples.iter().map(Sample::heap_bytes).collect();
+        assert!(bytes.iter().all(|bytes| *bytes <= 8_000), "{bytes:?}");
+        let longest = Duration::from_millis(200);
+        let mut history = self::history(longest, default_window(longest));
+        for tick in 0..200 {
+            history.add(0, tick, Ok(reading(&body, f64::from(tick) * 0.2)));
+        }
+        assert_eq!(kept(&history).samples.len(), 61);
+    }
+
+    #[test]
+    fn no_engine_fills_the_memory() {
+        // each sample is as large as it may be
+        let mut body = String::new();
+        for family in [
+            "time_to_first_token_seconds",
+            "inter_token_latency_seconds",
+            "e2e_request_latency_seconds",
+        ] {
+            body += &format!("# TYPE vllm:{family} histogram\n");
+            for le in 1..4_000 {
+                body += &format!("vllm:{family}_bucket{{le=\"{le}\"}} {le}\n");
+            }
+            body += &format!(
+                "vllm:{family}_bucket{{le=\"+Inf\"}} 4000\nvllm:{family}_sum 1\nvllm:{family}_count 4000\n"
+            );
+        }
+        let mut history = history(Duration::from_millis(200), Duration::from_secs(12));
+        for tick in 0..60 {
+            history.add(0, tick, Ok(reading(&body, f64::from(tick) * 0.2)));
+            let bytes: usize = kept(&history).samples.iter().map(Sample::heap_bytes).sum();
+            assert!(bytes <= MAX_BYTES, "{bytes}");
+        }
+        assert!(kept(&history).samples.len() > 2);
+    }
+
+    #[test]
+    fn failures_are_counted_within_the_window_and_forgotten_after_it() {
+        let mut history = history(Duration::from_secs(1), Duration::from_secs(4));
+        let body = capture();
+        history.add(0, 0, Ok(reading(&body, 0.0)));
+        let failure = || crate::scrape::ScrapeFailure::Status(503).at("http://127.0.0.1:1/metrics");
+        history.add(0, 1, Err(failure()));
+        assert_eq!(history.replica_states().first().unwrap().up, Some(false));
+        assert!(history.due(1).is_empty(), "not again in the same round");
+        assert_eq!(history.due(2).len(), 1);
+        history.add(0, 2, Ok(reading(&body, 2.0)));
+        let measured = history.measure(2).unwrap();
+        assert_eq!(measured.replicas.first().unwrap().failed_scrapes, 1);
+        for tick in 3..9 {
+            history.add(0, tick, Ok(reading(&body, f64::from(tick))));
+        }
+        let measured = history.measure(8).unwrap();
+        assert_eq!(measured.replicas.first().unwrap().failed_scrapes, 0);
+        assert!(!history.engine_changed());
+    }
+}
