@@ -22,6 +22,7 @@ mod instances;
 mod peers;
 mod pki;
 mod profiles;
+mod prometheus;
 mod sent_back;
 mod services;
 mod tls;
