@@ -23,6 +23,7 @@ mod operating;
 mod peers;
 mod pki;
 mod profiles;
+mod prometheus;
 mod sent_back;
 mod services;
 mod tls;
