@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::fleet::{InstanceState, Latest};
 use super::{Agent, Caller, Error, Target, WindowRequest};
 use crate::measure::Measurement;
-use crate::scrape::ScrapeError;
+use crate::scrape::{ScrapeError, shown_url};
 use crate::units::is_id;
 
 /// The last measurement of an instance, and whether it still tells how things are.
@@ -52,7 +52,8 @@ impl Agent {
             return Ok(Answer::Latest(self.latest(&target.instance_id)?));
         }
         let target = self.instance(&target.instance_id)?.instance.spec.target();
-        let measured = self.measure_now(caller, &target, window, &|_| {}).await?;
+        let mut measured = self.measure_now(caller, &target, window, &|_| {}).await?;
+        hide_queries(&mut measured);
         Ok(Answer::Now(Box::new(measured)))
     }
 
@@ -62,6 +63,16 @@ impl Agent {
     /// An instance that there is not, or of which there is no measurement: with the reason, once there is one.
     pub fn latest(&self, id: &str) -> Result<LatestAnswer, Error> {
         latest_of(&*self.instance(id)?, Instant::now())
+    }
+}
+
+/// The caller did not give the URLs, and may not be meant to see all of them.
+fn hide_queries(measured: &mut Measurement) {
+    for replica in &mut measured.replicas {
+        replica.metrics_url = shown_url(&replica.metrics_url);
+    }
+    for note in &mut measured.notes {
+        note.metrics_url = note.metrics_url.as_deref().map(shown_url);
     }
 }
 

@@ -10,7 +10,7 @@ use perfagent::edge::grpc::DESCRIPTORS;
 use perfagent::edge::grpc::pb::agent_service_client::AgentServiceClient;
 use perfagent::edge::grpc::pb::batch_collect_metrics_response::Result as BatchResult;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
-use perfagent::edge::grpc::pb::{BatchCollectMetricsRequest, GetAgentInfoRequest};
+use perfagent::edge::grpc::pb::{self, BatchCollectMetricsRequest, GetAgentInfoRequest};
 use prost_reflect::DescriptorPool;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -20,7 +20,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_types::StatusExt;
 
 use crate::errors::{RawCodec, Seen, hint};
-use crate::fake::{TestAgent, counting_vllm, request};
+use crate::fake::{Answer, FakeEngine, TestAgent, counting_vllm, request, vllm_body};
+use crate::instances::{millis, registration};
 use crate::pki::Files;
 
 /// A request with a token, or whatever the text is.
@@ -176,6 +177,67 @@ async fn only_who_operates_has_urls_fetched() {
         }
         assert_eq!(engine.connections() > before, may, "{role}");
     }
+}
+
+#[tokio::test]
+async fn viewers_measure_what_was_registered_and_see_no_secret_of_it() {
+    let files = Files::new();
+    let operator = files.token("ann", Role::Operator);
+    let viewer = files.token("bob", Role::Viewer);
+    let agent = TestAgent::with(|config| files.with_credentials(config)).await;
+    let engine = FakeEngine::start(|path, count| match path.split('?').next() {
+        Some("/metrics") => Answer::ok(vllm_body(count as u64)),
+        _ => Answer::Plain(404, Vec::new()),
+    })
+    .await;
+    let url = format!("{}?key=planted", engine.url());
+    let mut instances = agent.instances().await;
+    let register = with_token(registration("a", &url), operator.expose());
+    let made = instances
+        .register_instance(register)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(made.instance.unwrap().metrics_urls, [url.clone()]);
+    let get = || pb::GetInstanceRequest {
+        instance_id: "a".to_owned(),
+    };
+    let seen = instances
+        .get_instance(with_token(get(), operator.expose()))
+        .await
+        .unwrap();
+    assert_eq!(seen.into_inner().instance.unwrap().metrics_urls, [url]);
+    let seen = instances
+        .get_instance(with_token(get(), viewer.expose()))
+        .await
+        .unwrap();
+    assert!(!format!("{seen:?}").contains("planted"), "{seen:?}");
+    let list = with_token(pb::ListInstancesRequest::default(), viewer.expose());
+    let seen = instances.list_instances(list).await.unwrap();
+    assert!(!format!("{seen:?}").contains("planted"), "{seen:?}");
+    // over a window of its own too
+    let now = pb::CollectMetricsRequest {
+        instance_id: "a".to_owned(),
+        window: Some(millis(200)),
+        ..pb::CollectMetricsRequest::default()
+    };
+    let measured = agent
+        .metrics()
+        .await
+        .collect_metrics(with_token(now, viewer.expose()))
+        .await;
+    let measured = measured.unwrap().into_inner();
+    assert_eq!(
+        measured
+            .measurement
+            .as_ref()
+            .unwrap()
+            .window
+            .unwrap()
+            .samples,
+        2
+    );
+    assert!(!format!("{measured:?}").contains("planted"));
 }
 
 #[tokio::test]

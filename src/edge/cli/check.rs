@@ -67,8 +67,17 @@ fn report(config: Config) -> Result<(String, Vec<String>), String> {
             format!("on, credentials of {count} in {}", path.display())
         }
     };
+    let ids: Vec<&str> = config
+        .instances
+        .iter()
+        .map(|row| row.instance_id.as_str())
+        .collect();
+    let instances = match ids.as_slice() {
+        [] => "none".to_owned(),
+        ids => ids.join(", "),
+    };
     let report = format!(
-        "configuration is valid\nlisten   {}\ntls      {tls}\nauth     {auth}\nengines  {}\n",
+        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\n",
         config.server.listen,
         registry.names().join(", ")
     );

@@ -143,7 +143,8 @@ impl Drop for Call {
 
 impl Call {
     fn log(&self, code: Code, seconds: f64, principal: Option<&str>) {
-        let failed = code != Code::Ok;
+        // a caller that went away, as every watcher does at last, is no failure
+        let failed = !matches!(code, Code::Ok | Code::Cancelled);
         if !failed && !self.mutates && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
