@@ -53,7 +53,7 @@ impl Agent {
         }
         let target = self.instance(&target.instance_id)?.instance.spec.target();
         let mut measured = self.measure_now(caller, &target, window, &|_| {}).await?;
-        hide_queries(&mut measured);
+        hide_queries(&mut measured, &target.metrics_urls);
         Ok(Answer::Now(Box::new(measured)))
     }
 
@@ -67,12 +67,15 @@ impl Agent {
 }
 
 /// The caller did not give the URLs, and may not be meant to see all of them.
-fn hide_queries(measured: &mut Measurement) {
+fn hide_queries(measured: &mut Measurement, urls: &[String]) {
     for replica in &mut measured.replicas {
         replica.metrics_url = shown_url(&replica.metrics_url);
     }
     for note in &mut measured.notes {
         note.metrics_url = note.metrics_url.as_deref().map(shown_url);
+        for url in urls {
+            note.message = note.message.replace(url.as_str(), &shown_url(url));
+        }
     }
 }
 
