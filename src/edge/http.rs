@@ -1,4 +1,5 @@
-//! Plain HTTP on the same port: `/metrics` and `/healthz`, for tools that speak nothing else.
+//! Plain HTTP on the same port, for tools that speak nothing else: `/metrics`, and `/healthz`, which is
+//! `/api/v1/health` too.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use crate::agent::Agent;
 
 /// Paths that are served to HTTP/1.
-pub(super) const PATHS: [&str; 2] = ["/metrics", "/healthz"];
+pub(super) const PATHS: [&str; 3] = ["/metrics", "/healthz", "/api/v1/health"];
 
 #[derive(Clone)]
 struct HttpState {
@@ -26,10 +27,12 @@ struct HttpState {
 
 /// The routes.
 pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Router {
-    let [metrics_path, health_path] = PATHS;
+    let [metrics_path, health_path, api_health_path] = PATHS;
     Router::new()
         .route(metrics_path, get(metrics))
         .route(health_path, get(healthz))
+        // the path that users of the JSON API know
+        .route(api_health_path, get(healthz))
         .with_state(HttpState { agent, serving })
 }
 
@@ -71,7 +74,8 @@ pub(super) async fn guard_http1(
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
     if !PATHS.contains(&request.uri().path()) {
-        let text = "only /metrics and /healthz are served over HTTP/1; everything else is gRPC, which needs HTTP/2\n";
+        let text = "only /metrics, /healthz and /api/v1/health are served over HTTP/1; everything else is gRPC, which \
+                    needs HTTP/2\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     next.run(request).await

@@ -24,6 +24,11 @@ pub async fn get_at(address: impl ToSocketAddrs, path: &str, host: &str) -> Stri
 #[tokio::test]
 async fn healthz_says_healthy_and_when() {
     let agent = TestAgent::start().await;
+    let known = get(&agent, "/api/v1/health", "127.0.0.1").await;
+    assert!(
+        known.starts_with("HTTP/1.1 200") && known.contains("healthy"),
+        "{known}"
+    );
     let answer = get(&agent, "/healthz", "127.0.0.1").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let body: serde_json::Value =

@@ -35,6 +35,7 @@ const OPERATING: Who = Who::Roles(Role::OPERATING);
 #[rustfmt::skip]
 const TABLE: &[Rule] = &[
     reads(Who::Public, "/healthz"),
+    reads(Who::Public, "/api/v1/health"),
     reads(ALL,         "/metrics"),
     // probes carry no credentials
     reads(Who::Public, "/grpc.health.v1.Health/Check"),
@@ -103,7 +104,7 @@ mod tests {
             match rule.who {
                 Who::Public => {
                     let probe =
-                        rule.path.starts_with("/grpc.health.v1.") || rule.path == "/healthz";
+                        rule.path.starts_with("/grpc.health.v1.") || rule.path.contains("/health");
                     assert!(probe && !rule.mutates, "{}", rule.path);
                 }
                 Who::Roles(roles) => {
