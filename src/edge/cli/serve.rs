@@ -10,6 +10,7 @@ use super::terminal::complain;
 use super::{ConfigSource, Outcome};
 use crate::agent::Agent;
 use crate::edge::grpc::Server;
+use crate::store::{SqliteStore, default_state_dir};
 use crate::telemetry::{LogFormat, LogLevel, init_logging};
 
 /// Flags of `perfagent serve`.
@@ -59,7 +60,12 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
 async fn serve(config: crate::config::Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let agent = Arc::new(Agent::new(&config)?);
+    let state_dir = match &config.store.state_dir {
+        Some(path) => path.clone(),
+        None => default_state_dir(|name| std::env::var(name).ok())?,
+    };
+    let store = Arc::new(SqliteStore::open(&state_dir).await?);
+    let agent = Arc::new(Agent::start(&config, store).await?);
     let server = Server::bind(agent, config.server).await?;
     let handle = server.handle();
     let address = server.address();
