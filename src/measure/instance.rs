@@ -46,11 +46,21 @@ impl InstanceSamples<'_> {
             .collect();
         let measured: Vec<&View> = views.iter().flatten().collect();
         let merged = View::merged(&measured);
+        let observed_seconds = merged.observed_seconds;
+        let figures = Figures::of(merged);
+        // of one replica they are the instance's
+        let only = measured.len() == 1;
         let replicas: Vec<Replica> = self
             .replicas
             .iter()
             .zip(&views)
-            .map(|(replica, view)| replica_of(replica, view.as_ref()))
+            .map(|(replica, view)| {
+                let figures_of = |view: &View| match only {
+                    true => figures.clone(),
+                    false => Figures::of(view.clone()),
+                };
+                replica_of(replica, view.as_ref(), figures_of)
+            })
             .collect();
         let newest = self
             .replicas
@@ -70,8 +80,8 @@ impl InstanceSamples<'_> {
                 .iter()
                 .flat_map(|replica| &replica.samples)
                 .any(|sample| sample.simulated),
-            window: self.window(merged.observed_seconds),
-            figures: Figures::of(&merged),
+            window: self.window(observed_seconds),
+            figures,
             settings: self
                 .replicas
                 .iter()
@@ -265,9 +275,13 @@ fn settings_of(replica: &ReplicaSamples) -> Vec<Setting> {
     known.settings
 }
 
-fn replica_of(replica: &ReplicaSamples, view: Option<&View>) -> Replica {
+fn replica_of(
+    replica: &ReplicaSamples,
+    view: Option<&View>,
+    figures_of: impl Fn(&View) -> Figures,
+) -> Replica {
     let outcome = match view {
-        Some(view) => Ok(Figures::of(view)),
+        Some(view) => Ok(figures_of(view)),
         None => Err(replica
             .last_failure
             .clone()

@@ -107,16 +107,16 @@ fn disconnected(view: &View) -> Option<Bounded> {
 fn no_interval(quantity: Quantity) -> Absence {
     Absence {
         quantity,
-        reason: "no interval of this window counts".to_owned(),
-        hint: Some("measure again; a restart or a failed scrape fell into this window".to_owned()),
+        reason: "no interval of this window counts".into(),
+        hint: Some("measure again; a restart or a failed scrape fell into this window".into()),
     }
 }
 
 fn late_subtraction(quantity: Quantity) -> Absence {
     Absence {
         quantity,
-        reason: "what is subtracted was counted later than what it is subtracted from".to_owned(),
-        hint: Some("measure over a longer window".to_owned()),
+        reason: "what is subtracted was counted later than what it is subtracted from".into(),
+        hint: Some("measure over a longer window".into()),
     }
 }
 
@@ -359,8 +359,8 @@ impl<'p, 's> WindowOf<'p, 's> {
             });
         Absence {
             quantity,
-            reason,
-            hint,
+            reason: reason.into(),
+            hint: hint.map(Into::into),
         }
     }
 
@@ -393,7 +393,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             total,
             increase,
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         })
     }
 
@@ -407,7 +407,7 @@ impl<'p, 's> WindowOf<'p, 's> {
         GaugeTrack {
             values,
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         }
     }
 
@@ -417,7 +417,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             sum: Some(0.0),
             buckets: None,
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         };
         if let [only] = self.samples {
             if let Some(reading) = only.distribution(chosen.at) {
