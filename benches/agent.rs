@@ -140,12 +140,14 @@ async fn scrape_to_measurement() {
 async fn start_and_rest() {
     let mut times = Vec::new();
     let mut memory = 0.0;
+    let state = tempfile::tempdir().unwrap();
     for run in 0..10 {
         let port = 28_002 + run;
         let address = format!("127.0.0.1:{port}");
         let start = Instant::now();
         let child = Command::new(PERFAGENT)
             .args(["serve", "--listen", &address, "--log-level", "error"])
+            .env("XDG_STATE_HOME", state.path())
             .spawn()
             .unwrap();
         let agent = Running(child);

@@ -17,8 +17,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use common::raw::{Connection, Messages, Window, framed};
+use common::raw::{self, Connection, Messages, framed};
 use common::{ServedAgent, cpu_seconds, engines, print_load, quantile, rss_kb};
 use perfagent::edge::grpc::pb::WatchMetricsRequest;
 use prost::Message;
@@ -34,15 +33,22 @@ const WATCH: &str = "/perfagent.v1.MetricsService/WatchMetrics";
 
 /// Of a `WatchMetricsResponse` what tells one window from the next: the rest is passed over.
 #[derive(Clone, PartialEq, Message)]
-struct Head {
+struct Window {
     #[prost(uint64, tag = "4")]
     sequence: u64,
     #[prost(message, optional, tag = "8")]
-    window_end_time: Option<prost_types::Timestamp>,
+    end_time: Option<prost_types::Timestamp>,
 }
 
-/// When messages came: by the number of the scrape, the end of its window and each receipt, unix time in seconds.
-type Receipts = Arc<Mutex<HashMap<u64, (f64, Vec<f64>)>>>;
+/// One window: when the engine's answer came of which it was made, and when each watcher had it; unix time in seconds.
+#[derive(Default)]
+struct Receipts {
+    scraped: Option<f64>,
+    received: Vec<f64>,
+}
+
+/// By the number of the scrape.
+type Windows = Arc<Mutex<HashMap<u64, Receipts>>>;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -62,15 +68,15 @@ async fn measure() {
     let (_engines, urls) = engines::start(1);
     let agent = ServedAgent::watching(&urls, INTERVAL);
     let pid = agent.process.pid();
-    let receipts = Receipts::default();
-    let watchers = watchers(&agent, &receipts).await;
+    let windows = Windows::default();
+    let watchers = watchers(&agent, &windows).await;
     // the window fills, and with it the message grows
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!(
         "{WATCHERS} watchers on {CONNECTIONS} connections, one instance scraped each {INTERVAL}:"
     );
     let cpu = cpu_seconds(pid);
-    phase(&receipts, "all of them read").await;
+    phase(&windows, "all of them read").await;
     println!(
         "  {:.0} us of the agent's CPU a message",
         (cpu_seconds(pid) - cpu) * 1e6 / (PHASE.as_secs_f64() * WATCHERS as f64)
@@ -79,11 +85,11 @@ async fn measure() {
     let (mut connections, mut unread) = (Vec::new(), Vec::new());
     let message = framed(&WatchMetricsRequest::default());
     for _ in 0..NON_READERS {
-        let connection = Connection::open(agent.address, other_peer(), Window::Small).await;
+        let connection = Connection::open(agent.address, other_peer(), raw::Window::Small).await;
         unread.push(connection.call(WATCH, &message).await.await.unwrap());
         connections.push(connection);
     }
-    phase(&receipts, &format!("{NON_READERS} more that never read")).await;
+    phase(&windows, &format!("{NON_READERS} more that never read")).await;
     println!(
         "  a watcher that never reads, with its connection: {:.0} KiB RSS (goal: less than 256)",
         (rss_kb(pid) - before) / NON_READERS as f64
@@ -98,7 +104,7 @@ async fn measure() {
         watcher.await.unwrap();
     }
     let agent = ServedAgent::watching(&urls, INTERVAL);
-    let connection = Connection::open(agent.address, other_peer(), Window::Small).await;
+    let connection = Connection::open(agent.address, other_peer(), raw::Window::Small).await;
     let _unread = connection.call(WATCH, &message).await.await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!(
@@ -113,7 +119,7 @@ fn other_peer() -> IpAddr {
     Ipv4Addr::new(127, 0, 0, 2).into()
 }
 
-async fn watchers(agent: &ServedAgent, receipts: &Receipts) -> Vec<tokio::task::JoinHandle<()>> {
+async fn watchers(agent: &ServedAgent, windows: &Windows) -> Vec<tokio::task::JoinHandle<()>> {
     let message = framed(&WatchMetricsRequest {
         instance_ids: vec!["vllm-0".to_owned()],
         ..WatchMetricsRequest::default()
@@ -121,65 +127,81 @@ async fn watchers(agent: &ServedAgent, receipts: &Receipts) -> Vec<tokio::task::
     let mut watchers = Vec::new();
     for _ in 0..CONNECTIONS {
         let from = Ipv4Addr::LOCALHOST.into();
-        let connection = Connection::open(agent.address, from, Window::Large).await;
+        let connection = Connection::open(agent.address, from, raw::Window::Large).await;
         for _ in 0..WATCHERS / CONNECTIONS {
-            watchers.push(tokio::spawn(read(
-                connection.clone(),
-                message.clone(),
-                receipts.clone(),
-            )));
+            // one of them reads when the engine was scraped; the others are spared the copy
+            let first = watchers.is_empty();
+            let call = connection.call(WATCH, &message).await;
+            watchers.push(tokio::spawn(read(call, first, windows.clone())));
         }
     }
     watchers
 }
 
-async fn read(connection: Connection, message: Bytes, receipts: Receipts) {
-    let mut messages = Messages::of(connection.call(WATCH, &message).await).await;
-    while let Some(message) = messages.next().await {
+async fn read(call: h2::client::ResponseFuture, whole: bool, windows: Windows) {
+    let mut messages = Messages::of(call).await;
+    while let Some(message) = messages.next(whole).await {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let head = Head::decode(message.as_slice()).unwrap();
-        let Some(end) = head.window_end_time else {
-            continue;
-        };
-        let end = end.seconds as f64 + f64::from(end.nanos) * 1e-9;
-        let mut receipts = receipts.lock().unwrap();
-        let (_, times) = receipts
-            .entry(head.sequence)
-            .or_insert_with(|| (end, Vec::with_capacity(WATCHERS)));
-        times.push(now.as_secs_f64());
+        let sequence = sequence_of(&message);
+        let mut windows = windows.lock().unwrap();
+        let window = windows.entry(sequence).or_default();
+        window.received.push(now.as_secs_f64());
+        if whole {
+            let end = Window::decode(message.as_slice()).unwrap().end_time;
+            let seconds =
+                |end: prost_types::Timestamp| end.seconds as f64 + f64::from(end.nanos) * 1e-9;
+            window.scraped = end.map(seconds);
+        }
     }
 }
 
+/// `sequence` of a message of which only the beginning is there: it stands after the event, the id and the state.
+fn sequence_of(mut head: &[u8]) -> u64 {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+    while let Ok((tag, wire_type)) = decode_key(&mut head) {
+        if (tag, wire_type) == (4, WireType::Varint) {
+            return decode_varint(&mut head).unwrap();
+        }
+        skip_field(wire_type, tag, &mut head, DecodeContext::default()).unwrap();
+    }
+    0
+}
+
 /// Collects receipts for a while and prints their lag.
-async fn phase(receipts: &Receipts, what: &str) {
-    receipts.lock().unwrap().clear();
+async fn phase(windows: &Windows, what: &str) {
+    windows.lock().unwrap().clear();
     tokio::time::sleep(PHASE).await;
-    let windows = std::mem::take(&mut *receipts.lock().unwrap());
+    let windows = std::mem::take(&mut *windows.lock().unwrap());
     // those that were under way at either end are not whole
-    let whole: Vec<&(f64, Vec<f64>)> = windows
+    let whole: Vec<&Receipts> = windows
         .values()
-        .filter(|(_, times)| times.len() == WATCHERS)
+        .filter(|window| window.received.len() == WATCHERS && window.scraped.is_some())
         .collect();
-    let sorted = |since: fn(&(f64, Vec<f64>)) -> f64| {
+    let lags = |since: fn(&Receipts) -> f64| {
         let lags = whole.iter().flat_map(|window| {
             let since = since(window);
-            window.1.iter().map(move |time| (time - since) * 1e3)
+            window.received.iter().map(move |time| (time - since) * 1e3)
         });
         let mut lags: Vec<f64> = lags.collect();
         lags.sort_by(f64::total_cmp);
-        lags
+        (quantile(&lags, 0.5), quantile(&lags, 0.99))
     };
-    let since_scrape = sorted(|(end, _)| *end);
-    let since_first = sorted(|(_, times)| times.iter().copied().fold(f64::INFINITY, f64::min));
+    let scrape = lags(|window| window.scraped.unwrap());
+    let first = lags(|window| {
+        window
+            .received
+            .iter()
+            .copied()
+            .fold(f64::INFINITY, f64::min)
+    });
     println!(
-        "  {what}: {} windows that all have, {} that some miss; from the answer of the engine to receipt p50 {:.1} ms, \
-         p99 {:.1} ms (goal: 25); from the first receipt p50 {:.1} ms, p99 {:.1} ms",
+        "  {what}, {} windows: from the engine's answer to receipt p50 {:.1} ms, p99 {:.1} ms (goal: 25); \
+         from the first receipt p50 {:.1} ms, p99 {:.1} ms",
         whole.len(),
-        windows.len() - whole.len(),
-        quantile(&since_scrape, 0.5),
-        quantile(&since_scrape, 0.99),
-        quantile(&since_first, 0.5),
-        quantile(&since_first, 0.99),
+        scrape.0,
+        scrape.1,
+        first.0,
+        first.1,
     );
 }
 

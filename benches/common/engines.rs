@@ -16,12 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Running;
 
 /// What the bench is called with to be the engines.
-pub const ROLE: &str = "--engines";
+pub(crate) const ROLE: &str = "--engines";
 /// As uvicorn, which vLLM answers by, hangs up on a connection that is idle.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Starts them: their process, and their metrics URLs.
-pub fn start(count: usize) -> (Running, Vec<String>) {
+pub(crate) fn start(count: usize) -> (Running, Vec<String>) {
     let (running, port) = super::in_role(&[ROLE, &count.to_string()]);
     let port: u16 = port.parse().expect("the engines print their port");
     let urls = (0..count).map(|at| format!("http://{}:{port}/metrics", host(at)));
@@ -120,7 +120,7 @@ fn respond(status: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The engines' process.
-pub fn run(count: &str) -> Infallible {
+pub(crate) fn run(count: &str) -> Infallible {
     let count: usize = count.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

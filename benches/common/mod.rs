@@ -2,8 +2,8 @@
 //! kernel says of a process.
 #![allow(dead_code)]
 
-pub mod engines;
-pub mod raw;
+pub(crate) mod engines;
+pub(crate) mod raw;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,13 +12,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub const PERFAGENT: &str = env!("CARGO_BIN_EXE_perfagent");
+pub(crate) const PERFAGENT: &str = env!("CARGO_BIN_EXE_perfagent");
 
 /// A process that does not outlive its owner.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 }
@@ -31,7 +31,7 @@ impl Drop for Running {
 }
 
 /// User and system time of a process in seconds, from the kernel's hundredths.
-pub fn cpu_seconds(pid: u32) -> f64 {
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat
         .rsplit(')')
@@ -43,7 +43,7 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     ticks / 100.0
 }
 
-pub fn rss_kb(pid: u32) -> f64 {
+pub(crate) fn rss_kb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()
@@ -53,20 +53,20 @@ pub fn rss_kb(pid: u32) -> f64 {
 }
 
 /// Figures of a machine that does other things too are worth what its load leaves of them.
-pub fn print_load() {
+pub(crate) fn print_load() {
     let load = fs::read_to_string("/proc/loadavg").unwrap();
     let cores = std::thread::available_parallelism().unwrap();
     println!("load average {} on {cores} cores", load.trim());
 }
 
 /// An address that nobody listens on now.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
 
 /// Waits until something listens there.
-pub fn wait_for(address: SocketAddr) {
+pub(crate) fn wait_for(address: SocketAddr) {
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(
@@ -78,7 +78,7 @@ pub fn wait_for(address: SocketAddr) {
 }
 
 /// This program as another process, in another role, and the first line that it prints.
-pub fn in_role(arguments: &[&str]) -> (Running, String) {
+pub(crate) fn in_role(arguments: &[&str]) -> (Running, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(arguments)
         .stdout(Stdio::piped())
@@ -92,15 +92,15 @@ pub fn in_role(arguments: &[&str]) -> (Running, String) {
 }
 
 /// `perfagent serve` as anyone starts it.
-pub struct ServedAgent {
-    pub process: Running,
-    pub address: SocketAddr,
+pub(crate) struct ServedAgent {
+    pub(crate) process: Running,
+    pub(crate) address: SocketAddr,
     _directory: tempfile::TempDir,
 }
 
 impl ServedAgent {
     /// With these replicas, an instance each, all of them vLLM.
-    pub fn watching(urls: &[String], interval: &str) -> Self {
+    pub(crate) fn watching(urls: &[String], interval: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = String::new();
         for (at, url) in urls.iter().enumerate() {
@@ -131,12 +131,12 @@ impl ServedAgent {
     }
 }
 
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let at = (sorted.len() as f64 * q) as usize;
     sorted[at.min(sorted.len() - 1)]
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     quantile(&values, 0.5)
 }

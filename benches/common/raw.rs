@@ -11,7 +11,7 @@ use tokio::net::TcpSocket;
 
 /// Bytes of a stream that may be under way unread.
 #[derive(Clone, Copy)]
-pub enum Window {
+pub(crate) enum Window {
     /// As hyper's clients have it, and so tonic's.
     Large = 2 << 20,
     /// The protocol's default, as gRPC's C and Go clients begin with.
@@ -23,14 +23,14 @@ const CONNECTION_WINDOW: u32 = 5 << 20;
 
 /// One HTTP/2 connection.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     send: SendRequest<Bytes>,
     address: SocketAddr,
 }
 
 impl Connection {
     /// From this address of ours, so that a server which counts by address takes us for another peer.
-    pub async fn open(address: SocketAddr, from: IpAddr, window: Window) -> Self {
+    pub(crate) async fn open(address: SocketAddr, from: IpAddr, window: Window) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
         let stream = socket.connect(address).await.unwrap();
@@ -46,7 +46,7 @@ impl Connection {
     }
 
     /// Sends a request.
-    pub async fn call(&self, path: &str, message: &Bytes) -> ResponseFuture {
+    pub(crate) async fn call(&self, path: &str, message: &Bytes) -> ResponseFuture {
         let request = Request::post(format!("http://{}{path}", self.address))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -60,7 +60,7 @@ impl Connection {
 }
 
 /// A message as it goes over the wire.
-pub fn framed(message: &impl Message) -> Bytes {
+pub(crate) fn framed(message: &impl Message) -> Bytes {
     let message = message.encode_to_vec();
     let mut frame = vec![0];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -69,7 +69,7 @@ pub fn framed(message: &impl Message) -> Bytes {
 }
 
 /// Reads an answer to its end and throws it away: how many bytes it had. Anything but OK is a panic.
-pub async fn drain(response: ResponseFuture) -> usize {
+pub(crate) async fn drain(response: ResponseFuture) -> usize {
     let mut body = response.await.unwrap().into_body();
     let mut bytes = 0;
     while let Some(chunk) = body.data().await {
@@ -83,14 +83,14 @@ pub async fn drain(response: ResponseFuture) -> usize {
     bytes
 }
 
-/// Messages of a stream, one after another.
-pub struct Messages {
+/// Messages of a stream, one after another. Most of a message is passed over and not copied.
+pub(crate) struct Messages {
     body: RecvStream,
-    held: Vec<u8>,
+    chunk: Bytes,
 }
 
 impl Messages {
-    pub async fn of(response: ResponseFuture) -> Self {
+    pub(crate) async fn of(response: ResponseFuture) -> Self {
         let response = response.await.unwrap();
         assert_eq!(
             response.headers().get("grpc-status"),
@@ -99,27 +99,46 @@ impl Messages {
         );
         Self {
             body: response.into_body(),
-            held: Vec::new(),
+            chunk: Bytes::new(),
         }
     }
 
-    /// The next message; none at the end of the stream.
-    pub async fn next(&mut self) -> Option<Vec<u8>> {
-        loop {
-            if let Some(head) = self.held.first_chunk::<5>() {
-                let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-                if self.held.len() >= 5 + length {
-                    let rest = self.held.split_off(5 + length);
-                    let message = std::mem::replace(&mut self.held, rest);
-                    return Some(message[5..].to_vec());
-                }
+    /// The next message, the whole of it or its first bytes, when all of it is there; none at the end of the stream.
+    pub(crate) async fn next(&mut self, whole: bool) -> Option<Vec<u8>> {
+        const HEAD: usize = 64;
+        let mut frame = [0; 5];
+        for byte in &mut frame {
+            while self.chunk.is_empty() {
+                self.more().await?;
             }
-            let chunk = self.body.data().await?.ok()?;
-            self.body
-                .flow_control()
-                .release_capacity(chunk.len())
-                .unwrap();
-            self.held.extend_from_slice(&chunk);
+            *byte = self.chunk.split_to(1)[0];
         }
+        let mut left = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]) as usize;
+        let mut kept = Vec::new();
+        while left > 0 {
+            if self.chunk.is_empty() {
+                self.more().await?;
+            }
+            let part = self.chunk.split_to(left.min(self.chunk.len()));
+            left -= part.len();
+            if whole || kept.is_empty() {
+                let keep = if whole {
+                    part.len()
+                } else {
+                    part.len().min(HEAD)
+                };
+                kept.extend_from_slice(&part[..keep]);
+            }
+        }
+        Some(kept)
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        self.chunk = self.body.data().await?.ok()?;
+        self.body
+            .flow_control()
+            .release_capacity(self.chunk.len())
+            .unwrap();
+        Some(())
     }
 }

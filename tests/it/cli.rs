@@ -303,10 +303,13 @@ struct Served {
     child: Child,
     address: String,
     log: Lines<BufReader<ChildStderr>>,
+    _state: tempfile::TempDir,
 }
 
 async fn serve(arguments: &[&str]) -> Served {
+    let state = tempfile::tempdir().unwrap();
     let mut child = command()
+        .env("XDG_STATE_HOME", state.path())
         .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
         .args(arguments)
         .stderr(Stdio::piped())
@@ -325,6 +328,7 @@ async fn serve(arguments: &[&str]) -> Served {
         child,
         address,
         log,
+        _state: state,
     }
 }
 
