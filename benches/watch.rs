@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::raw::{self, Connection, Messages, framed};
 use common::{ServedAgent, cpu_seconds, engines, print_load, quantile, rss_kb};
-use perfagent::edge::grpc::pb::WatchMetricsRequest;
+use perfagent::edge::grpc::pb::{MeasurementView, WatchMetricsRequest};
 use prost::Message;
 
 const WATCHERS: usize = 1_000;
@@ -69,14 +69,14 @@ async fn measure() {
     let agent = ServedAgent::watching(&urls, INTERVAL);
     let pid = agent.process.pid();
     let windows = Windows::default();
-    let watchers = watchers(&agent, &windows).await;
+    let readers = watchers(&agent, &windows, MeasurementView::Full).await;
     // the window fills, and with it the message grows
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!(
         "{WATCHERS} watchers on {CONNECTIONS} connections, one instance scraped each {INTERVAL}:"
     );
     let cpu = cpu_seconds(pid);
-    phase(&windows, "all of them read").await;
+    phase(&windows, "all of them read, the full view").await;
     println!(
         "  {:.0} us of the agent's CPU a message",
         (cpu_seconds(pid) - cpu) * 1e6 / (PHASE.as_secs_f64() * WATCHERS as f64)
@@ -100,10 +100,16 @@ async fn measure() {
         "  {:.2} s from SIGTERM to the end under {WATCHERS} streams (goal: 30)",
         stop(agent).await
     );
-    for watcher in watchers {
-        watcher.await.unwrap();
+    for reader in readers {
+        reader.await.unwrap();
     }
     let agent = ServedAgent::watching(&urls, INTERVAL);
+    let readers = watchers(&agent, &windows, MeasurementView::Basic).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    phase(&windows, "all of them read, the basic view").await;
+    for reader in readers {
+        reader.abort();
+    }
     let connection = Connection::open(agent.address, other_peer(), raw::Window::Small).await;
     let _unread = connection.call(WATCH, &message).await.await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -119,9 +125,14 @@ fn other_peer() -> IpAddr {
     Ipv4Addr::new(127, 0, 0, 2).into()
 }
 
-async fn watchers(agent: &ServedAgent, windows: &Windows) -> Vec<tokio::task::JoinHandle<()>> {
+async fn watchers(
+    agent: &ServedAgent,
+    windows: &Windows,
+    view: MeasurementView,
+) -> Vec<tokio::task::JoinHandle<()>> {
     let message = framed(&WatchMetricsRequest {
         instance_ids: vec!["vllm-0".to_owned()],
+        view: view.into(),
         ..WatchMetricsRequest::default()
     });
     let mut watchers = Vec::new();
