@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
@@ -47,6 +48,8 @@ pub struct EngineProfile {
     index: FxHashMap<Cow<'static, str>, Vec<TermId>>,
     terms: Vec<(usize, usize)>,
     setting_gauges: HashMap<Cow<'static, str>, usize>,
+    /// By alias; made at first use, when the aliases are complete.
+    sources: OnceLock<Vec<Arc<str>>>,
 }
 
 /// Position of a term among all terms of the profile.
@@ -111,6 +114,7 @@ impl ProfileBuilder {
             index,
             terms,
             setting_gauges: HashMap::new(),
+            sources: OnceLock::new(),
         }
     }
 }
@@ -171,6 +175,16 @@ impl EngineProfile {
         self.prefixes
             .iter()
             .any(|prefix| metric_name.starts_with(&**prefix))
+    }
+
+    /// Where the value of an alias comes from, for people: [`Alias::describe`], once for all measurements.
+    pub(crate) fn source_of(&self, alias_at: usize) -> Arc<str> {
+        let describe = || {
+            let described = self.aliases.iter().map(|alias| alias.describe().into());
+            described.collect::<Vec<_>>()
+        };
+        let sources = self.sources.get_or_init(describe);
+        sources.get(alias_at).cloned().unwrap_or_default()
     }
 
     /// The aliases of a quantity, in order of preference.

@@ -37,6 +37,17 @@ macro_rules! quantities {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// The name of its total, its increase and its rate, of a counter.
+            pub(crate) fn counter_names(self) -> [&'static str; 3] {
+                match self {
+                    $(Self::$variant => [
+                        concat!($name, "_total"),
+                        concat!($name, "_increase"),
+                        concat!($name, "_per_second"),
+                    ],)+
+                }
+            }
+
             /// How it behaves over time.
             pub fn kind(self) -> QuantityKind {
                 match self { $(Self::$variant => QuantityKind::$kind,)+ }

@@ -106,14 +106,14 @@ fn measured(series: Vec<Series>) -> Measurement {
         },
         figures: Figures {
             gauges: vec![Gauge {
-                name: Quantity::RequestsWaiting.name().to_owned(),
+                name: Quantity::RequestsWaiting.name().into(),
                 min: 1.0,
                 mean: 4.0,
                 max: 9.0,
                 last: 3.0,
                 samples: 61,
                 basis: Basis::Exact,
-                source: "vllm:num_requests_waiting".to_owned(),
+                source: "vllm:num_requests_waiting".into(),
             }],
             series,
             ..Figures::default()
@@ -383,10 +383,10 @@ fn what_else_differs_is_told() {
     let mut named = baseline.clone();
     named.model_name = Some("a".to_owned());
     let load = |value| QuantityValue {
-        name: "requests_finished_per_second".to_owned(),
+        name: "requests_finished_per_second".into(),
         value: Bounded::Value(value),
         basis: Basis::Exact,
-        source: String::new(),
+        source: "".into(),
     };
     named.figures.quantities.push(load(10.0));
     candidate.figures.quantities.push(load(12.0));

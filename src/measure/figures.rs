@@ -44,8 +44,7 @@ pub const DERIVED: [(&str, &str); 7] = [
 
 impl Figures {
     /// The numbers of a view, without the series.
-    pub fn of(view: &View) -> Self {
-        let mut view = view.clone();
+    pub fn of(mut view: View) -> Self {
         derive_distributions(&mut view);
         let mut figures = Self {
             quantities: counters(&view),
@@ -59,7 +58,7 @@ impl Figures {
                 .iter()
                 .filter_map(|(quantity, track)| gauge(*quantity, track))
                 .collect(),
-            absent: view.absent.clone(),
+            absent: std::mem::take(&mut view.absent),
             series: Vec::new(),
         };
         let prefill = prefill_tokens(&view);
@@ -73,6 +72,10 @@ impl Figures {
         figures
             .quantities
             .extend(view.disconnected.map(|value| disconnected(&view, value)));
+        // it is kept until the next window
+        figures.quantities.shrink_to_fit();
+        figures.gauges.shrink_to_fit();
+        figures.absent.shrink_to_fit();
         figures
     }
 }
@@ -81,19 +84,19 @@ impl Figures {
 fn counters(view: &View) -> Vec<QuantityValue> {
     let mut values = Vec::new();
     for (quantity, counter) in &view.counters {
-        let name = quantity.name();
-        let mut push = |name: String, value| {
+        let [total, increase, per_second] = quantity.counter_names();
+        let mut push = |name: &'static str, value| {
             values.push(QuantityValue {
-                name,
+                name: name.into(),
                 value: Bounded::Value(value),
                 basis: counter.basis,
                 source: counter.source.clone(),
             });
         };
-        push(format!("{name}_total"), counter.total);
+        push(total, counter.total);
         if let Some(rise) = counter.increase {
-            push(format!("{name}_increase"), rise.amount);
-            push(format!("{name}_per_second"), rise.per_second);
+            push(increase, rise.amount);
+            push(per_second, rise.per_second);
         }
     }
     values
@@ -102,17 +105,18 @@ fn counters(view: &View) -> Vec<QuantityValue> {
 fn disconnected(view: &View, value: Bounded) -> QuantityValue {
     let source = |quantity| {
         let found: Option<&DistributionIncrease> = view.distributions.get(&quantity);
-        found.map_or("", |increase| increase.source.as_str())
+        found.map_or("", |increase| &*increase.source)
     };
     QuantityValue {
-        name: "requests_disconnected_increase".to_owned(),
+        name: "requests_disconnected_increase".into(),
         value,
         basis: Basis::Exact,
         source: format!(
             "{}_count - {}_count",
             source(Q::TimeToFirstToken),
             source(Q::EndToEndLatency)
-        ),
+        )
+        .into(),
     }
 }
 
@@ -137,7 +141,7 @@ fn distribution(quantity: Q, increase: &DistributionIncrease) -> Distribution {
         }
     }
     Distribution {
-        name: quantity.name().to_owned(),
+        name: quantity.name().into(),
         count: increase.count,
         mean: mean(increase),
         quantiles: quantiles.collect(),
@@ -157,7 +161,7 @@ fn gauge(quantity: Q, track: &GaugeTrack) -> Option<Gauge> {
     let values = || track.values.iter().map(|(_, value)| *value);
     let (_, last) = track.values.last()?;
     Some(Gauge {
-        name: quantity.name().to_owned(),
+        name: quantity.name().into(),
         min: values().reduce(f64::min)?,
         mean: values().sum::<f64>() / track.values.len() as f64,
         max: values().reduce(f64::max)?,
@@ -217,7 +221,7 @@ fn time_per_output_token(view: &View) -> Option<DistributionIncrease> {
         buckets: None,
         intervals: Vec::new(),
         basis: Basis::Approximate,
-        source: format!("{source} / ({lengths} - requests)"),
+        source: format!("{source} / ({lengths} - requests)").into(),
     })
 }
 
@@ -242,7 +246,7 @@ fn time_to_first_token(view: &View) -> Option<DistributionIncrease> {
         buckets: None,
         intervals: Vec::new(),
         basis: Basis::Approximate,
-        source: format!("means of {}", sources.join(" + ")),
+        source: format!("means of {}", sources.join(" + ")).into(),
     })
 }
 
@@ -258,7 +262,7 @@ fn reserved_share(view: &View) -> Option<GaugeTrack> {
             .map(|(tick, tokens)| (*tick, tokens / capacity_tokens))
             .collect(),
         basis: Basis::Approximate,
-        source: format!("{} / {}", reserved.source, capacity.source),
+        source: format!("{} / {}", reserved.source, capacity.source).into(),
     })
 }
 
@@ -327,24 +331,26 @@ fn prefill_tokens(view: &View) -> Vec<QuantityValue> {
     } else {
         1.0
     };
-    let value = |name: &str, value| QuantityValue {
-        name: format!("{}_{name}", Q::PrefillTokens.name()),
+    let [_, increase, per_second] = Q::PrefillTokens.counter_names();
+    let value = |name: &'static str, value| QuantityValue {
+        name: name.into(),
         value: Bounded::Value(value),
         basis: Basis::Approximate,
         source: format!(
             "{} × (1 - {} / {})",
             prompts.source, hits.source, queries.source
-        ),
+        )
+        .into(),
     };
     vec![
-        value("increase", rise.amount * missed),
-        value("per_second", rise.per_second * missed),
+        value(increase, rise.amount * missed),
+        value(per_second, rise.per_second * missed),
     ]
 }
 
 /// What the parts rose by over what the whole did. Of several counters those count that the engine exports; the
 /// first of the whole must be there.
-fn share(view: &View, name: &str, parts: &[Q], whole: &[Q]) -> Option<QuantityValue> {
+fn share(view: &View, name: &'static str, parts: &[Q], whole: &[Q]) -> Option<QuantityValue> {
     let told = |quantities: &[Q]| -> Vec<&Counter> {
         let counters = quantities
             .iter()
@@ -362,17 +368,14 @@ fn share(view: &View, name: &str, parts: &[Q], whole: &[Q]) -> Option<QuantityVa
             .sum()
     };
     let source = |counters: &[&Counter]| {
-        let sources: Vec<&str> = counters
-            .iter()
-            .map(|counter| counter.source.as_str())
-            .collect();
+        let sources: Vec<&str> = counters.iter().map(|counter| &*counter.source).collect();
         sources.join(" + ")
     };
     let total = sum(&whole_told);
     (total > 0.0 && !parts.is_empty()).then(|| QuantityValue {
-        name: name.to_owned(),
+        name: name.into(),
         value: Bounded::Value(sum(&parts) / total),
         basis: merge_basis(parts.iter().chain(&whole_told).map(|counter| counter.basis)),
-        source: format!("({}) / ({})", source(&parts), source(&whole_told)),
+        source: format!("({}) / ({})", source(&parts), source(&whole_told)).into(),
     })
 }

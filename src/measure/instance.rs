@@ -47,11 +47,22 @@ impl InstanceSamples<'_> {
             .collect();
         let measured: Vec<&View> = views.iter().flatten().collect();
         let merged = View::merged(&measured);
+        let observed_seconds = merged.observed_seconds;
+        let series = series_of(&merged);
+        let figures = Figures::of(merged);
+        // of one replica they are the instance's
+        let only = measured.len() == 1;
         let replicas: Vec<Replica> = self
             .replicas
             .iter()
             .zip(&views)
-            .map(|(replica, view)| replica_of(replica, view.as_ref()))
+            .map(|(replica, view)| {
+                let figures_of = |view: &View| match only {
+                    true => figures.clone(),
+                    false => Figures::of(view.clone()),
+                };
+                replica_of(replica, view.as_ref(), figures_of)
+            })
             .collect();
         let newest = self
             .replicas
@@ -71,11 +82,9 @@ impl InstanceSamples<'_> {
                 .iter()
                 .flat_map(|replica| &replica.samples)
                 .any(|sample| sample.simulated),
-            window: self.window(merged.observed_seconds),
-            figures: Figures {
-                series: series_of(&merged),
-                ..Figures::of(&merged)
-            },
+            window: self.window(observed_seconds),
+            // of the instance only
+            figures: Figures { series, ..figures },
             settings: self
                 .replicas
                 .iter()
@@ -269,9 +278,13 @@ fn settings_of(replica: &ReplicaSamples) -> Vec<Setting> {
     known.settings
 }
 
-fn replica_of(replica: &ReplicaSamples, view: Option<&View>) -> Replica {
+fn replica_of(
+    replica: &ReplicaSamples,
+    view: Option<&View>,
+    figures_of: impl Fn(&View) -> Figures,
+) -> Replica {
     let outcome = match view {
-        Some(view) => Ok(Figures::of(view)),
+        Some(view) => Ok(figures_of(view)),
         None => Err(replica
             .last_failure
             .clone()

@@ -1,5 +1,8 @@
 //! A measurement: what happened on an instance over a window, and how far each value can be trusted.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::engine::{Quantity, Setting};
 
 use super::histogram::Bounded;
@@ -98,20 +101,20 @@ pub struct Figures {
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantityValue {
     /// Name with its unit.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Value, or the bound that is known of it.
     pub value: Bounded,
     /// How far it can be trusted.
     pub basis: Basis,
     /// The engine's metrics that it comes from.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// A distribution over the window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
     /// Name with its unit.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Observations.
     pub count: f64,
     /// Mean; none where nothing was observed or no sum is exported.
@@ -123,7 +126,7 @@ pub struct Distribution {
     /// How far count and mean can be trusted.
     pub basis: Basis,
     /// The engine's metrics that it comes from.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// One quantile.
@@ -150,7 +153,7 @@ pub struct Bucket {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gauge {
     /// Name with its unit.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Smallest.
     pub min: f64,
     /// Mean of the samples.
@@ -164,7 +167,7 @@ pub struct Gauge {
     /// How far it can be trusted.
     pub basis: Basis,
     /// The engine's metrics that it comes from.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// What a reader must know to read the numbers right.

@@ -57,7 +57,8 @@ impl View {
                     reason: format!(
                         "only {told} of {} replicas tell it: see each of them",
                         views.len()
-                    ),
+                    )
+                    .into(),
                     hint: absence.and_then(|absence| absence.hint.clone()),
                 });
             } else {

@@ -1,6 +1,7 @@
 //! What happened on one replica, or on all of them, over a window: quantity by quantity, before it is shown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::engine::{Quantity, Version};
 
@@ -60,7 +61,7 @@ pub struct Counter {
     /// How far it can be trusted.
     pub basis: Basis,
     /// Where it was read.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// A rise over the intervals that count.
@@ -80,7 +81,7 @@ pub struct GaugeTrack {
     /// How far it can be trusted.
     pub basis: Basis,
     /// Where it was read.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// What a distribution gained over the window.
@@ -97,7 +98,7 @@ pub struct DistributionIncrease {
     /// How far it can be trusted.
     pub basis: Basis,
     /// Where it was read.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// A quantity that cannot be told.
@@ -106,9 +107,9 @@ pub struct Absence {
     /// Which.
     pub quantity: Quantity,
     /// Why.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// What would make it appear, where that is known.
-    pub hint: Option<String>,
+    pub hint: Option<Arc<str>>,
 }
 
 /// An interval between two samples that does not count.

@@ -108,16 +108,16 @@ fn disconnected(view: &View) -> Option<Bounded> {
 fn no_interval(quantity: Quantity) -> Absence {
     Absence {
         quantity,
-        reason: "no interval of this window counts".to_owned(),
-        hint: Some("measure again; a restart or a failed scrape fell into this window".to_owned()),
+        reason: "no interval of this window counts".into(),
+        hint: Some("measure again; a restart or a failed scrape fell into this window".into()),
     }
 }
 
 fn late_subtraction(quantity: Quantity) -> Absence {
     Absence {
         quantity,
-        reason: "what is subtracted was counted later than what it is subtracted from".to_owned(),
-        hint: Some("measure over a longer window".to_owned()),
+        reason: "what is subtracted was counted later than what it is subtracted from".into(),
+        hint: Some("measure over a longer window".into()),
     }
 }
 
@@ -360,8 +360,8 @@ impl<'p, 's> WindowOf<'p, 's> {
             });
         Absence {
             quantity,
-            reason,
-            hint,
+            reason: reason.into(),
+            hint: hint.map(Into::into),
         }
     }
 
@@ -408,7 +408,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             increase,
             intervals,
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         })
     }
 
@@ -422,7 +422,7 @@ impl<'p, 's> WindowOf<'p, 's> {
         GaugeTrack {
             values,
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         }
     }
 
@@ -433,7 +433,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             buckets: None,
             intervals: Vec::new(),
             basis: chosen.basis(),
-            source: chosen.alias.describe(),
+            source: self.profile.source_of(chosen.at),
         };
         if let [only] = self.samples {
             if let Some(reading) = only.distribution(chosen.at) {

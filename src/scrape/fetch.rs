@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::header::{ACCEPT, CONNECTION, HeaderValue};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -45,10 +45,15 @@ pub struct Fetcher {
     client: reqwest::Client,
     policy: Arc<UrlPolicy>,
     limits: FetchLimits,
+    /// Connections are kept for the next request.
+    keeps: bool,
     /// Room for answers that are larger than engines give.
     large: Arc<Semaphore>,
 }
 
+/// How long a connection is kept for the next request: long enough for the next sample of a window, short enough not to
+/// pile up over many hosts.
+const KEPT_FOR: Duration = Duration::from_secs(3);
 /// From this size on an answer needs room that few share.
 const LARGE_BYTES: usize = 1 << 20;
 /// How many large answers may be in memory at once.
@@ -91,8 +96,7 @@ impl Fetcher {
                 .connect_timeout(limits.connect_timeout)
                 .timeout(limits.timeout)
                 .pool_max_idle_per_host(1)
-                // long enough for the next sample of a window, short enough not to pile up over many hosts
-                .pool_idle_timeout(Duration::from_secs(3))
+                .pool_idle_timeout(KEPT_FOR)
                 .tcp_nodelay(true)
                 .http1_only()
                 .user_agent(concat!("perfagent/", env!("CARGO_PKG_VERSION")))
@@ -107,8 +111,18 @@ impl Fetcher {
             client,
             policy,
             limits,
+            keeps: true,
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         })
+    }
+
+    /// The same for requests that come this far apart: where a connection would not be kept until the next, it is closed
+    /// at once, and its buffers do not wait for that.
+    pub fn each(&self, interval: Duration) -> Self {
+        Self {
+            keeps: interval <= KEPT_FOR,
+            ..self.clone()
+        }
     }
 
     /// The policy that every request is checked by.
@@ -135,7 +149,10 @@ impl Fetcher {
     ) -> Result<Fetched, ScrapeFailure> {
         let url = self.policy.check(url)?;
         let start = Instant::now();
-        let request = self.client.get(url).header(ACCEPT, ACCEPT_METRICS);
+        let mut request = self.client.get(url).header(ACCEPT, ACCEPT_METRICS);
+        if !self.keeps {
+            request = request.header(CONNECTION, HeaderValue::from_static("close"));
+        }
         let mut response = request.send().await.map_err(|error| self.failure(&error))?;
         let request_time = start.elapsed();
         if response.status() != reqwest::StatusCode::OK {

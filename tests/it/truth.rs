@@ -175,10 +175,10 @@ fn saturation_is_seen_for_what_it_is() {
 fn old_names_are_the_same_quantities() {
     let v0 = capture("vllm-0.8.5-v0/c-saturation").measure(1, 4).figures;
     let usage = v0.gauge(Quantity::KvCacheUsage).unwrap();
-    assert_eq!(usage.source, "vllm:gpu_cache_usage_perc");
+    assert_eq!(&*usage.source, "vllm:gpu_cache_usage_perc");
     assert!(usage.max > 0.0);
     let gap = v0.distribution(Quantity::InterTokenLatency).unwrap();
-    assert_eq!(gap.source, "vllm:time_per_output_token_seconds");
+    assert_eq!(&*gap.source, "vllm:time_per_output_token_seconds");
     // the per-request time per token is another quantity, which V0 does not export: it follows from others
     let derived = v0.distribution(Quantity::TimePerOutputToken).unwrap();
     assert_eq!(derived.basis, Basis::Approximate);
@@ -194,7 +194,7 @@ fn old_names_are_the_same_quantities() {
         .gauge(Quantity::KvCacheUsage)
         .unwrap()
         .clone();
-    assert_eq!(usage.source, "vllm:kv_cache_usage_perc");
+    assert_eq!(&*usage.source, "vllm:kv_cache_usage_perc");
     assert!(usage.max <= 1.0);
     assert_eq!(
         usage.last,

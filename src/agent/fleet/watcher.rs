@@ -31,6 +31,7 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
     let timeout = spec.scrape_interval.min(fleet.scrape_timeout);
     // its own, so that what others hang on does not hold it up
     let outbound = Semaphore::new(spec.metrics_urls.len());
+    let fetcher = fleet.fetcher.each(spec.scrape_interval);
     let mut clock = Clock::now();
     let mut tick = 0_u32;
     loop {
@@ -49,7 +50,7 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
         }
         let means = Means {
             registry: &fleet.registry,
-            fetcher: &fleet.fetcher,
+            fetcher: &fetcher,
             metrics: &fleet.metrics,
             outbound: &outbound,
         };

@@ -144,14 +144,14 @@ fn series(of: &Series) -> pb::Series {
 fn quantity(of: &QuantityValue) -> pb::Quantity {
     use pb::quantity::Bound;
     pb::Quantity {
-        name: of.name.clone(),
+        name: of.name.to_string(),
         bound: Some(match of.value {
             Bounded::Value(value) => Bound::Value(value),
             Bounded::AtMost(value) => Bound::AtMost(value),
             Bounded::AtLeast(value) => Bound::AtLeast(value),
         }),
         basis: basis(of.basis),
-        source_metric: of.source.clone(),
+        source_metric: of.source.to_string(),
     }
 }
 
@@ -167,13 +167,13 @@ fn basis(of: Basis) -> i32 {
 
 fn distribution(of: &Distribution) -> pb::Distribution {
     pb::Distribution {
-        name: of.name.clone(),
+        name: of.name.to_string(),
         count: Some(of.count),
         mean: of.mean,
         quantiles: of.quantiles.iter().map(quantile).collect(),
         buckets: of.buckets.iter().map(bucket).collect(),
         basis: basis(of.basis),
-        source_metric: of.source.clone(),
+        source_metric: of.source.to_string(),
     }
 }
 
@@ -203,22 +203,22 @@ fn bucket(of: &Bucket) -> pb::Bucket {
 
 fn gauge(of: &Gauge) -> pb::Gauge {
     pb::Gauge {
-        name: of.name.clone(),
+        name: of.name.to_string(),
         min: Some(of.min),
         mean: Some(of.mean),
         max: Some(of.max),
         last: Some(of.last),
         samples: of.samples,
         basis: basis(of.basis),
-        source_metric: of.source.clone(),
+        source_metric: of.source.to_string(),
     }
 }
 
 fn absence(of: &Absence) -> pb::Absence {
     pb::Absence {
         name: of.quantity.name().to_owned(),
-        reason: of.reason.clone(),
-        hint: of.hint.clone(),
+        reason: of.reason.to_string(),
+        hint: of.hint.as_deref().map(str::to_owned),
     }
 }
 

@@ -163,8 +163,8 @@ fn quantity(path: &Path<'_>, of: pb::Quantity) -> Read<QuantityValue> {
     Ok(QuantityValue {
         value,
         basis: basis(path, of.basis)?,
-        name: of.name,
-        source: of.source_metric,
+        name: of.name.into(),
+        source: of.source_metric.into(),
     })
 }
 
@@ -185,8 +185,8 @@ fn distribution(path: &Path<'_>, of: pb::Distribution) -> Read<Distribution> {
         quantiles: list(&path.field("quantiles"), of.quantiles, quantile)?,
         buckets,
         basis: basis(path, of.basis)?,
-        name: of.name,
-        source: of.source_metric,
+        name: of.name.into(),
+        source: of.source_metric.into(),
     })
 }
 
@@ -234,8 +234,8 @@ fn gauge(path: &Path<'_>, of: pb::Gauge) -> Read<Gauge> {
         last: set(&path.field("last"), of.last)?,
         samples: of.samples,
         basis: basis(path, of.basis)?,
-        name: of.name,
-        source: of.source_metric,
+        name: of.name.into(),
+        source: of.source_metric.into(),
     };
     if !(gauge.min <= gauge.last && gauge.last <= gauge.max) {
         return Err(path.field("last").wrong("must lie between min and max"));
@@ -246,8 +246,8 @@ fn gauge(path: &Path<'_>, of: pb::Gauge) -> Read<Gauge> {
 fn absence(path: &Path<'_>, of: pb::Absence) -> Read<Absence> {
     Ok(Absence {
         quantity: quantity_named(&path.field("name"), &of.name)?,
-        reason: of.reason,
-        hint: of.hint,
+        reason: of.reason.into(),
+        hint: of.hint.map(Into::into),
     })
 }
 
