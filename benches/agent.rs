@@ -110,7 +110,7 @@ async fn scrape_to_measurement() {
             // a second apart, as in a window
             sample.tick = tick as u32;
             sample.at_unix_seconds = tick as f64;
-            samples.push(sample);
+            samples.push(std::sync::Arc::new(sample));
         }
         let instance = InstanceSamples {
             instance_id: "bench".to_owned(),

@@ -196,7 +196,7 @@ async fn samples_of(
         means.sample(profile, url, (first.sample, first.at), schedule, on_tick),
         probe
     );
-    replica.probed = probed;
+    replica.probed = Arc::new(probed);
     Ok(replica)
 }
 

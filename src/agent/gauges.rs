@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::Handle;
 
-use super::fleet::{Fleet, Health, InstanceState};
+use super::fleet::{Fleet, Health, InstanceState, Latest};
 use crate::engine::Quantity;
 use crate::measure::{Bounded, Figures, WindowKind};
 
@@ -228,7 +228,7 @@ const STATES: [StateFamily; 5] = [
     (
         "instance_window_end_timestamp_seconds",
         "End of the last window that was measured",
-        |state| Some(state.latest.as_ref()?.measurement.window.end_unix_seconds),
+        |state| Some(state.latest.as_ref()?.end_unix_seconds()),
     ),
 ];
 
@@ -281,22 +281,32 @@ impl Collector for FleetGauges {
             "1, with what the instance is as labels",
             values,
         )?;
-        for family in &MEASURED {
-            let values = labelled.iter().map(|(labels, state)| {
-                let is_now = !state.is_missing() && !state.is_stale(now);
-                // the first scrape knows only what was since the engine's start
-                let latest = state.latest.as_ref().filter(|latest| {
-                    is_now && latest.measurement.window.kind == WindowKind::Interval
-                });
-                (
-                    labels,
-                    latest.and_then(|latest| family.of.value(&latest.measurement.figures)),
-                )
-            });
+        // one measurement at a time: those that nobody else asks for are not kept
+        let measured: Vec<(&Labels, [Option<f64>; MEASURED.len()])> = labelled
+            .iter()
+            .filter_map(|(labels, state)| Some((labels, values_now(state, now)?)))
+            .collect();
+        for (at, family) in MEASURED.iter().enumerate() {
+            let values = measured
+                .iter()
+                .map(|(labels, values)| (*labels, values.get(at).copied().flatten()));
             gauge(&mut encoder, family.name, family.help, values)?;
         }
         Ok(())
     }
+}
+
+/// Values of the last window, in the order of the families; none where it is not of now.
+fn values_now(state: &InstanceState, now: Instant) -> Option<[Option<f64>; MEASURED.len()]> {
+    let is_now = !state.is_missing() && !state.is_stale(now);
+    // the first scrape knows only what was since the engine's start
+    let is_window = |latest: &&Arc<Latest>| is_now && latest.kind() == WindowKind::Interval;
+    let latest = state.latest.as_ref().filter(is_window)?;
+    Some(latest.look(|measured| {
+        MEASURED
+            .each_ref()
+            .map(|family| family.of.value(&measured.figures))
+    }))
 }
 
 impl Of {
@@ -349,7 +359,7 @@ fn labels(state: &InstanceState) -> Labels {
     if state
         .latest
         .as_ref()
-        .is_some_and(|latest| latest.measurement.simulated)
+        .is_some_and(|latest| latest.simulated())
     {
         labels.push(("simulated", "true".to_owned()));
     }
@@ -357,17 +367,17 @@ fn labels(state: &InstanceState) -> Labels {
 }
 
 fn info(labels: &Labels, state: &InstanceState) -> Option<Labels> {
-    let measured = &state.latest.as_ref()?.measurement;
-    let text = |text: &Option<String>| -> String {
-        let text = text.as_deref().unwrap_or_default();
-        text.chars()
+    let latest = state.latest.as_ref()?;
+    let text = |text: Option<&str>| -> String {
+        let chars = text.unwrap_or_default().chars();
+        chars
             .filter(|char| !char.is_control())
             .take(LABEL_CHARS)
             .collect()
     };
     let mut labels = labels.clone();
-    labels.push(("engine", measured.engine.clone()));
-    labels.push(("engine_version", text(&measured.engine_version)));
-    labels.push(("model_name", text(&measured.model_name)));
+    labels.push(("engine", latest.engine().to_owned()));
+    labels.push(("engine_version", text(latest.engine_version())));
+    labels.push(("model_name", text(latest.model_name())));
     Some(labels)
 }

@@ -54,6 +54,8 @@ reasons! {
     NoKnownMetrics "NO_KNOWN_METRICS",
     /// The answer is another engine's.
     WrongEngine "WRONG_ENGINE",
+    /// The engine that was named is not known here.
+    UnknownEngine "UNKNOWN_ENGINE",
     /// Replicas of one instance run different engines.
     MixedEngines "MIXED_ENGINES",
     /// Too few scrapes of the window succeeded.
@@ -145,6 +147,7 @@ impl Reason {
             ScrapeFailure::TooLarge { .. } | ScrapeFailure::TooManySeries => Self::AnswerTooLarge,
             ScrapeFailure::NotMetrics(_) | ScrapeFailure::Parse(_) => Self::NotMetrics,
             ScrapeFailure::NoKnownMetrics { .. } => Self::NoKnownMetrics,
+            ScrapeFailure::UnknownEngine { .. } => Self::UnknownEngine,
             ScrapeFailure::WrongEngine { .. } => Self::WrongEngine,
         }
     }

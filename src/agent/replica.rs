@@ -253,10 +253,10 @@ impl Means<'_> {
     ) -> ReplicaSamples {
         let mut replica = ReplicaSamples {
             metrics_url: url.to_owned(),
-            samples: vec![first],
+            samples: vec![Arc::new(first)],
             failed_scrapes: 0,
             last_failure: None,
-            probed: Probed::default(),
+            probed: Arc::default(),
         };
         let last = schedule.ticks.len().saturating_sub(1);
         for (tick, after) in schedule.ticks.iter().enumerate().skip(1) {
@@ -276,12 +276,9 @@ impl Means<'_> {
             };
             match scraped {
                 Ok(mut sample) => {
-                    // those of the last sample are in force
-                    if let Some(before) = replica.samples.last_mut() {
-                        before.settings = Vec::new();
-                    }
+                    sample.settle_after(replica.samples.last().map(AsRef::as_ref));
                     sample.tick = u32::try_from(tick).unwrap_or(u32::MAX);
-                    replica.samples.push(sample);
+                    replica.samples.push(Arc::new(sample));
                 }
                 Err(error) => {
                     replica.failed_scrapes += 1;
@@ -324,7 +321,7 @@ pub(super) fn failed_replica(url: &str, error: &ScrapeError) -> ReplicaSamples {
         samples: Vec::new(),
         failed_scrapes: 1,
         last_failure: Some(failure_of(error)),
-        probed: Probed::default(),
+        probed: Arc::default(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::engine::{
-    Alias, Combine, EngineProfile, Merge, Part, QuantityKind, SIMULATED_FAMILY, Term, TermId,
-    python_text, setting,
+    Alias, Combine, EngineProfile, Merge, Part, QuantityKind, SIMULATED_FAMILY, Setting, Term,
+    TermId, python_text, setting,
 };
 use crate::exposition::{Family, Kind, Label, Role, Sample as Line, Sink};
 
@@ -24,6 +24,7 @@ pub(super) struct Collector<'p, 'a> {
     role: FamilyRole<'p>,
     series: SeriesId<'a>,
     sample: Sample,
+    settings: Vec<Setting>,
     explicit_time: Option<f64>,
 }
 
@@ -61,6 +62,7 @@ impl<'p, 'a> Collector<'p, 'a> {
             role: FamilyRole::None,
             series: SeriesId::default(),
             sample: Sample::default(),
+            settings: Vec::new(),
             explicit_time: None,
         }
     }
@@ -105,25 +107,21 @@ impl<'p, 'a> Collector<'p, 'a> {
                 self.sample.incarnation.process_start_unix_seconds = Some(line.value);
             }
             FamilyRole::Simulated => self.sample.simulated = line.value == 1.0,
-            FamilyRole::Settings => self.settings(line.labels),
+            FamilyRole::Settings => self.settings_family(line.labels),
             FamilyRole::SettingGauge(name) => {
-                let known = self
-                    .sample
-                    .settings
-                    .iter()
-                    .any(|setting| setting.name == name);
+                let known = self.settings.iter().any(|setting| setting.name == name);
                 let knob = self.profile.knobs.iter().find(|knob| knob.name == name);
                 if let (Some(knob), false, true) = (knob, known, line.value.is_finite()) {
                     let source = line.name.get().into_owned();
                     let value = Some(line.value.to_string());
-                    self.sample.settings.push(setting(knob, value, source));
+                    self.settings.push(setting(knob, value, source));
                 }
             }
         }
     }
 
     /// Labels of the settings family; of several engines in one process the first counts.
-    fn settings(&mut self, labels: &[Label<'a>]) {
+    fn settings_family(&mut self, labels: &[Label<'a>]) {
         let mut digest = DefaultHasher::new();
         for label in labels {
             label.name.get().hash(&mut digest);
@@ -133,7 +131,7 @@ impl<'p, 'a> Collector<'p, 'a> {
         let known = &mut self.sample.incarnation.config_digest;
         // order of the series does not matter
         *known = Some(known.map_or(digest, |known| known ^ digest));
-        if !self.sample.settings.is_empty() {
+        if !self.settings.is_empty() {
             return;
         }
         let Some(source) = self.profile.settings_family.as_deref() else {
@@ -148,15 +146,14 @@ impl<'p, 'a> Collector<'p, 'a> {
                 _ => None,
             });
             if let Some(value) = value {
-                self.sample
-                    .settings
-                    .push(setting(knob, value, source.to_owned()));
+                self.settings.push(setting(knob, value, source.to_owned()));
             }
         }
     }
 
     /// Everything that was taken.
     pub(super) fn finish(mut self, fetched_unix_seconds: f64) -> Sample {
+        self.sample.settings = std::mem::take(&mut self.settings).into();
         self.sample.at_unix_seconds = self.explicit_time.unwrap_or(fetched_unix_seconds);
         self.sample.overflow = self.scalars.iter().any(ScalarSeries::is_full)
             || self.distributions.iter().any(DistributionSeries::is_full);

@@ -1,5 +1,7 @@
 //! Samples of all replicas → the measurement of an instance.
 
+use std::sync::Arc;
+
 use crate::engine::{EngineProfile, Probed, Quantity, Setting};
 
 use super::intervals::series_of;
@@ -15,13 +17,13 @@ pub struct ReplicaSamples {
     /// Its metrics URL.
     pub metrics_url: String,
     /// Scrapes that were read, in order of time.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<Arc<Sample>>,
     /// Scrapes that failed.
     pub failed_scrapes: u32,
     /// The last failure, if any scrape failed.
     pub last_failure: Option<ReplicaFailure>,
     /// What its endpoints said.
-    pub probed: Probed,
+    pub probed: Arc<Probed>,
 }
 
 /// What was collected of an instance.
@@ -191,7 +193,7 @@ impl InstanceSamples<'_> {
                         .to_owned(),
                 );
             }
-            let silent = |sample: &Sample| sample.families_recognised == 0;
+            let silent = |sample: &Arc<Sample>| sample.families_recognised == 0;
             if self.profile.empty_when_idle
                 && samples.samples.iter().all(silent)
                 && !samples.samples.is_empty()
@@ -270,11 +272,11 @@ fn settings_of(replica: &ReplicaSamples) -> Vec<Setting> {
         settings: replica
             .samples
             .last()
-            .map(|sample| sample.settings.clone())
+            .map(|sample| sample.settings.to_vec())
             .unwrap_or_default(),
         ..Probed::default()
     };
-    known.merge(replica.probed.clone());
+    known.merge(Probed::clone(&replica.probed));
     known.settings
 }
 

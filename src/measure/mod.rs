@@ -40,3 +40,4 @@ pub use view::{
     Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
     Knowledge, Rise, View,
 };
+pub use window::has_restarted;

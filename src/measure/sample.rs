@@ -22,8 +22,8 @@ pub struct Sample {
     pub distributions: Vec<DistributionReading>,
     /// What tells one run of the process from the next.
     pub incarnation: Incarnation,
-    /// Settings that the metrics show.
-    pub settings: Vec<Setting>,
+    /// Settings that the metrics show. Samples of one replica share them.
+    pub settings: Arc<[Setting]>,
     /// Served model, as the engine labels its series.
     pub model_name: Option<String>,
     /// Families of this engine that were seen.
@@ -101,8 +101,8 @@ impl Sample {
         Ok((sample, report))
     }
 
-    /// Takes the bounds of its distributions from the sample before, where they are the same, so that they are kept
-    /// once; and gives back what was allocated and is not used.
+    /// Takes settings and the bounds of distributions from the sample before, where they are the same, so that they are
+    /// kept once; and gives back what was allocated and is not used.
     pub fn settle_after(&mut self, before: Option<&Sample>) {
         for reading in &mut self.distributions {
             let known = before.and_then(|before| before.distribution(reading.alias));
@@ -111,11 +111,14 @@ impl Sample {
             }
             reading.cumulative.shrink_to_fit();
         }
+        if let Some(before) = before.filter(|before| before.settings == self.settings) {
+            self.settings = before.settings.clone();
+        }
         self.scalars.shrink_to_fit();
         self.distributions.shrink_to_fit();
     }
 
-    /// Bytes that it keeps, about, without bounds that it shares.
+    /// Bytes that it keeps, about, without what it shares.
     pub fn heap_bytes(&self) -> usize {
         let distribution = |reading: &DistributionReading| {
             let own_bounds = match Arc::strong_count(&reading.bounds) {
@@ -131,11 +134,15 @@ impl Sample {
                 + setting.value.as_ref().map_or(0, String::len)
                 + setting.source.len()
         };
+        let own_settings = match Arc::strong_count(&self.settings) {
+            1 => self.settings.iter().map(setting).sum::<usize>(),
+            _ => 0,
+        };
         size_of::<Self>()
             + size_of_val(self.scalars.as_slice())
             + size_of_val(self.distributions.as_slice())
             + self.distributions.iter().map(distribution).sum::<usize>()
-            + self.settings.iter().map(setting).sum::<usize>()
+            + own_settings
             + size_of_val(self.families_of.as_slice())
             + size_of_val(self.unreadable.as_slice())
             + size_of_val(self.out_of_range.as_slice())

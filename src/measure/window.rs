@@ -1,5 +1,7 @@
 //! Samples of one replica → what happened in between.
 
+use std::borrow::Borrow;
+
 use crate::engine::{Alias, EngineProfile, Quantity, QuantityKind, Version};
 
 use super::histogram::{Bounded, Buckets};
@@ -13,8 +15,13 @@ use super::view::{
 impl View {
     /// What happened over `samples`, which are in order of time. With a single sample there are totals and instants
     /// only, and distributions since the engine's start.
-    pub fn over(profile: &EngineProfile, samples: &[Sample], knowledge: Knowledge) -> Self {
-        let window = WindowOf::new(profile, samples, knowledge);
+    pub fn over<S: Borrow<Sample>>(
+        profile: &EngineProfile,
+        samples: &[S],
+        knowledge: Knowledge,
+    ) -> Self {
+        let samples: Vec<&Sample> = samples.iter().map(Borrow::borrow).collect();
+        let window = WindowOf::new(profile, &samples, knowledge);
         let mut view = Self {
             observed_seconds: window.kept.iter().map(|interval| interval.seconds).sum(),
             dropped: window.dropped.clone(),
@@ -59,6 +66,13 @@ impl View {
         }
         view
     }
+}
+
+/// Whether the engine started anew between two samples of a replica.
+pub fn has_restarted(profile: &EngineProfile, before: &Sample, after: &Sample) -> bool {
+    let samples = [before, after];
+    let window = WindowOf::new(profile, &samples, Knowledge::default());
+    window.restart(before, after).is_some()
 }
 
 impl View {
@@ -150,7 +164,7 @@ impl Chosen<'_> {
 
 struct WindowOf<'p, 's> {
     profile: &'p EngineProfile,
-    samples: &'s [Sample],
+    samples: &'s [&'s Sample],
     knowledge: Knowledge,
     /// The engine is at least this version.
     floor: Option<Version>,
@@ -159,7 +173,7 @@ struct WindowOf<'p, 's> {
 }
 
 impl<'p, 's> WindowOf<'p, 's> {
-    fn new(profile: &'p EngineProfile, samples: &'s [Sample], knowledge: Knowledge) -> Self {
+    fn new(profile: &'p EngineProfile, samples: &'s [&'s Sample], knowledge: Knowledge) -> Self {
         let seen_floor = samples
             .iter()
             .filter_map(|sample| sample.version_floor)
@@ -202,7 +216,7 @@ impl<'p, 's> WindowOf<'p, 's> {
         let old = self
             .floor
             .is_none_or(|version| version < Version::new(0, 11, 0));
-        let created = |sample: &Sample| sample.incarnation.created_unix_seconds.is_some();
+        let created = |sample: &&Sample| sample.incarnation.created_unix_seconds.is_some();
         old && !self.samples.iter().any(created)
     }
 
@@ -265,7 +279,7 @@ impl<'p, 's> WindowOf<'p, 's> {
             return false;
         }
         // an engine that creates its series at the start has them all; a line that could not be read may be any
-        let unlike_zero = |sample: &Sample| {
+        let unlike_zero = |sample: &&Sample| {
             let created = sample.incarnation.created_unix_seconds.is_some();
             let lost = sample.bad_lines > 0 || sample.unreadable.contains(&at);
             lost || (created && self.profile.disconnects_leave_no_finish)

@@ -65,6 +65,12 @@ pub enum ScrapeFailure {
         /// The engine that was looked for; `any known engine` where none was named.
         engine: String,
     },
+    /// The engine that was named is not known here.
+    #[error("there is no engine `{engine}` here")]
+    UnknownEngine {
+        /// The engine that was named.
+        engine: String,
+    },
     /// Metrics of another engine.
     #[error("the answer has metrics of {found}, not of {asked}")]
     WrongEngine {
@@ -131,7 +137,9 @@ impl ScrapeFailure {
             Self::Broken(_) | Self::TooLarge { .. } => Step::Body,
             Self::TooManySeries => Step::Map,
             Self::NotMetrics(_) | Self::Parse(_) => Step::Parse,
-            Self::NoKnownMetrics { .. } | Self::WrongEngine { .. } => Step::Map,
+            Self::NoKnownMetrics { .. } | Self::UnknownEngine { .. } | Self::WrongEngine { .. } => {
+                Step::Map
+            }
         }
     }
 
@@ -176,6 +184,10 @@ impl ScrapeFailure {
             Self::NoKnownMetrics { .. } => {
                 "check that this is the engine's own metrics endpoint; for another engine, map its \
                  metrics in [[engines]] of the config file"
+            }
+            Self::UnknownEngine { .. } => {
+                "map it in [[engines]] of the config file, as it was when the instance was registered, or change \
+                 instance_type"
             }
             Self::WrongEngine { .. } => "set instance_type to the engine found, or to `auto`",
         })

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use perfagent::engine::{EngineProfile, Probed, Registry, read_endpoint};
 use perfagent::exposition::Options;
@@ -130,10 +131,10 @@ impl Capture {
     pub fn replica(&self, samples: Vec<Sample>) -> ReplicaSamples {
         ReplicaSamples {
             metrics_url: "http://127.0.0.1:8000/metrics".to_owned(),
-            samples,
+            samples: samples.into_iter().map(Arc::new).collect(),
             failed_scrapes: 0,
             last_failure: None,
-            probed: self.probed(),
+            probed: Arc::new(self.probed()),
         }
     }
 

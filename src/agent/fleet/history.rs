@@ -4,23 +4,26 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::timing::Timing;
+use super::window::WindowSamples;
+use crate::agent::replica::failure_of;
 use crate::engine::{EngineProfile, Probed};
 use crate::instance::InstanceSpec;
-use crate::measure::{DropCause, InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind};
-use crate::scrape::{ScrapeError, shown_url};
-
-use super::timing::Timing;
-use crate::agent::replica::failure_of;
+use crate::measure::{ReplicaFailure, ReplicaSamples, Sample, has_restarted};
+use crate::scrape::{ScrapeError, ScrapeFailure, shown_url};
 
 /// Most bytes of samples that are kept of one replica. Engines' samples have some kilobytes each.
 pub(super) const MAX_BYTES: usize = 1 << 20;
-/// Scrapes between two questions to endpoints that told nothing.
-const ASK_AGAIN_AFTER: u32 = 40;
+/// Between two questions to endpoints that told nothing.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// A replica whose newest sample is this many scrapes old is not part of what the instance does now.
+const TOO_OLD: u32 = 2;
 
 /// What is remembered of an instance.
 #[derive(Debug)]
 pub(super) struct History {
-    window: Duration,
+    /// Intervals of a window.
+    intervals: u32,
     interval: Duration,
     timing: Timing,
     /// Engine, once it is known.
@@ -34,24 +37,29 @@ pub(super) struct History {
 #[derive(Debug)]
 struct Remembered {
     url: String,
-    samples: Vec<Sample>,
-    probed: Probed,
-    /// Scrape from which on its endpoints are worth asking.
-    ask_at: u32,
+    samples: Vec<Arc<Sample>>,
+    probed: Arc<Probed>,
+    asked: Asked,
     /// Scrapes within the window that failed.
     failed: VecDeque<u32>,
+    /// The last failure within the window.
+    window_failure: Option<ReplicaFailure>,
     failures_in_a_row: u32,
     /// The scrape before which it is left alone.
     due: u32,
-    last_failure: Option<ScrapeError>,
+    /// Why the last scrape failed, if it did.
+    failure: Option<ScrapeError>,
 }
 
-/// What one scrape of a replica gave.
-pub(super) struct Reading {
-    pub(super) profile: Arc<EngineProfile>,
-    pub(super) sample: Sample,
-    /// What its endpoints said, where they were asked.
-    pub(super) probed: Option<Probed>,
+/// Whether a replica's endpoints are worth asking for version and settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// From this scrape on.
+    From(u32),
+    /// They are being asked.
+    Now,
+    /// They have told.
+    Done,
 }
 
 /// A replica as it stands.
@@ -70,18 +78,20 @@ impl History {
         let remembered = |url: &String| Remembered {
             url: url.clone(),
             samples: Vec::new(),
-            probed: Probed::default(),
-            ask_at: 0,
+            probed: Arc::default(),
+            asked: Asked::From(0),
             failed: VecDeque::new(),
+            window_failure: None,
             failures_in_a_row: 0,
             due: 0,
-            last_failure: None,
+            failure: None,
         };
+        let intervals = spec.window.as_secs_f64() / spec.scrape_interval.as_secs_f64();
         Self {
-            window: spec.window,
+            intervals: intervals.ceil() as u32,
             interval: spec.scrape_interval,
             timing: Timing::new(&spec.instance_id, spec.scrape_interval),
-            named: profile.is_some(),
+            named: spec.instance_type.is_some(),
             profile,
             instance_id: spec.instance_id.clone(),
             replicas: spec.metrics_urls.iter().map(remembered).collect(),
@@ -96,132 +106,111 @@ impl History {
         self.profile.as_ref()
     }
 
-    /// The replicas to scrape now: place, URL, and whether to ask the endpoints too.
-    pub(super) fn due(&self, tick: u32) -> Vec<(usize, String, bool)> {
-        let due = self.replicas.iter().enumerate();
-        due.filter(|(_, replica)| replica.due <= tick)
-            .map(|(at, replica)| (at, replica.url.clone(), replica.ask_at <= tick))
-            .collect()
+    /// The replicas to scrape now: place and URL.
+    pub(super) fn due(&self, tick: u32) -> Vec<(usize, String)> {
+        let replicas = self.replicas.iter().enumerate();
+        let due = replicas.filter(|(_, replica)| replica.due <= tick);
+        due.map(|(at, replica)| (at, replica.url.clone())).collect()
     }
 
     /// Keeps what a scrape gave.
-    pub(super) fn add(&mut self, at: usize, tick: u32, result: Result<Reading, ScrapeError>) {
-        let (timing, window) = (self.timing, self.window);
-        let slack = self.interval / 2;
+    pub(super) fn add(
+        &mut self,
+        at: usize,
+        tick: u32,
+        result: Result<(Arc<EngineProfile>, Sample), ScrapeError>,
+    ) {
+        let oldest = tick.saturating_sub(self.intervals);
+        let timing = self.timing;
         let Some(replica) = self.replicas.get_mut(at) else {
             return;
         };
-        let reading = match result {
-            Ok(reading) => reading,
+        let kept = result.and_then(|(profile, sample)| {
+            let profile = self.profile.get_or_insert(profile);
+            replica.keep(profile, sample, (tick, oldest))
+        });
+        match kept {
+            Ok(()) => {
+                replica.failures_in_a_row = 0;
+                replica.due = tick.saturating_add(1);
+                replica.failure = None;
+            }
             Err(error) => {
                 replica.failures_in_a_row = replica.failures_in_a_row.saturating_add(1);
                 replica.due = tick.saturating_add(timing.backoff(replica.failures_in_a_row));
                 replica.failed.push_back(tick);
-                replica.last_failure = Some(error);
-                return;
+                replica.window_failure = Some(failure_of(&error));
+                replica.failure = Some(error);
             }
-        };
-        let profile = self.profile.get_or_insert(reading.profile);
-        if replica.failures_in_a_row > 0 {
-            // it may have come back as another version, with other settings
-            replica.ask_at = tick;
         }
-        if let Some(probed) = reading.probed {
-            let told = probed.proves_engine || !probed.settings.is_empty();
-            let again = tick.saturating_add(ASK_AGAIN_AFTER);
-            replica.ask_at = if told { u32::MAX } else { again };
-            replica.probed = probed;
-        }
-        replica.failures_in_a_row = 0;
-        replica.due = tick.saturating_add(1);
-        replica.last_failure = None;
-        let mut sample = reading.sample;
-        sample.tick = tick;
-        if let Some(before) = replica.samples.last_mut() {
-            // those of the last sample are in force
-            before.settings = Vec::new();
-        }
-        sample.settle_after(replica.samples.last());
-        let oldest = sample.at_unix_seconds - (window + slack).as_secs_f64();
-        replica.samples.push(sample);
-        replica
-            .samples
-            .retain(|kept| kept.at_unix_seconds >= oldest);
-        let mut bytes: usize = replica.samples.iter().map(Sample::heap_bytes).sum();
-        while bytes > MAX_BYTES && replica.samples.len() > 1 {
-            bytes -= replica.samples.remove(0).heap_bytes();
-        }
-        if bytes > MAX_BYTES {
-            tracing::warn!(
-                instance_id = self.instance_id,
-                engine = %profile.name,
-                "a scrape of {bytes} bytes is too large to be kept"
-            );
-            replica.samples.clear();
-        }
+        replica.forget_before(oldest);
     }
 
-    /// The measurement over the window that ends with this scrape; none where no replica has a sample.
-    pub(super) fn measure(&mut self, tick: u32) -> Option<Measurement> {
+    /// The replicas whose endpoints are worth asking: place and URL. They count as asked from now on.
+    pub(super) fn to_ask(&mut self, tick: u32) -> Vec<(usize, String)> {
+        let mut to_ask = Vec::new();
+        for (at, replica) in self.replicas.iter_mut().enumerate() {
+            let worth = matches!(replica.asked, Asked::From(from) if from <= tick);
+            if worth && replica.failures_in_a_row == 0 && !replica.samples.is_empty() {
+                replica.asked = Asked::Now;
+                to_ask.push((at, replica.url.clone()));
+            }
+        }
+        to_ask
+    }
+
+    /// Keeps what a replica's endpoints said.
+    pub(super) fn told(&mut self, at: usize, tick: u32, probed: Probed) {
+        let again = ASK_AGAIN_AFTER.as_secs_f64() / self.interval.as_secs_f64();
+        let Some(replica) = self.replicas.get_mut(at) else {
+            return;
+        };
+        let told = probed.proves_engine || !probed.settings.is_empty();
+        replica.asked = match (replica.asked, told) {
+            // it has restarted meanwhile
+            (Asked::From(from), _) => Asked::From(from),
+            (_, true) => Asked::Done,
+            (_, false) => Asked::From(tick.saturating_add(again.ceil() as u32)),
+        };
+        replica.probed = Arc::new(probed);
+    }
+
+    /// The window that ends with this scrape; none where it brought no sample.
+    ///
+    /// A replica that was not read in it or in the one before is not part of what the instance does now, and shown as
+    /// failed.
+    pub(super) fn window(&mut self, tick: u32) -> Option<WindowSamples> {
         let profile = self.profile.clone()?;
-        if self
+        let oldest = tick.saturating_sub(self.intervals);
+        for replica in &mut self.replicas {
+            replica.forget_before(oldest);
+        }
+        let newest = |replica: &Remembered| replica.samples.last().map(|sample| sample.tick);
+        if !self
             .replicas
             .iter()
-            .all(|replica| replica.samples.is_empty())
+            .any(|replica| newest(replica) == Some(tick))
         {
             return None;
         }
-        let intervals = (self.window.as_secs_f64() / self.interval.as_secs_f64()).ceil() as u32;
-        let oldest = tick.saturating_sub(intervals);
-        let any_interval = self
-            .replicas
-            .iter()
-            .any(|replica| replica.samples.len() > 1);
-        let replicas = self.replicas.iter_mut().map(|replica| {
-            while replica
-                .failed
-                .front()
-                .is_some_and(|failed| *failed < oldest)
-            {
-                replica.failed.pop_front();
-            }
+        let replicas = self.replicas.iter().map(|replica| {
+            let age = newest(replica).map_or(u32::MAX, |newest| tick.saturating_sub(newest));
             ReplicaSamples {
                 metrics_url: shown_url(&replica.url),
-                samples: std::mem::take(&mut replica.samples),
+                samples: match age < TOO_OLD {
+                    true => replica.samples.clone(),
+                    false => Vec::new(),
+                },
                 failed_scrapes: u32::try_from(replica.failed.len()).unwrap_or(u32::MAX),
-                last_failure: replica.last_failure.as_ref().map(failure_of),
+                last_failure: replica.window_failure.clone(),
                 probed: replica.probed.clone(),
             }
         });
-        let instance = InstanceSamples {
-            instance_id: self.instance_id.clone(),
-            profile: &profile,
-            kind: match any_interval {
-                true => WindowKind::Interval,
-                false => WindowKind::SinceStart,
-            },
-            replicas: replicas.collect(),
-        };
-        let measurement = instance.measure();
-        for (replica, measured) in self.replicas.iter_mut().zip(instance.replicas) {
-            replica.samples = measured.samples;
-        }
-        self.note_restarts(tick, &measurement);
-        Some(measurement)
-    }
-
-    /// A replica that started anew may have other settings.
-    fn note_restarts(&mut self, tick: u32, measurement: &Measurement) {
-        for (replica, measured) in self.replicas.iter_mut().zip(&measurement.replicas) {
-            let newest = replica.samples.last().map(|sample| sample.at_unix_seconds);
-            let restarted = measured.dropped.iter().any(|dropped| {
-                matches!(dropped.cause, DropCause::Restart { .. })
-                    && Some(dropped.end_unix_seconds) == newest
-            });
-            if restarted {
-                replica.ask_at = tick;
-            }
-        }
+        Some(WindowSamples::new(
+            self.instance_id.clone(),
+            profile,
+            replicas.collect(),
+        ))
     }
 
     /// All samples are forgotten: the clock was set, or another engine answers.
@@ -229,8 +218,9 @@ impl History {
         for replica in &mut self.replicas {
             replica.samples.clear();
             replica.failed.clear();
-            replica.probed = Probed::default();
-            replica.ask_at = 0;
+            replica.window_failure = None;
+            replica.probed = Arc::default();
+            replica.asked = Asked::From(0);
         }
         if !self.named {
             self.profile = None;
@@ -242,14 +232,10 @@ impl History {
         let failures = || {
             self.replicas
                 .iter()
-                .filter_map(|replica| replica.last_failure.as_ref())
+                .filter_map(|replica| replica.failure.as_ref())
         };
-        let other = |error: &ScrapeError| {
-            matches!(
-                error.failure,
-                crate::scrape::ScrapeFailure::WrongEngine { .. }
-            )
-        };
+        let other =
+            |error: &ScrapeError| matches!(error.failure, ScrapeFailure::WrongEngine { .. });
         !self.named
             && self
                 .replicas
@@ -266,9 +252,48 @@ impl History {
                 (0, true) => None,
                 (failures, _) => Some(failures == 0),
             },
-            failure: replica.last_failure.clone(),
+            failure: replica.failure.clone(),
         };
         self.replicas.iter().map(state).collect()
+    }
+}
+
+impl Remembered {
+    fn keep(
+        &mut self,
+        profile: &EngineProfile,
+        mut sample: Sample,
+        (tick, oldest): (u32, u32),
+    ) -> Result<(), ScrapeError> {
+        sample.tick = tick;
+        let before = self.samples.last().map(AsRef::as_ref);
+        sample.settle_after(before);
+        let restarted = before.is_some_and(|before| has_restarted(profile, before, &sample));
+        if restarted || self.failures_in_a_row > 0 {
+            // it may have other settings, and be another version
+            self.asked = Asked::From(tick);
+        }
+        self.samples.push(Arc::new(sample));
+        self.forget_before(oldest);
+        let mut bytes: usize = self.samples.iter().map(|sample| sample.heap_bytes()).sum();
+        while bytes > MAX_BYTES && self.samples.len() > 1 {
+            bytes -= self.samples.remove(0).heap_bytes();
+        }
+        if bytes > MAX_BYTES {
+            self.samples.clear();
+            return Err(ScrapeFailure::TooManySeries.at(shown_url(&self.url)));
+        }
+        Ok(())
+    }
+
+    fn forget_before(&mut self, oldest: u32) {
+        self.samples.retain(|sample| sample.tick >= oldest);
+        while self.failed.front().is_some_and(|failed| *failed < oldest) {
+            self.failed.pop_front();
+        }
+        if self.failed.is_empty() {
+            self.window_failure = None;
+        }
     }
 }
 
@@ -292,15 +317,11 @@ mod tests {
         History::new(&spec, None)
     }
 
-    fn reading(body: &str, at: f64) -> Reading {
+    fn reading(body: &str, at: f64) -> (Arc<EngineProfile>, Sample) {
         let registry = Registry::builtin();
         let profile = registry.get("vllm").unwrap().clone();
         let (sample, _) = Sample::read(&profile, body.as_bytes(), at, &Options::default()).unwrap();
-        Reading {
-            profile,
-            sample,
-            probed: None,
-        }
+        (profile, sample)
     }
 
     fn capture() -> String {
@@ -321,12 +342,12 @@ mod tests {
         let mut history = history(interval, default_window(interval));
         for tick in 0..100 {
             history.add(0, tick, Ok(reading(&body, f64::from(tick) * 15.0)));
-            assert!(history.measure(tick).is_some());
+            assert!(history.window(tick).is_some());
         }
         let samples = &kept(&history).samples;
         // five ends of four intervals, and one more within the slack for jitter
         assert!((5..=6).contains(&samples.len()), "{}", samples.len());
-        let bytes: Vec<usize> = samples.iter().map(Sample::heap_bytes).collect();
+        let bytes: Vec<usize> = samples.iter().map(|sample| sample.heap_bytes()).collect();
         assert!(bytes.iter().all(|bytes| *bytes <= 8_000), "{bytes:?}");
         let longest = Duration::from_millis(200);
         let mut history = self::history(longest, default_window(longest));
@@ -356,7 +377,11 @@ mod tests {
         let mut history = history(Duration::from_millis(200), Duration::from_secs(12));
         for tick in 0..60 {
             history.add(0, tick, Ok(reading(&body, f64::from(tick) * 0.2)));
-            let bytes: usize = kept(&history).samples.iter().map(Sample::heap_bytes).sum();
+            let bytes: usize = kept(&history)
+                .samples
+                .iter()
+                .map(|sample| sample.heap_bytes())
+                .sum();
             assert!(bytes <= MAX_BYTES, "{bytes}");
         }
         assert!(kept(&history).samples.len() > 2);
@@ -373,12 +398,12 @@ mod tests {
         assert!(history.due(1).is_empty(), "not again in the same round");
         assert_eq!(history.due(2).len(), 1);
         history.add(0, 2, Ok(reading(&body, 2.0)));
-        let measured = history.measure(2).unwrap();
+        let measured = history.window(2).unwrap().measure();
         assert_eq!(measured.replicas.first().unwrap().failed_scrapes, 1);
         for tick in 3..9 {
             history.add(0, tick, Ok(reading(&body, f64::from(tick))));
         }
-        let measured = history.measure(8).unwrap();
+        let measured = history.window(8).unwrap().measure();
         assert_eq!(measured.replicas.first().unwrap().failed_scrapes, 0);
         assert!(!history.engine_changed());
     }

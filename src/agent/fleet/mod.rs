@@ -5,6 +5,7 @@ mod hub;
 mod state;
 mod timing;
 mod watcher;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

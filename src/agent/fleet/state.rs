@@ -7,8 +7,9 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use super::history::ReplicaState;
+use super::window::WindowSamples;
 use crate::instance::Instance;
-use crate::measure::Measurement;
+use crate::measure::{Measurement, WindowKind};
 use crate::scrape::ScrapeError;
 
 /// What is known of an instance now.
@@ -45,17 +46,75 @@ pub enum Health {
     Down,
 }
 
-/// The last measurement of an instance.
+/// The last window of an instance: measured when somebody asks, and then once.
 #[derive(Debug)]
 pub struct Latest {
-    /// The measurement.
-    pub measurement: Measurement,
+    samples: WindowSamples,
+    measured: OnceLock<Measurement>,
     /// The scrape that it ends with.
     pub sequence: u64,
     /// When that was.
     pub taken: Instant,
     /// Room for an edge to keep what it made of it: many ask for the same.
     pub forms: [OnceLock<Bytes>; 2],
+}
+
+impl Latest {
+    pub(super) fn new(samples: WindowSamples, sequence: u64) -> Self {
+        Self {
+            samples,
+            measured: OnceLock::new(),
+            sequence,
+            taken: Instant::now(),
+            forms: Default::default(),
+        }
+    }
+
+    /// The measurement, kept for whoever asks next.
+    pub fn measurement(&self) -> &Measurement {
+        self.measured.get_or_init(|| self.samples.measure())
+    }
+
+    /// Looks at the measurement without keeping it: not all are asked for again.
+    pub fn look<T>(&self, at: impl FnOnce(&Measurement) -> T) -> T {
+        match self.measured.get() {
+            Some(measured) => at(measured),
+            None => at(&self.samples.measure()),
+        }
+    }
+
+    /// What the numbers cover.
+    pub fn kind(&self) -> WindowKind {
+        self.samples.kind()
+    }
+
+    /// End of the window, unix time in seconds.
+    pub fn end_unix_seconds(&self) -> f64 {
+        let ends = self.samples.newest().map(|sample| sample.at_unix_seconds);
+        ends.fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// Name of the engine.
+    pub fn engine(&self) -> &str {
+        &self.samples.profile().name
+    }
+
+    /// Version as the engine writes it.
+    pub fn engine_version(&self) -> Option<&str> {
+        self.samples.version()
+    }
+
+    /// Served model, as the engine labels its series.
+    pub fn model_name(&self) -> Option<&str> {
+        self.samples
+            .newest()
+            .find_map(|sample| sample.model_name.as_deref())
+    }
+
+    /// The endpoint says that it is simulated.
+    pub fn simulated(&self) -> bool {
+        self.samples.newest().any(|sample| sample.simulated)
+    }
 }
 
 impl InstanceState {

@@ -1,17 +1,20 @@
-//! One instance's background loop: scrape its replicas, measure, publish.
+//! One instance's background loop: scrape its replicas, publish what that showed, ask for settings beside it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::history::{History, Reading};
+use super::history::History;
 use super::state::{Health, InstanceState, Latest, next_version};
 use super::{Entry, Fleet};
 use crate::agent::replica::{Clock, Means};
-use crate::engine::EngineProfile;
+use crate::engine::{EngineProfile, Probed};
+use crate::measure::Sample;
 use crate::scrape::{ScrapeError, ScrapeFailure, shown_url};
 
 /// A replica that takes longer does not hold up what the others showed.
@@ -21,74 +24,104 @@ const CLOCK_STEP_SECONDS: f64 = 0.5;
 
 /// Scrapes the instance until it is told to stop.
 pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Duration) {
-    let start = tokio::time::Instant::now() + start_after;
+    let start = Instant::now() + start_after;
     let spec = entry.state().instance.spec.clone();
-    let profile = spec
-        .instance_type
-        .as_deref()
-        .and_then(|name| fleet.registry.get(name));
-    let mut history = History::new(&spec, profile.cloned());
-    let timeout = spec.scrape_interval.min(fleet.scrape_timeout);
-    // its own, so that what others hang on does not hold it up
-    let outbound = Semaphore::new(spec.metrics_urls.len());
-    let fetcher = fleet.fetcher.each(spec.scrape_interval);
-    let mut clock = Clock::now();
+    let named = spec.instance_type.as_deref();
+    let profile = named.and_then(|name| fleet.registry.get(name)).cloned();
+    let mut reader = Reader {
+        // of an engine that is not configured any more; it is not taken for another
+        unknown: named.filter(|_| profile.is_none()).map(str::to_owned),
+        timeout: spec.scrape_interval.min(fleet.scrape_timeout),
+        // its own, so that what others hang on does not hold it up
+        outbound: Semaphore::new(spec.metrics_urls.len()),
+        clock: Clock::now(),
+        fleet: fleet.clone(),
+    };
+    let mut history = History::new(&spec, profile);
+    // endpoints are asked beside the scrapes, which do not wait for them
+    let mut asking: FuturesUnordered<BoxFuture<'static, (usize, Probed)>> = FuturesUnordered::new();
     let mut tick = 0_u32;
     loop {
-        let due = start + history.timing().due(tick);
         tokio::select! {
-            () = tokio::time::sleep_until(due) => {}
+            biased;
             () = entry.stop.cancelled() => return,
+            () = tokio::time::sleep_until(start + history.timing().due(tick)) => {}
+            Some((at, probed)) = asking.next(), if !asking.is_empty() => {
+                let last = tick.saturating_sub(1);
+                history.told(at, last, probed);
+                let number = entry.state().sequence;
+                publish(&fleet, &entry, &mut history, (last, number));
+                continue;
+            }
         }
-        if clock.is_off_by().abs() > CLOCK_STEP_SECONDS {
-            tracing::info!(
-                instance_id = spec.instance_id,
-                "the clock was set: windows begin anew"
-            );
-            clock = Clock::now();
+        if reader.clock.is_off_by().abs() > CLOCK_STEP_SECONDS {
+            let instance_id = &*entry.id;
+            tracing::info!(instance_id, "the clock was set: windows begin anew");
+            reader.clock = Clock::now();
             history.forget();
         }
-        let means = Means {
-            registry: &fleet.registry,
-            fetcher: &fetcher,
-            metrics: &fleet.metrics,
-            outbound: &outbound,
-        };
         tokio::select! {
-            () = scrape(&fleet, &entry, means, &mut history, tick, (clock, timeout)) => {}
+            biased;
             () = entry.stop.cancelled() => return,
+            () = scrape(&reader, &entry, &mut history, tick) => {}
+        }
+        for (at, url) in history.to_ask(tick) {
+            if let Some(profile) = history.profile().cloned() {
+                let fleet = fleet.clone();
+                asking.push(Box::pin(
+                    async move { (at, ask(&fleet, &profile, &url).await) },
+                ));
+            }
         }
         tick = tick.saturating_add(1);
         // after a machine that slept, or scrapes that took longer than the interval
-        while start + history.timing().due(tick.saturating_add(1)) <= tokio::time::Instant::now() {
+        while start + history.timing().due(tick.saturating_add(1)) <= Instant::now() {
             tick = tick.saturating_add(1);
         }
     }
 }
 
 /// One scrape of all replicas that are due.
-async fn scrape(
-    fleet: &Fleet,
-    entry: &Entry,
-    means: Means<'_>,
-    history: &mut History,
-    tick: u32,
-    (clock, timeout): (Clock, Duration),
-) {
-    let sequence = entry.state().sequence + 1;
+async fn scrape(reader: &Reader, entry: &Entry, history: &mut History, tick: u32) {
+    let due = history.due(tick);
+    if due.is_empty() {
+        return;
+    }
+    let number = entry.state().sequence + 1;
     let profile = history.profile().cloned();
-    let mut running: FuturesUnordered<_> = history
-        .due(tick)
-        .into_iter()
-        .map(|(at, url, ask)| {
-            let profile = profile.as_ref();
-            async move { (at, read(means, profile, &url, ask, (clock, timeout)).await) }
-        })
+    match due.as_slice() {
+        // most instances have one replica, with nothing to wait for beside it
+        [(at, url)] => {
+            let read = reader.read(profile.as_ref(), url).await;
+            history.add(*at, tick, read);
+            publish(&reader.fleet, entry, history, (tick, number));
+        }
+        several => {
+            let of_all = (profile, several);
+            scrape_several(reader, entry, history, (tick, number), of_all).await;
+        }
+    }
+    if history.engine_changed() {
+        history.forget();
+    }
+}
+
+/// What was read is published when all have answered, and once before where some take long.
+async fn scrape_several(
+    reader: &Reader,
+    entry: &Entry,
+    history: &mut History,
+    (tick, number): (u32, u64),
+    (profile, due): (Option<Arc<EngineProfile>>, &[(usize, String)]),
+) {
+    let profile = profile.as_ref();
+    let mut running: FuturesUnordered<_> = due
+        .iter()
+        .map(|(at, url)| async move { (*at, reader.read(profile, url).await) })
         .collect();
-    let patience = tokio::time::sleep(PATIENCE.min(timeout / 2));
+    let patience = tokio::time::sleep(PATIENCE.min(reader.timeout / 2));
     let mut patience = std::pin::pin!(patience);
-    let mut waiting = true;
-    let mut unpublished = true;
+    let (mut waiting, mut unpublished) = (true, false);
     loop {
         tokio::select! {
             read = running.next() => match read {
@@ -101,106 +134,124 @@ async fn scrape(
             },
             () = &mut patience, if waiting => {
                 waiting = false;
-                if unpublished {
-                    publish(fleet, entry, history, tick, sequence);
-                    unpublished = false;
+                // nothing was read yet: nothing is known that was not before
+                if std::mem::take(&mut unpublished) {
+                    publish(&reader.fleet, entry, history, (tick, number));
                 }
             }
         }
     }
     if unpublished {
-        publish(fleet, entry, history, tick, sequence);
-    }
-    if history.engine_changed() {
-        history.forget();
+        publish(&reader.fleet, entry, history, (tick, number));
     }
 }
 
-async fn read(
-    means: Means<'_>,
-    profile: Option<&Arc<EngineProfile>>,
-    url: &str,
-    ask: bool,
-    (clock, timeout): (Clock, Duration),
-) -> Result<Reading, ScrapeError> {
-    let scraped = tokio::time::timeout(timeout, means.scrape(profile, url, clock)).await;
-    let scraped = scraped.unwrap_or_else(|_| {
-        let failure = ScrapeFailure::TimedOut {
-            seconds: timeout.as_secs_f64(),
+/// Reads the replicas of one instance.
+struct Reader {
+    fleet: Arc<Fleet>,
+    /// The engine that the operator named and that there is not.
+    unknown: Option<String>,
+    timeout: Duration,
+    outbound: Semaphore,
+    clock: Clock,
+}
+
+impl Reader {
+    async fn read(
+        &self,
+        profile: Option<&Arc<EngineProfile>>,
+        url: &str,
+    ) -> Result<(Arc<EngineProfile>, Sample), ScrapeError> {
+        if let Some(engine) = self.unknown.clone() {
+            return Err(ScrapeFailure::UnknownEngine { engine }.at(shown_url(url)));
+        }
+        let means = Means {
+            registry: &self.fleet.registry,
+            fetcher: &self.fleet.fetcher,
+            metrics: &self.fleet.metrics,
+            outbound: &self.outbound,
         };
-        means.metrics.scrape_failure(failure.step().as_str());
-        Err(failure.at(shown_url(url)))
-    })?;
-    let probed = match scraped.probed {
-        Some(probed) => Some(probed),
-        None if ask => Some(means.probe(&scraped.profile, url).await),
-        None => None,
+        let scraped = means.scrape(profile, url, self.clock);
+        let scraped = tokio::time::timeout(self.timeout, scraped).await;
+        let scraped = scraped.unwrap_or_else(|_| {
+            let failure = ScrapeFailure::TimedOut {
+                seconds: self.timeout.as_secs_f64(),
+            };
+            self.fleet.metrics.scrape_failure(failure.step().as_str());
+            Err(failure.at(shown_url(url)))
+        })?;
+        Ok((scraped.profile, scraped.sample))
+    }
+}
+
+/// What a replica's endpoints say.
+async fn ask(fleet: &Fleet, profile: &EngineProfile, url: &str) -> Probed {
+    let outbound = Semaphore::new(1);
+    let means = Means {
+        registry: &fleet.registry,
+        fetcher: &fleet.fetcher,
+        metrics: &fleet.metrics,
+        outbound: &outbound,
     };
-    Ok(Reading {
-        profile: scraped.profile,
-        sample: scraped.sample,
-        probed,
-    })
+    means.probe(profile, url).await
 }
 
 /// Of replicas that were recognised at once, the first says what the instance is.
 fn same_engine(
     history: &History,
-    result: Result<Reading, ScrapeError>,
-) -> Result<Reading, ScrapeError> {
-    let reading = result?;
+    result: Result<(Arc<EngineProfile>, Sample), ScrapeError>,
+) -> Result<(Arc<EngineProfile>, Sample), ScrapeError> {
+    let (profile, sample) = result?;
     match history.profile() {
-        Some(known) if known.name != reading.profile.name => {
+        Some(known) if known.name != profile.name => {
             let failure = ScrapeFailure::WrongEngine {
                 asked: known.name.to_string(),
-                found: reading.profile.name.to_string(),
+                found: profile.name.to_string(),
             };
             Err(failure.at("metrics_urls"))
         }
-        _ => Ok(reading),
+        _ => Ok((profile, sample)),
     }
 }
 
-fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, tick: u32, sequence: u64) {
-    let before = entry.state();
+/// Shows the instance as it is after the scrape of this number.
+fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): (u32, u64)) {
+    let window = history.window(tick);
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
     let now = SystemTime::now();
-    let latest = match health {
-        Health::Up | Health::Degraded => history.measure(tick).map(|measurement| {
-            Arc::new(Latest {
-                measurement,
-                sequence,
-                taken: Instant::now(),
-                forms: Default::default(),
-            })
-        }),
-        Health::Down | Health::Pending => None,
-    };
-    let changed = health != before.health;
-    if changed {
-        let failure = replicas.iter().find_map(|replica| replica.failure.as_ref());
-        log_change(&before, health, failure);
-    }
-    entry.update(|before| InstanceState {
-        instance: before.instance.clone(),
-        version: next_version(),
-        sequence,
-        health,
-        since: if changed { now } else { before.since },
-        scraped_at: Some(now),
-        latest: latest.or_else(|| before.latest.clone()),
-        replicas,
+    let mut change = None;
+    entry.update(|before| {
+        if health != before.health {
+            change = Some(before.health);
+        }
+        let latest = window.map(|window| Arc::new(Latest::new(window, number)));
+        InstanceState {
+            instance: before.instance.clone(),
+            version: next_version(),
+            sequence: number,
+            health,
+            since: match health == before.health {
+                true => before.since,
+                false => now,
+            },
+            scraped_at: match number == before.sequence {
+                true => before.scraped_at,
+                false => Some(now),
+            },
+            latest: latest.or_else(|| before.latest.clone()),
+            replicas,
+        }
     });
+    if let Some(was) = change {
+        let state = entry.state();
+        log_change(&entry.id, was, health, state.failure());
+    }
     fleet.hub.changed(&entry.id);
 }
 
-fn log_change(before: &InstanceState, health: Health, failure: Option<&ScrapeError>) {
-    let (instance_id, was, is) = (
-        before.instance.id(),
-        before.health.as_str(),
-        health.as_str(),
-    );
+fn log_change(instance_id: &str, was: Health, is: Health, failure: Option<&ScrapeError>) {
+    let (was, is) = (was.as_str(), is.as_str());
     match failure {
         Some(failure) => tracing::warn!(instance_id, was, is, "{failure}"),
         None => tracing::info!(instance_id, was, is, "instance changed"),

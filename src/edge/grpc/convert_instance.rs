@@ -147,16 +147,16 @@ pub(super) fn instance(of: &InstanceState, caller: &Caller) -> pb::Instance {
 }
 
 fn status(of: &InstanceState) -> pb::InstanceStatus {
-    let measured = of.latest.as_ref().map(|latest| &latest.measurement);
+    let latest = of.latest.as_ref();
     pb::InstanceStatus {
         state: health(of.health).into(),
         since_time: Some(system_time(of.since)),
         scrape_time: of.scraped_at.map(system_time),
         window_end_time: window_end(of),
-        engine: measured.map(|measured| measured.engine.clone()),
-        engine_version: measured.and_then(|measured| measured.engine_version.clone()),
-        model_name: measured.and_then(|measured| measured.model_name.clone()),
-        simulated: measured.is_some_and(|measured| measured.simulated),
+        engine: latest.map(|latest| latest.engine().to_owned()),
+        engine_version: latest.and_then(|latest| latest.engine_version().map(str::to_owned)),
+        model_name: latest.and_then(|latest| latest.model_name().map(str::to_owned)),
+        simulated: latest.is_some_and(|latest| latest.simulated()),
         replicas: of.replicas.iter().map(replica).collect(),
     }
 }
@@ -164,7 +164,7 @@ fn status(of: &InstanceState) -> pb::InstanceStatus {
 /// End of the last window.
 pub(super) fn window_end(of: &InstanceState) -> Option<prost_types::Timestamp> {
     let latest = of.latest.as_ref()?;
-    timestamp(latest.measurement.window.end_unix_seconds)
+    timestamp(latest.end_unix_seconds())
 }
 
 fn replica(of: &ReplicaState) -> pb::ReplicaStatus {

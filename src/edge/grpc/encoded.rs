@@ -97,7 +97,7 @@ pub(super) fn encoded(latest: &Latest, view: View) -> Bytes {
         View::Full => full,
         View::Basic => basic,
     };
-    form.get_or_init(|| encode(&latest.measurement, view))
+    form.get_or_init(|| encode(latest.measurement(), view))
         .clone()
 }
 
