@@ -44,6 +44,18 @@ impl Agent {
         self.measure_now(caller, target, window, on_progress).await
     }
 
+    /// How many replicas a measurement asks: of an instance none where its last window is meant.
+    fn replicas_asked(&self, target: &Target, window: WindowRequest) -> usize {
+        match (target.metrics_urls.len(), window.length) {
+            (0, None) => 0,
+            (0, Some(_)) => {
+                let known = self.instance(&target.instance_id);
+                known.map_or(0, |known| known.instance.spec.metrics_urls.len())
+            }
+            (inline, _) => inline,
+        }
+    }
+
     /// The same of a target that was registered, or that the caller may name.
     pub(super) async fn measure_now(
         &self,
@@ -114,7 +126,7 @@ impl Agent {
         let replicas: usize = targets
             .iter()
             .flatten()
-            .map(|(target, _)| target.metrics_urls.len())
+            .map(|(target, window)| self.replicas_asked(target, *window))
             .sum();
         if replicas > LIMITS.batch_replicas {
             return Err(wrong(format!(

@@ -55,6 +55,9 @@ pub enum Error {
         /// How many.
         limit: usize,
     },
+    /// More writes than may wait for the disk.
+    #[error("too many changes wait for the disk")]
+    TooManyWrites,
     /// An instance that was not scraped yet.
     #[error("instance {0} has not been scraped yet")]
     NotMeasuredYet(String),

@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::fleet::InstanceState;
 use super::{Agent, Caller, Error, FieldViolation, LIMITS};
-use crate::instance::{Instance, InstanceSpec, Source, label_violations, shortened};
+use crate::instance::{
+    Instance, InstanceSpec, Source, default_window, label_violations, shortened,
+};
 use crate::scrape::{ScrapeFailure, shown_url};
 use crate::store::{Once, Store, StoreError, Written};
 
@@ -23,8 +25,8 @@ pub struct SpecChange {
     pub metrics_urls: Option<Vec<String>>,
     /// Time between scrapes.
     pub scrape_interval: Option<Duration>,
-    /// How far back a measurement reaches.
-    pub window: Option<Duration>,
+    /// How far back a measurement reaches; none within means what the interval asks for.
+    pub window: Option<Option<Duration>>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -65,16 +67,16 @@ impl Agent {
         }
         self.check_urls(&spec.metrics_urls)?;
         let once = once(caller, "RegisterInstance", request_id, &spec);
-        self.write(move |agent, store| async move {
+        self.write(once, move |agent, store, once| async move {
             let id = &spec.instance_id;
             let known = agent.fleet.get(id);
             if known.is_some_and(|known| known.instance.source == Source::ConfigFile) {
                 return Err(StoreError::Exists(id.clone()).into());
             }
-            agent.check_room(&spec)?;
+            agent.check_room(id, spec.metrics_urls.len())?;
             let now = SystemTime::now();
             let written = store.create_instance(&spec, once.as_ref(), now).await?;
-            Ok(agent.watch_written(written))
+            Ok(Done::There(written))
         })
         .await
     }
@@ -126,8 +128,11 @@ impl Agent {
         let asked = (id, &change, &precondition.etag);
         let once = once(caller, "UpdateInstance", &precondition.request_id, &asked);
         let id = id.to_owned();
-        self.write(move |agent, store| async move {
+        self.write(once, move |agent, store, once| async move {
             agent.check_registered(&id)?;
+            if let Some(urls) = &change.metrics_urls {
+                agent.check_room(&id, urls.len())?;
+            }
             let changed = |mut spec: InstanceSpec| {
                 change.clone().apply(&mut spec);
                 let violations = spec.violations(agent.engines());
@@ -141,7 +146,7 @@ impl Agent {
             let written = store
                 .update_instance(&id, expected, &changed, once.as_ref(), now)
                 .await?;
-            Ok(agent.watch_written(written))
+            Ok(Done::There(written))
         })
         .await
     }
@@ -160,54 +165,85 @@ impl Agent {
         let asked = (id, &precondition.etag);
         let once = once(caller, "DeleteInstance", &precondition.request_id, &asked);
         let id = id.to_owned();
-        self.write(move |agent, store| async move {
+        let deleted = self.write(once, move |agent, store, once| async move {
             agent.check_registered(&id)?;
             let now = SystemTime::now();
-            let written = store
+            let deleted = store
                 .delete_instance(&id, expected, once.as_ref(), now)
                 .await?;
-            if !written.repeated {
-                agent.fleet.remove(&id);
-            }
-            Ok(())
-        })
-        .await
+            Ok(Done::Gone(deleted))
+        });
+        deleted.await.map(|_| ())
     }
 
-    /// Carries out a write to its end, whether or not the caller waits for it: what was committed is watched.
-    async fn write<T, F>(
+    /// Carries out a write to its end, whether or not the caller waits for it, and has the fleet follow it. What was
+    /// carried out before is answered as it was then, whatever has changed since.
+    async fn write<F>(
         self: &Arc<Self>,
-        work: impl FnOnce(Arc<Self>, Arc<dyn Store>) -> F + Send + 'static,
-    ) -> Result<T, Error>
+        once: Option<Once>,
+        work: impl FnOnce(Arc<Self>, Arc<dyn Store>, Option<Once>) -> F + Send + 'static,
+    ) -> Result<Arc<InstanceState>, Error>
     where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send,
+        F: Future<Output = Result<Done, Error>> + Send,
     {
         let store = self.store.clone().ok_or(Error::NoStore)?;
+        // a disk that hangs is not waited for by ever more
+        let waiting = self.writes_waiting.clone().try_acquire_owned();
+        let waiting = waiting.map_err(|_| Error::TooManyWrites)?;
         let agent = self.clone();
         let written = tokio::spawn(async move {
+            let _waiting = waiting;
             // the fleet follows the store in the order of the commits
             let _turn = agent.writes.clone().lock_owned().await;
-            work(agent, store).await
+            if let Some(once) = &once
+                && let Some(before) = store.answered(once, SystemTime::now()).await?
+            {
+                agent.follow(&*store, before.instance.id()).await?;
+                return Ok(agent.state_of(before));
+            }
+            let done = work(agent.clone(), store.clone(), once).await?;
+            Ok(match done {
+                Done::There(written) => {
+                    agent.fleet.put(written.instance.clone(), Duration::ZERO);
+                    agent.state_of(written)
+                }
+                Done::Gone(written) => {
+                    agent.fleet.remove(written.instance.id());
+                    agent.state_of(written)
+                }
+            })
         });
         written.await.unwrap_or_else(|error| {
             Err(StoreError::Unavailable(format!("the write was broken off: {error}")).into())
         })
     }
 
-    /// The instance as it was written, and as it is watched.
-    fn watch_written(self: &Arc<Self>, written: Written) -> Arc<InstanceState> {
-        let Written { instance, repeated } = written;
-        let id = instance.id().to_owned();
-        if !repeated {
-            self.fleet.put(instance.clone(), Duration::ZERO);
+    /// Has the fleet watch what the store holds. They differ where a commit was reported as failed and was not.
+    async fn follow(self: &Arc<Self>, store: &dyn Store, id: &str) -> Result<(), StoreError> {
+        let stored = store
+            .instances()
+            .await?
+            .into_iter()
+            .find(|stored| stored.id() == id);
+        let watched = self.fleet.get(id);
+        let revision = watched
+            .as_ref()
+            .and_then(|watched| watched.instance.revision);
+        match stored {
+            Some(stored) if stored.revision != revision => self.fleet.put(stored, Duration::ZERO),
+            None if revision.is_some() => self.fleet.remove(id),
+            _ => {}
         }
-        let state = self.fleet.get(&id).map_or_else(
-            || InstanceState::new(Arc::new(instance.clone()), SystemTime::now()),
+        Ok(())
+    }
+
+    /// The instance as it was written, and how it is.
+    fn state_of(&self, written: Written) -> Arc<InstanceState> {
+        let instance = Arc::new(written.instance);
+        let state = self.fleet.get(instance.id()).map_or_else(
+            || InstanceState::new(instance.clone(), SystemTime::now()),
             |state| InstanceState::clone(&state),
         );
-        // a repeat gets the answer of then
-        let instance = Arc::new(instance);
         Arc::new(InstanceState { instance, ..state })
     }
 
@@ -219,20 +255,19 @@ impl Agent {
         Ok(())
     }
 
-    fn check_room(&self, spec: &InstanceSpec) -> Result<(), Error> {
-        let (instances, replicas) = self.fleet.size();
-        let is_new = self.fleet.get(&spec.instance_id).is_none();
-        if is_new && instances >= LIMITS.instances {
-            return Err(Error::TooManyInstances {
-                what: "instances",
-                limit: LIMITS.instances,
-            });
+    /// Whether there is room for this many replicas of this instance, in place of those that it has.
+    fn check_room(&self, id: &str, replicas: usize) -> Result<(), Error> {
+        let (instances, watched) = self.fleet.size();
+        let known = self.fleet.get(id);
+        let before = known
+            .as_ref()
+            .map_or(0, |known| known.instance.spec.metrics_urls.len());
+        let too_many = |what, limit| Err(Error::TooManyInstances { what, limit });
+        if known.is_none() && instances >= LIMITS.instances {
+            return too_many("instances", LIMITS.instances);
         }
-        if is_new && replicas + spec.metrics_urls.len() > LIMITS.watched_replicas {
-            return Err(Error::TooManyInstances {
-                what: "replicas",
-                limit: LIMITS.watched_replicas,
-            });
+        if replicas > before && watched - before + replicas > LIMITS.watched_replicas {
+            return too_many("replicas", LIMITS.watched_replicas);
         }
         Ok(())
     }
@@ -247,6 +282,14 @@ impl Agent {
     }
 }
 
+/// What a write left behind.
+enum Done {
+    /// The instance is there.
+    There(Written),
+    /// It was deleted.
+    Gone(Written),
+}
+
 impl SpecChange {
     fn apply(self, spec: &mut InstanceSpec) {
         let Self {
@@ -257,8 +300,15 @@ impl SpecChange {
             labels,
         } = self;
         spec.instance_type = instance_type.unwrap_or_else(|| spec.instance_type.take());
+        // a window that the interval chose follows it
+        let chosen = spec.window == default_window(spec.scrape_interval);
         spec.scrape_interval = scrape_interval.unwrap_or(spec.scrape_interval);
-        spec.window = window.unwrap_or(spec.window);
+        spec.window = match window {
+            Some(Some(window)) => window,
+            Some(None) => default_window(spec.scrape_interval),
+            None if chosen => default_window(spec.scrape_interval),
+            None => spec.window,
+        };
         if let Some(urls) = metrics_urls {
             spec.metrics_urls = urls;
         }

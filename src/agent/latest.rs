@@ -14,7 +14,7 @@ use crate::units::is_id;
 pub struct LatestAnswer {
     /// The measurement.
     pub latest: Arc<Latest>,
-    /// It is older than two intervals.
+    /// It is older than two intervals, or the last scrape failed.
     pub stale: bool,
     /// Why the last scrape of a replica failed, if it did.
     pub failure: Option<ScrapeError>,

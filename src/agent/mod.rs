@@ -137,9 +137,14 @@ pub struct Agent {
     gauges: prometheus_client::registry::Registry,
     /// Writes take turns.
     writes: Arc<tokio::sync::Mutex<()>>,
+    /// And so many may wait for theirs.
+    writes_waiting: Arc<Semaphore>,
     started: Instant,
     started_at: SystemTime,
 }
+
+/// Writes that may wait for the disk at once.
+const WRITES_WAITING: usize = 128;
 
 impl Agent {
     /// An agent that measures what it is given, and knows no instances.
@@ -168,6 +173,7 @@ impl Agent {
             gauges,
             store: None,
             writes: Arc::default(),
+            writes_waiting: Arc::new(Semaphore::new(WRITES_WAITING)),
             started: Instant::now(),
             started_at: SystemTime::now(),
         })

@@ -117,6 +117,7 @@ impl Reason {
             Error::NoStore => Self::StoreUnavailable,
             Error::ReadOnly(_) => Self::ReadOnlyInstance,
             Error::TooManyInstances { .. } => Self::TooManyInstances,
+            Error::TooManyWrites => Self::TooManyCalls,
             Error::NotMeasuredYet(_) => Self::NotMeasuredYet,
         }
     }

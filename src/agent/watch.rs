@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use super::fleet::{Fleet, InstanceState, Watcher};
@@ -57,6 +58,10 @@ impl Agent {
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
+        // before anything is kept of them
+        for id in ids {
+            self.instance(id)?;
+        }
         let named: Vec<Arc<str>> = ids.iter().map(|id| id.as_str().into()).collect();
         // from before the states are read, so that no change falls in between
         let watcher = self.fleet.watch(&named);
@@ -65,12 +70,7 @@ impl Agent {
                 let all = self.fleet.after("");
                 all.iter().map(|state| state.instance.id().into()).collect()
             }
-            false => {
-                for id in ids {
-                    self.instance(id)?;
-                }
-                named.iter().cloned().collect()
-            }
+            false => named.iter().cloned().collect(),
         };
         let watch = Watch {
             fleet: self.fleet.clone(),
@@ -79,7 +79,7 @@ impl Agent {
             pending,
             told: HashMap::new(),
             named: (!named.is_empty()).then_some(named),
-            answered: false,
+            heartbeat: Instant::now(),
         };
         Ok(futures_util::stream::unfold(watch, Watch::next))
     }
@@ -95,8 +95,15 @@ struct Watch {
     told: HashMap<Arc<str>, (u64, u64)>,
     /// Those that were asked for; none for all.
     named: Option<Vec<Arc<str>>>,
-    /// Something was told.
-    answered: bool,
+    /// When the watcher is told that nothing has changed, if nothing has.
+    heartbeat: Instant,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.fleet
+            .unwatch(&self.watcher, self.named.as_deref().unwrap_or_default());
+    }
 }
 
 impl Watch {
@@ -104,7 +111,7 @@ impl Watch {
         loop {
             while let Some(id) = self.pending.pop_front() {
                 if let Some(event) = self.tell(id) {
-                    self.answered = true;
+                    self.heartbeat = Instant::now() + HEARTBEAT;
                     return Some((event, self));
                 }
             }
@@ -116,14 +123,13 @@ impl Watch {
             {
                 return None;
             }
-            if !self.answered {
-                // there is nothing to tell yet, and the caller knows at once that it watches
-                self.answered = true;
-                return Some((WatchEvent::Heartbeat, self));
-            }
-            match tokio::time::timeout(HEARTBEAT, self.watcher.changes()).await {
+            // at first it is due at once: where there is nothing to tell, the caller knows that it watches
+            match tokio::time::timeout_at(self.heartbeat, self.watcher.changes()).await {
                 Ok(changed) => self.pending.extend(changed),
-                Err(_) => return Some((WatchEvent::Heartbeat, self)),
+                Err(_) => {
+                    self.heartbeat = Instant::now() + HEARTBEAT;
+                    return Some((WatchEvent::Heartbeat, self));
+                }
             }
         }
     }

@@ -117,6 +117,11 @@ async fn repeats_change_nothing(store: &dyn Store) {
         .unwrap();
     assert_eq!(again.instance, first.instance);
     assert!(again.repeated);
+    assert_eq!(
+        store.answered(&once("1", 1), at(2)).await.unwrap(),
+        Some(again)
+    );
+    assert_eq!(store.answered(&once("9", 1), at(2)).await.unwrap(), None);
     let other = store
         .create_instance(&spec("r2"), Some(&once("1", 2)), at(3))
         .await;
@@ -194,6 +199,7 @@ async fn a_newer_schema_is_refused() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_kept() {
     let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("lock"), "").unwrap();
     let file = directory.path().join("perfagent.db");
     std::fs::write(&file, "no database, but somebody's").unwrap();
     let refused = SqliteStore::open(directory.path()).await.unwrap_err();
@@ -202,4 +208,47 @@ async fn a_file_that_is_no_database_is_refused_and_kept() {
         std::fs::read_to_string(&file).unwrap(),
         "no database, but somebody's"
     );
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_after_a_full_disk_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        // each round the disk is full, and then there is room
+        store.leave_pages(0).await;
+        let mut failed = false;
+        for number in 0..200 {
+            let id = format!("full-{round}-{number}");
+            match store.create_instance(&spec(&id), None, at(0)).await {
+                Ok(_) => acknowledged.push(id),
+                Err(StoreError::Full(_)) => {
+                    failed = true;
+                    break;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(failed, "the disk was full in round {round}");
+        store.leave_pages(10_000).await;
+        for number in 0..5 {
+            let id = format!("room-{round}-{number}");
+            store
+                .create_instance(&spec(&id), Some(&once(&id, 1)), at(0))
+                .await
+                .unwrap();
+            acknowledged.push(id);
+        }
+    }
+    drop(store);
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let stored = store.instances().await.unwrap();
+    for id in &acknowledged {
+        assert!(
+            stored.iter().any(|instance| instance.id() == id),
+            "{id} was acknowledged and is lost"
+        );
+    }
+    assert_eq!(stored.len(), acknowledged.len());
 }

@@ -32,6 +32,12 @@ pub trait Store: Debug + Send + Sync {
     /// A store that cannot be read.
     async fn instances(&self) -> Result<Vec<Instance>, StoreError>;
 
+    /// What a request was answered, if it was carried out before.
+    ///
+    /// # Errors
+    /// A repeated request that differs, a store that cannot be read.
+    async fn answered(&self, once: &Once, now: SystemTime) -> Result<Option<Written>, StoreError>;
+
     /// Registers an instance.
     ///
     /// # Errors
@@ -148,6 +154,15 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// It holds other things.
+    #[error(
+        "{} is not empty and holds no state of perfagent; give a directory of its own with --state-dir",
+        path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another process has it.
     #[error(

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -20,6 +21,9 @@ use crate::instance::{Instance, InstanceSpec, Source};
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    /// The last write failed. SQLite may have rolled back by itself (a full disk), which sqlx does not notice: what it
+    /// takes for the next transaction would then be part of one that never ends, so another connection takes over.
+    broken: AtomicBool,
     _directory: StateDir,
 }
 
@@ -61,8 +65,32 @@ impl SqliteStore {
         migrate(&pool, &file).await?;
         Ok(Self {
             pool,
+            broken: AtomicBool::new(false),
             _directory: directory,
         })
+    }
+
+    async fn begin(&self) -> Result<Write, StoreError> {
+        if self.broken.swap(false, Ordering::SeqCst) {
+            let connection = self.pool.acquire().await.map_err(trouble)?;
+            // what it still holds was acknowledged to nobody
+            let _ = connection.close().await;
+        }
+        // refused within another transaction, which there must never be
+        self.pool
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(trouble)
+    }
+
+    /// Remembers whether the connection can be used again.
+    fn settled<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Full(_) | StoreError::Unavailable(_) | StoreError::Unreadable(_)) =
+            &result
+        {
+            self.broken.store(true, Ordering::SeqCst);
+        }
+        result
     }
 }
 
@@ -130,13 +158,54 @@ impl Store for SqliteStore {
         rows.iter().map(instance_of).collect()
     }
 
+    async fn answered(&self, once: &Once, now: SystemTime) -> Result<Option<Written>, StoreError> {
+        self.settled(self.earlier(once, now).await)
+    }
+
     async fn create_instance(
         &self,
         spec: &InstanceSpec,
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Written, StoreError> {
-        let mut write = self.pool.begin().await.map_err(trouble)?;
+        self.settled(self.create(spec, once, now).await)
+    }
+
+    async fn update_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        change: &Change<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        self.settled(self.update(id, expected, change, once, now).await)
+    }
+
+    async fn delete_instance(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        self.settled(self.delete(id, expected, once, now).await)
+    }
+}
+
+impl SqliteStore {
+    async fn earlier(&self, once: &Once, now: SystemTime) -> Result<Option<Written>, StoreError> {
+        let mut read = self.begin().await?;
+        earlier(&mut read, Some(once), now).await
+    }
+
+    async fn create(
+        &self,
+        spec: &InstanceSpec,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Written, StoreError> {
+        let mut write = self.begin().await?;
         if let Some(before) = earlier(&mut write, once, now).await? {
             return Ok(before);
         }
@@ -155,7 +224,7 @@ impl Store for SqliteStore {
         finish(write, instance, once, now).await
     }
 
-    async fn update_instance(
+    async fn update(
         &self,
         id: &str,
         expected: Option<u64>,
@@ -163,7 +232,7 @@ impl Store for SqliteStore {
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Written, StoreError> {
-        let mut write = self.pool.begin().await.map_err(trouble)?;
+        let mut write = self.begin().await?;
         if let Some(before) = earlier(&mut write, once, now).await? {
             return Ok(before);
         }
@@ -175,14 +244,14 @@ impl Store for SqliteStore {
         finish(write, instance, once, now).await
     }
 
-    async fn delete_instance(
+    async fn delete(
         &self,
         id: &str,
         expected: Option<u64>,
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Written, StoreError> {
-        let mut write = self.pool.begin().await.map_err(trouble)?;
+        let mut write = self.begin().await?;
         if let Some(before) = earlier(&mut write, once, now).await? {
             return Ok(before);
         }
@@ -380,21 +449,38 @@ fn to_the_microsecond(at: SystemTime) -> SystemTime {
 /// SQLite's code for a disk without room.
 const SQLITE_FULL: &str = "13";
 
+/// And for a file that is damaged or none of its own.
+const SQLITE_DAMAGED: [&str; 2] = ["11", "26"];
+
 fn trouble(error: sqlx::Error) -> StoreError {
-    let full = error
+    let code = error
         .as_database_error()
-        .and_then(|database| database.code())
-        .is_some_and(|code| code == SQLITE_FULL);
-    if full {
-        StoreError::Full(error.to_string())
-    } else {
-        StoreError::Unavailable(error.to_string())
+        .and_then(|database| database.code());
+    match code.as_deref() {
+        Some(SQLITE_FULL) => StoreError::Full(error.to_string()),
+        Some(code) if SQLITE_DAMAGED.contains(&code) => StoreError::Unreadable(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 impl SqliteStore {
+    /// Leaves room for this many pages more than there are, as a disk that fills up does.
+    pub(super) async fn leave_pages(&self, more: i64) {
+        let mut connection = self.pool.acquire().await.unwrap();
+        let row = sqlx::query("PRAGMA page_count")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        let pages: i64 = row.get(0);
+        let limit = format!("PRAGMA max_page_count = {}", pages + more);
+        sqlx::query(sqlx::AssertSqlSafe(limit))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+    }
+
     /// As if a later version had upgraded it.
     pub(super) async fn pretend_schema(&self, version: i64) {
         sqlx::query(

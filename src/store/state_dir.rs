@@ -15,6 +15,7 @@ pub struct StateDir {
     _lock: File,
 }
 
+const LOCK: &str = "lock";
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// What a lock file may say of its holder.
@@ -30,11 +31,16 @@ impl StateDir {
             path: path.to_owned(),
             source,
         };
+        let existed = path.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(DIRECTORY_MODE)
             .create(path)
             .map_err(failed)?;
+        if existed && !is_ours(path).map_err(failed)? {
+            let path = path.to_owned();
+            return Err(OpenError::Foreign { path });
+        }
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
             // it may hold what only this user may read
@@ -47,7 +53,7 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -87,6 +93,12 @@ impl StateDir {
             })?;
         Ok(path)
     }
+}
+
+/// Whether a directory is empty or holds the state of an agent: nobody else's is made private.
+fn is_ours(path: &Path) -> std::io::Result<bool> {
+    let is_empty = fs::read_dir(path)?.next().is_none();
+    Ok(is_empty || path.join(LOCK).exists())
 }
 
 fn holder(lock: &mut File) -> String {
@@ -136,6 +148,17 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let _held = StateDir::take(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn a_directory_of_others_is_left_alone() {
+        let shared = tempfile::tempdir().unwrap();
+        fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::write(shared.path().join("theirs"), "").unwrap();
+        let refused = StateDir::take(shared.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+        let mode = fs::metadata(shared.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1777);
     }
 
     #[test]

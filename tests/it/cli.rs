@@ -21,7 +21,12 @@ pub fn state_home() -> PathBuf {
 }
 
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perfagent"));
+    command_by(env!("CARGO_BIN_EXE_perfagent"))
+}
+
+/// Started by another program.
+pub fn command_by(program: &str) -> Command {
+    let mut command = Command::new(program);
     command
         .kill_on_drop(true)
         .stdin(Stdio::null())

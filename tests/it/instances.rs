@@ -477,6 +477,10 @@ impl Store for BrokenStore {
         Ok(Vec::new())
     }
 
+    async fn answered(&self, _: &Once, _: SystemTime) -> Result<Option<Written>, StoreError> {
+        Ok(None)
+    }
+
     async fn create_instance(
         &self,
         _: &InstanceSpec,

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 
-use crate::cli::{Served, command, run, serve, state_home, terminate, text};
+use crate::cli::{Served, command, command_by, run, serve, state_home, terminate, text};
 use crate::fake::{FakeEngine, TestAgent, counting_vllm};
 use crate::instances::registration;
 
@@ -498,6 +498,112 @@ async fn no_acknowledged_registration_is_lost() {
             acknowledged.extend(made);
             deleted.extend(gone);
         }
+    }
+}
+
+/// A disk that is full, and has room again: as a limit on the size of files, which can be had without being root.
+#[tokio::test]
+async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let state = state_home();
+    let directory = state.to_str().unwrap();
+    let mut child = command_by("sh")
+        .args([
+            "-c",
+            "ulimit -S -f 300; trap '' XFSZ; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_perfagent"),
+        ])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--state-dir",
+            directory,
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = log
+            .next_line()
+            .await
+            .unwrap()
+            .expect("the agent says where it listens");
+        let entry: Value = serde_json::from_str(&line).unwrap();
+        let message = entry["fields"]["message"].as_str().unwrap_or_default();
+        if let Some(address) = message.strip_prefix("listening on ") {
+            break address.to_owned();
+        }
+    };
+    tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+    let mut client = InstanceServiceClient::connect(format!("http://{address}"))
+        .await
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    let mut failures = Vec::new();
+    let mut number = 0;
+    let mut register = async |acknowledged: &mut Vec<String>, failures: &mut Vec<tonic::Status>| {
+        number += 1;
+        let id = format!("i-{number}");
+        let mut one = registration(&id, "http://127.0.0.1:1/metrics");
+        one.scrape_interval = None;
+        one.window = None;
+        one.request_id = uuid::Uuid::new_v4().to_string();
+        match client.register_instance(one).await {
+            Ok(_) => acknowledged.push(id),
+            Err(status) => failures.push(status),
+        }
+    };
+    while failures.len() < 3 {
+        register(&mut acknowledged, &mut failures).await;
+        assert!(acknowledged.len() < 500, "the disk is never full");
+    }
+    for failure in &failures {
+        let code = failure.code();
+        let told = [tonic::Code::ResourceExhausted, tonic::Code::Unavailable].contains(&code);
+        assert!(told, "{failure:?}");
+    }
+    let before = acknowledged.len();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    let room = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, room).unwrap();
+    for _ in 0..30 {
+        register(&mut acknowledged, &mut failures).await;
+    }
+    assert!(
+        acknowledged.len() >= before + 29,
+        "it works again by itself: {failures:?}"
+    );
+    child.start_kill().unwrap();
+    child.wait().await.unwrap();
+    let served = serve(&["--state-dir", directory]).await;
+    let mut client = InstanceServiceClient::connect(format!("http://{}", served.address))
+        .await
+        .unwrap();
+    let list = pb::ListInstancesRequest {
+        page_size: 500,
+        ..Default::default()
+    };
+    let listed = client
+        .list_instances(list)
+        .await
+        .unwrap()
+        .into_inner()
+        .instances;
+    let known: Vec<&str> = listed
+        .iter()
+        .map(|instance| instance.instance_id.as_str())
+        .collect();
+    for id in &acknowledged {
+        assert!(
+            known.contains(&id.as_str()),
+            "{id} was acknowledged and is lost"
+        );
     }
 }
 

@@ -44,6 +44,21 @@ impl Hub {
         watcher
     }
 
+    /// Forgets a watcher of these.
+    pub(super) fn unwatch(&self, watcher: &Arc<Watcher>, ids: &[Arc<str>]) {
+        let mut watchers = self.lock();
+        let others = |known: &Weak<Watcher>| known.as_ptr() != Arc::as_ptr(watcher);
+        watchers.of_all.retain(others);
+        for id in ids {
+            if let Some(of_one) = watchers.of_one.get_mut(id) {
+                of_one.retain(others);
+                if of_one.is_empty() {
+                    watchers.of_one.remove(id);
+                }
+            }
+        }
+    }
+
     /// Tells those that watch this instance that it has changed.
     pub(super) fn changed(&self, id: &Arc<str>) {
         let mut watchers = self.lock();
@@ -127,8 +142,8 @@ mod tests {
         assert_eq!(all.changes().await, BTreeSet::from([a, b.clone()]));
         assert_eq!(only_b.changes().await, BTreeSet::from([b.clone()]));
         assert_eq!(hub.len(), 2);
-        drop((all, only_b));
-        hub.changed(&b);
+        hub.unwatch(&only_b, std::slice::from_ref(&b));
+        hub.unwatch(&all, &[]);
         assert_eq!(hub.len(), 0);
         assert!(hub.lock().of_all.is_empty() && hub.lock().of_one.is_empty());
     }

@@ -153,6 +153,11 @@ impl Fleet {
         self.hub.watch(ids)
     }
 
+    /// A watcher of these that is needed no more.
+    pub(super) fn unwatch(&self, watcher: &Arc<Watcher>, ids: &[Arc<str>]) {
+        self.hub.unwatch(watcher, ids);
+    }
+
     /// How many watchers there are.
     pub(super) fn watchers(&self) -> usize {
         self.hub.len()

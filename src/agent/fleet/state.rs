@@ -139,8 +139,11 @@ impl InstanceState {
             .is_none_or(|latest| latest.sequence != self.sequence)
     }
 
-    /// The measurement is older than two intervals.
+    /// The measurement does not tell how things are now: it is older than two intervals, or the last scrape failed.
     pub fn is_stale(&self, now: Instant) -> bool {
+        if self.is_missing() && self.latest.is_some() {
+            return true;
+        }
         let limit = self.instance.spec.scrape_interval * 2;
         let age = |latest: &Arc<Latest>| now.saturating_duration_since(latest.taken);
         self.latest

@@ -232,6 +232,8 @@ impl Show {
             return;
         }
         let (height, width) = rustix::termios::tcgetwinsize(std::io::stdout())
+            .ok()
+            .filter(|size| size.ws_row > 0 && size.ws_col > 0)
             .map_or((24, 80), |size| {
                 (usize::from(size.ws_row), usize::from(size.ws_col))
             });
@@ -326,13 +328,19 @@ const HEADINGS: [&str; 11] = [
 
 fn row(message: &pb::WatchMetricsResponse, age: Duration) -> [String; 11] {
     let measured = message.measurement.as_ref();
-    let requests = measured
+    // what was since the engine's start is not what is now
+    let is_window = |measured: &&pb::Measurement| {
+        let window = measured.window.as_ref();
+        window.is_some_and(|window| window.kind() == pb::WindowKind::Interval)
+    };
+    let over_window = measured.filter(is_window);
+    let requests = over_window
         .and_then(|measured| measured.request_metrics)
         .unwrap_or_default();
     let gpu = measured
         .and_then(|measured| measured.gpu_metrics)
         .unwrap_or_default();
-    let throughput = measured
+    let throughput = over_window
         .and_then(|measured| measured.throughput_metrics)
         .unwrap_or_default();
     let number = |value: Option<f64>, digits: usize| {

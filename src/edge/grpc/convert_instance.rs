@@ -79,8 +79,7 @@ pub(super) fn change_of(
         metrics_urls: named("metrics_urls", !instance.metrics_urls.is_empty())
             .then_some(instance.metrics_urls),
         scrape_interval: named("scrape_interval", interval.is_some()).then_some(new_interval),
-        window: named("window", window.is_some())
-            .then(|| window.unwrap_or_else(|| default_window(new_interval))),
+        window: named("window", window.is_some()).then_some(window),
         labels: named("labels", !labels.is_empty()).then_some(labels),
     };
     let precondition = Precondition {

@@ -74,6 +74,7 @@ pub(super) async fn end_streams(
             inner,
             age: Box::pin(sleep(lifetimes.one())),
             draining: Box::pin(lifetimes.draining.clone().cancelled_owned()),
+            last_word: false,
             over: false,
         })
     })
@@ -84,6 +85,8 @@ struct Mortal {
     inner: Body,
     age: Pin<Box<Sleep>>,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// It was asked for what it had to say when the agent was told to stop.
+    last_word: bool,
     over: bool,
 }
 
@@ -98,27 +101,34 @@ impl HttpBody for Mortal {
         if self.over {
             return Poll::Ready(None);
         }
-        // a frame holds whole messages, so between two of them is between two messages
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if polled.is_ready() {
-            return polled;
+        // before the body: one that always has more to say would never end. A frame holds whole messages, so between two
+        // of them is between two messages
+        let draining = self.draining.as_mut().poll(context).is_ready();
+        let over = self.age.as_mut().poll(context).is_ready();
+        // a last word is heard, such as that the agent serves no more
+        let heard = draining && std::mem::replace(&mut self.last_word, true);
+        if !heard && !over {
+            let polled = Pin::new(&mut self.inner).poll_frame(context);
+            if polled.is_ready() || !draining {
+                return polled;
+            }
         }
-        let end = if self.draining.as_mut().poll(context).is_ready() {
+        let end = if draining {
             refusal(
                 Code::Unavailable,
                 Reason::Draining,
                 "the agent is being stopped; call again, another agent may answer",
             )
-        } else if self.age.as_mut().poll(context).is_ready() {
+        } else {
             refusal(
                 Code::Unavailable,
                 Reason::StreamLifetime,
                 "the stream has lived as long as streams live here; call again",
             )
-        } else {
-            return Poll::Pending;
         };
         self.over = true;
+        // whatever works for it stops
+        self.inner = Body::empty();
         Poll::Ready(Some(Ok(Frame::trailers(trailers(&end)))))
     }
 

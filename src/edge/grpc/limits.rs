@@ -64,6 +64,12 @@ impl CallLimits {
     }
 }
 
+/// What probes call: an agent that is busy is not one to be started anew.
+const PROBES: [&str; 2] = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+];
+
 /// Lets a call in, or answers RESOURCE_EXHAUSTED.
 pub(super) async fn limit_calls(
     State(limits): State<Arc<CallLimits>>,
@@ -71,7 +77,7 @@ pub(super) async fn limit_calls(
     next: Next,
 ) -> Response {
     // probes and Prometheus must get through when calls do not
-    if request.version() < Version::HTTP_2 {
+    if request.version() < Version::HTTP_2 || PROBES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let peer = request

@@ -144,6 +144,9 @@ fn hint_of(error: &Error) -> Option<String> {
         Error::TooManyInstances { .. } => Some(
             "delete instances that are not needed, or share them among several agents".to_owned(),
         ),
+        Error::TooManyWrites => {
+            Some("try again; is the disk of the state directory stuck?".to_owned())
+        }
         Error::NotMeasuredYet(_) => Some("try again in a moment".to_owned()),
     }
 }
@@ -191,7 +194,7 @@ fn code_of(error: &Error) -> Code {
         Error::Store(error) => store_code(error),
         Error::NoStore | Error::NotMeasuredYet(_) => Code::Unavailable,
         Error::ReadOnly(_) => Code::FailedPrecondition,
-        Error::TooManyInstances { .. } => Code::ResourceExhausted,
+        Error::TooManyInstances { .. } | Error::TooManyWrites => Code::ResourceExhausted,
         Error::TooFewSamples { .. } => Code::Unavailable,
         Error::MixedEngines { .. } => Code::FailedPrecondition,
     }
