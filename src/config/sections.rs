@@ -57,7 +57,8 @@ impl Default for ServerConfig {
             tls_key: None,
             tls_client_ca: None,
             hosts: Vec::new(),
-            drain_timeout: Duration::from_secs(30),
+            // an orchestrator mostly kills after 30 seconds
+            drain_timeout: Duration::from_secs(25),
             stream_lifetime: Duration::from_secs(600),
             max_calls: 2_000,
             max_connections: 10_000,

@@ -1,14 +1,14 @@
 //! The audit log: one line of JSON for each call that changes something or wanted to, in a file of its own.
 //!
 //! Lines are written by a thread, in the order of the calls' ends, and are on disk a moment after the answer. At
-//! [`MAX_BYTES`] the file becomes `audit.jsonl.1`, in place of the one before.
+//! [`MAX_BYTES`] the file becomes `audit.jsonl.1`, that one `.2`, and so on; the fourth goes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -32,8 +32,56 @@ pub(crate) struct AuditRecord {
     /// The trace that it is of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace_id: Option<String>,
-    /// Status code that it was answered with.
+    /// Status code of what became of it.
     pub(crate) outcome: &'static str,
+    /// Status code that it was answered with, where that is another: the caller was gone before it was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answered: Option<&'static str>,
+}
+
+/// The record of a call that goes on. It is kept when the call and what it set going have both ended.
+#[derive(Debug)]
+pub(crate) struct OpenRecord {
+    log: Arc<AuditLog>,
+    record: Mutex<Option<AuditRecord>>,
+    done: OnceLock<&'static str>,
+}
+
+impl OpenRecord {
+    pub(crate) fn new(log: Arc<AuditLog>) -> Self {
+        Self {
+            log,
+            record: Mutex::new(None),
+            done: OnceLock::new(),
+        }
+    }
+
+    /// The call was answered.
+    pub(crate) fn answered(&self, record: AuditRecord) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    /// What it set going came to this.
+    pub(crate) fn done(&self, outcome: &'static str) {
+        // one call sets one thing going
+        let _ = self.done.set(outcome);
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        let record = self
+            .record
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut record) = record else { return };
+        if let Some(done) = self.done.get().filter(|done| **done != record.outcome) {
+            record.answered = Some(record.outcome);
+            record.outcome = done;
+        }
+        self.log.record(record);
+    }
 }
 
 /// Where the records go.
@@ -148,14 +196,27 @@ impl Target {
             text.push(b'\n');
         }
         if self.bytes > 0 && self.bytes + text.len() as u64 > self.max_bytes {
-            let mut before = self.path.clone().into_os_string();
-            before.push(".1");
-            std::fs::rename(&self.path, before)?;
+            for (from, to) in [(".3", ".4"), (".2", ".3"), (".1", ".2"), ("", ".1")] {
+                match std::fs::rename(self.named(from), self.named(to)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
             *self = Self::open(self.path.clone(), self.max_bytes)?;
         }
-        self.file.write_all(&text)?;
+        if let Err(error) = self.file.write_all(&text) {
+            // half a line would swallow the next one
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
         self.bytes += text.len() as u64;
         self.file.sync_data()
+    }
+
+    fn named(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
     }
 }
 
@@ -180,6 +241,7 @@ mod tests {
             request_id: "r".to_owned(),
             trace_id: None,
             outcome: "OK",
+            answered: None,
         }
     }
 
@@ -220,5 +282,28 @@ mod tests {
                 .len()
         };
         assert!(bytes(FILE) <= 1_000 && bytes("audit.jsonl.1") <= 1_000);
+    }
+
+    #[test]
+    fn what_became_of_a_call_counts_above_its_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(AuditLog::open(directory.path()).unwrap());
+        let open = Arc::new(OpenRecord::new(log.clone()));
+        let going_on = open.clone();
+        open.answered(AuditRecord {
+            outcome: "DEADLINE_EXCEEDED",
+            ..record(1)
+        });
+        drop(open);
+        // the caller has its answer, and the change is made
+        going_on.done("OK");
+        drop(going_on);
+        drop(log);
+        let text = std::fs::read_to_string(directory.path().join(FILE)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&line["outcome"], &line["answered"]),
+            (&"OK".into(), &"DEADLINE_EXCEEDED".into())
+        );
     }
 }

@@ -7,6 +7,7 @@ mod compare;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod compare_truth;
 mod detect;
+mod doubts;
 mod estimate;
 mod figures;
 mod histogram;

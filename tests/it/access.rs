@@ -355,3 +355,31 @@ async fn without_credentials_everybody_may_do_everything() {
     let mut client = MetricsServiceClient::new(agent.channel().await);
     client.collect_metrics(asked).await.unwrap();
 }
+
+/// Who shows no credential takes no place of those who do.
+#[tokio::test]
+async fn strangers_lock_nobody_out() {
+    use perfagent::edge::grpc::health_pb::HealthCheckRequest;
+    use perfagent::edge::grpc::health_pb::health_client::HealthClient;
+    let files = Files::new();
+    let viewer = files.token("bob", Role::Viewer);
+    let agent = TestAgent::with(|config| {
+        files.with_credentials(config);
+        config.server.max_calls = 2;
+    })
+    .await;
+    let mut health = HealthClient::new(agent.channel().await);
+    let mut held = Vec::new();
+    let refused = loop {
+        match health.watch(HealthCheckRequest::default()).await {
+            Ok(stream) => held.push(stream),
+            Err(status) => break status,
+        }
+        assert!(held.len() < 1_000, "they are bounded too");
+    };
+    Seen::default().check(&refused, Code::ResourceExhausted, Reason::TooManyCalls);
+    let mut info = AgentServiceClient::new(agent.channel().await);
+    info.get_agent_info(with_token(GetAgentInfoRequest {}, viewer.expose()))
+        .await
+        .unwrap();
+}

@@ -165,3 +165,73 @@ async fn a_counter_reset_in_mid_window_is_told() {
         "{rate} over {observed}"
     );
 }
+
+#[tokio::test]
+async fn registered_instances_do_not_go_round_the_bounds() {
+    let agent = TestAgent::start().await;
+    let seen = Seen::default();
+    let mut client = agent.instances().await;
+    let urls = |at: usize| -> Vec<String> {
+        (0..64)
+            .map(|replica| format!("http://127.0.0.1:{}/{at}", replica + 1))
+            .collect()
+    };
+    let mut wide = Vec::new();
+    for at in 0..20 {
+        let mut one = crate::instances::registration(&format!("i-{at}"), "");
+        one.metrics_urls = urls(at);
+        one.scrape_interval = None;
+        one.window = None;
+        client.register_instance(one).await.unwrap();
+        wide.push(pb::CollectMetricsRequest {
+            instance_id: format!("i-{at}"),
+            window: Some(prost_types::Duration::default()),
+            ..pb::CollectMetricsRequest::default()
+        });
+    }
+    // 1,280 replicas, though no URL is in the request
+    let batch = pb::BatchCollectMetricsRequest { requests: wide };
+    let status = agent
+        .metrics()
+        .await
+        .batch_collect_metrics(batch)
+        .await
+        .unwrap_err();
+    seen.check(&status, Code::InvalidArgument, Reason::InvalidArgument);
+    // 10,000 replicas in all, by updates too
+    let mut refused = None;
+    for at in 20..200 {
+        let one = crate::instances::registration(&format!("i-{at}"), "http://127.0.0.1:1/metrics");
+        client.register_instance(one).await.unwrap();
+        let wider = pb::Instance {
+            instance_id: format!("i-{at}"),
+            metrics_urls: urls(at),
+            ..pb::Instance::default()
+        };
+        let update = pb::UpdateInstanceRequest {
+            instance: Some(wider),
+            ..Default::default()
+        };
+        if let Err(status) = client.update_instance(update).await {
+            refused = Some((at, status));
+            break;
+        }
+    }
+    let (at, status) = refused.expect("it is refused");
+    seen.check(&status, Code::ResourceExhausted, Reason::TooManyInstances);
+    // 156 instances of 64 are 9,984
+    assert_eq!(at, 156);
+}
+
+#[tokio::test]
+async fn probes_are_answered_when_calls_are_not() {
+    use perfagent::edge::grpc::health_pb::HealthCheckRequest;
+    use perfagent::edge::grpc::health_pb::health_client::HealthClient;
+    let agent = TestAgent::with(|config| config.server.max_calls = 1).await;
+    let mut health = HealthClient::new(agent.channel().await);
+    let _held = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let engine = counting_vllm(|_| 1).await;
+    let status = agent.totals("vllm", &engine.url()).await.unwrap_err();
+    Seen::default().check(&status, Code::ResourceExhausted, Reason::TooManyCalls);
+    health.check(HealthCheckRequest::default()).await.unwrap();
+}

@@ -448,6 +448,33 @@ pub async fn every_refusal(seen: &Seen) {
         assert!(listed.unwrap().into_inner().instances.is_empty());
     }
 
+    // registered when there was such an engine
+    let state = tempfile::tempdir().unwrap();
+    let store = perfagent::store::SqliteStore::open(state.path())
+        .await
+        .unwrap();
+    let mut spec = configured("old", NOWHERE).spec();
+    spec.instance_type = Some("gone".to_owned());
+    store
+        .create_instance(&spec, None, SystemTime::now())
+        .await
+        .unwrap();
+    let mut config = Config::default();
+    config.server.listen = ([127, 0, 0, 1], 0).into();
+    let later = TestAgent::over(&config, Arc::new(store), Some(state)).await;
+    crate::watching::until_state(&later, "old", pb::InstanceState::Down).await;
+    let of_old = pb::CollectMetricsRequest {
+        instance_id: "old".to_owned(),
+        ..Default::default()
+    };
+    let status = later
+        .metrics()
+        .await
+        .collect_metrics(of_old)
+        .await
+        .unwrap_err();
+    check(status, Code::FailedPrecondition, Reason::UnknownEngine);
+
     let full = TestAgent::with(|config| {
         config.instances = (0..5_000)
             .map(|at| configured(&format!("i-{at}"), NOWHERE))

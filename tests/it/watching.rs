@@ -398,28 +398,115 @@ async fn a_watch_of_all_tells_what_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_sees_the_newest_state_and_what_it_missed() {
-    let engine = counting_vllm(|count| count as u64).await;
+async fn an_engine_that_hangs_is_never_shown_with_its_old_numbers() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let silent = hangs.clone();
+    let engine = FakeEngine::start(move |path, count| match path {
+        _ if silent.load(Ordering::SeqCst) => Answer::Hang,
+        "/metrics" => Answer::ok(vllm_body(count as u64 * 10)),
+        _ => Answer::Plain(404, Vec::new()),
+    })
+    .await;
     let agent = TestAgent::start().await;
+    let one = registration("a", &engine.url());
     agent
         .instances()
         .await
-        .register_instance(registration("a", &engine.url()))
+        .register_instance(one)
         .await
         .unwrap();
-    let mut slow = watch(&agent, &["a"]).await;
-    let mut quick = watch(&agent, &["a"]).await;
-    // until the slow one's windows of HTTP/2 are full, the quick one reads on
-    let far = next(&mut quick, |message| message.sequence >= 12).await;
-    let (mut sequence, mut told) = (0, 0);
-    while sequence < far.sequence {
-        let message = slow.message().await.unwrap().unwrap();
-        assert!(message.sequence >= sequence);
-        told += message.missed_windows + u64::from(message.sequence > sequence);
-        sequence = message.sequence;
+    let mut stream = watch(&agent, &["a"]).await;
+    let last = next(&mut stream, |message| message.sequence >= 5).await;
+    hangs.store(true, Ordering::SeqCst);
+    let mut end = last.window_end_time;
+    loop {
+        let message = next(&mut stream, |message| message.sequence > 5).await;
+        if message.event() == pb::WatchEvent::Missing {
+            assert_eq!(message.state(), pb::InstanceState::Down);
+            assert_eq!(message.failure.unwrap().reason, "SCRAPE_TIMED_OUT");
+            break;
+        }
+        // a window that was still measured is a later one
+        assert!(
+            message.window_end_time.unwrap().nanos != end.unwrap().nanos,
+            "told twice"
+        );
+        end = message.window_end_time;
     }
-    // every window was told or counted as missed
-    assert_eq!(told, sequence);
+}
+
+#[tokio::test]
+async fn endpoints_that_hang_hold_up_no_scrape() {
+    let engine = FakeEngine::start(|path, count| match path {
+        "/metrics" => Answer::ok(vllm_body(count as u64 * 10)),
+        _ => Answer::Hang,
+    })
+    .await;
+    let agent = TestAgent::start().await;
+    let one = registration("a", &engine.url());
+    agent
+        .instances()
+        .await
+        .register_instance(one)
+        .await
+        .unwrap();
+    let mut stream = watch(&agent, &["a"]).await;
+    let many = next(&mut stream, |message| {
+        let window = message
+            .measurement
+            .as_ref()
+            .and_then(|measured| measured.window.as_ref());
+        window.is_some_and(|window| window.samples >= 10)
+    });
+    assert!(
+        many.await
+            .measurement
+            .unwrap()
+            .throughput_metrics
+            .unwrap()
+            .tokens_per_second
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_is_told_what_it_missed_and_sees_its_end() {
+    let engine = counting_vllm(|count| count as u64).await;
+    let agent = TestAgent::with(|config| {
+        config.server.stream_lifetime = Duration::from_secs(6);
+    })
+    .await;
+    let mut client = agent.instances().await;
+    // the whole of it is soon more than fits into the windows of HTTP/2
+    for at in 0..40 {
+        client
+            .register_instance(registration(&format!("i-{at}"), &engine.url()))
+            .await
+            .unwrap();
+    }
+    let mut slow = watch(&agent, &[]).await;
+    let (mut missed, mut told) = (0, BTreeMap::new());
+    let end = loop {
+        let message = match tokio::time::timeout(PATIENCE, slow.message())
+            .await
+            .expect("ends")
+        {
+            Ok(message) => message.expect("the stream goes on"),
+            Err(end) => break end,
+        };
+        // slower than the fleet, whatever this machine does
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if message.event() != pb::WatchEvent::Heartbeat {
+            missed += message.missed_windows;
+            let before = told.insert(message.instance_id.clone(), message.sequence);
+            assert!(before.is_none_or(|before| before <= message.sequence));
+            let first = before.is_none() || before == Some(message.sequence);
+            let between = message.sequence - before.unwrap_or(message.sequence);
+            assert_eq!(message.missed_windows, if first { 0 } else { between - 1 });
+        }
+    };
+    Seen::default().check(&end, Code::Unavailable, Reason::StreamLifetime);
+    assert!(missed > 0, "it was slow: {told:?}");
 }
 
 #[tokio::test]

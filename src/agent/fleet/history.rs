@@ -291,7 +291,8 @@ impl Remembered {
         while self.failed.front().is_some_and(|failed| *failed < oldest) {
             self.failed.pop_front();
         }
-        if self.failed.is_empty() {
+        // why it is down is known for as long as it is
+        if self.failed.is_empty() && self.failures_in_a_row == 0 {
             self.window_failure = None;
         }
     }
@@ -406,5 +407,60 @@ mod tests {
         let measured = history.window(8).unwrap().measure();
         assert_eq!(measured.replicas.first().unwrap().failed_scrapes, 0);
         assert!(!history.engine_changed());
+    }
+
+    #[test]
+    fn a_replica_that_died_is_no_part_of_now() {
+        let mut history = history(Duration::from_secs(1), Duration::from_secs(5));
+        history.replicas.push(Remembered {
+            url: "http://127.0.0.1:2/metrics".to_owned(),
+            samples: Vec::new(),
+            probed: Arc::default(),
+            asked: Asked::Done,
+            failed: VecDeque::new(),
+            window_failure: None,
+            failures_in_a_row: 0,
+            due: 0,
+            failure: None,
+        });
+        let body = |tokens: u32| {
+            format!(
+                "# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total {tokens}\n"
+            )
+        };
+        let failure = || ScrapeFailure::Status(503).at("http://127.0.0.1:2/metrics");
+        let rate = |history: &mut History, tick: u32| {
+            let measured = history.window(tick).unwrap().measure();
+            let second = measured.replicas.get(1).unwrap().clone();
+            (
+                measured.figures.value("generation_tokens_per_second"),
+                second,
+                measured.notes,
+            )
+        };
+        for tick in 0..100 {
+            history.add(0, tick, Ok(reading(&body(tick * 50), f64::from(tick))));
+            if tick < 10 {
+                history.add(1, tick, Ok(reading(&body(tick * 1_000), f64::from(tick))));
+            } else if history.replicas.get(1).unwrap().due <= tick {
+                history.add(1, tick, Err(failure()));
+            }
+            let (rate, second, notes) = match tick {
+                0 => continue,
+                _ => rate(&mut history, tick),
+            };
+            match tick {
+                // one scrape that is missing tells nothing yet, but is told
+                ..=9 => assert_eq!(rate, Some(1_050.0)),
+                10 => assert!(second.failed_scrapes == 1 && !notes.is_empty()),
+                _ => {
+                    assert_eq!(rate, Some(50.0), "at {tick}");
+                    let why = second.outcome.unwrap_err();
+                    assert_eq!(why.reason, "HTTP_STATUS", "at {tick}");
+                }
+            }
+        }
+        // failures are remembered for a window, not for ever
+        assert!(history.replicas.get(1).unwrap().failed.len() <= 6);
     }
 }

@@ -11,7 +11,6 @@ use tonic::{Code, Status};
 
 use super::access::{Who, rule_of};
 use super::connection::Peer;
-use super::limits::PeerMeans;
 use super::reply::response_of;
 use super::revoke::{Admission, revocable};
 use super::status::{ROLE_HINT, refusal, refusal_with_hint};
@@ -31,6 +30,10 @@ pub(super) struct Authentication {
 /// Where a request's principal is noted once it is known, for those who let it in before that.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PrincipalCell(pub(super) Arc<OnceLock<String>>);
+
+/// Marks the request of somebody who showed no credential, for what needs none though others do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stranger;
 
 /// Why a request is not let in.
 enum Denied {
@@ -160,10 +163,10 @@ pub(super) async fn authenticate(
     let mut caller = Caller::anonymous();
     caller.principal = identity.principal.clone();
     caller.role = identity.role;
-    if let Some(means) = request.extensions().get::<PeerMeans>() {
-        caller.outbound = means.outbound.clone();
-    }
     request.extensions_mut().insert(caller);
+    if noted.0.get().is_none() {
+        request.extensions_mut().insert(Stranger);
+    }
     let response = next.run(request).await;
     match (&authentication.credentials, proof) {
         (Some(credentials), Some(proof)) if is_grpc => {

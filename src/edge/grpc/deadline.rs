@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::context::{CallContext, REQUEST_ID};
 use super::status::refusal;
 use crate::agent::Reason;
 
@@ -55,6 +56,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // here, so that the answer to a call whose time is over has its id too
+        let context = CallContext::of(request.headers());
+        let id = context.header();
+        request.extensions_mut().insert(context);
         let Some(timeout) = timeout_of(request.headers()) else {
             return Box::pin(self.inner.call(request));
         };
@@ -68,7 +73,13 @@ where
                 response = answer => Ok(response?.map(|inner| {
                     Body::new(Limited { inner, expiry: Box::pin(sleep_until(at)), over: false })
                 })),
-                () = sleep_until(at) => Ok(exceeded().into_http()),
+                () = sleep_until(at) => {
+                    let mut response = exceeded().into_http();
+                    if let Some(id) = id {
+                        response.headers_mut().insert(REQUEST_ID, id);
+                    }
+                    Ok(response)
+                }
             }
         })
     }
@@ -100,15 +111,16 @@ impl HttpBody for Limited {
         if self.over {
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if polled.is_pending() && self.expiry.as_mut().poll(context).is_ready() {
+        // before the body: one that always has more to say would never end
+        if self.expiry.as_mut().poll(context).is_ready() {
             self.over = true;
+            self.inner = Body::empty();
             let mut trailers = HeaderMap::new();
             // cannot fail: the details are ours and fit a header
             let _ = exceeded().add_header(&mut trailers);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        polled
+        Pin::new(&mut self.inner).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::auth::caller_of;
 use super::context::note_resource;
@@ -17,6 +17,8 @@ use super::pb::{
 use super::servers::instance_service_server::InstanceService;
 use super::status::status_of;
 use crate::agent::{Agent, Error, FieldViolation, LIMITS, Precondition};
+use crate::edge::audit::OpenRecord;
+use crate::store::StoreError;
 
 /// InstanceService over the agent.
 #[derive(Debug, Clone)]
@@ -30,10 +32,12 @@ impl InstanceService for InstanceHandler {
     ) -> Result<Response<RegisterInstanceResponse>, Status> {
         let caller = caller_of(&request);
         note_resource(&request, &request.get_ref().instance_id);
-        let (spec, request_id) =
-            spec_of(request.into_inner()).map_err(|error| status_of(&error))?;
-        let registered = self.0.register_instance(&caller, spec, &request_id).await;
-        let state = registered.map_err(|error| status_of(&error))?;
+        let (agent, means) = (self.0.clone(), caller.clone());
+        let registered = to_its_end(request, move |request| async move {
+            let (spec, request_id) = spec_of(request)?;
+            agent.register_instance(&means, spec, &request_id).await
+        });
+        let state = registered.await?;
         Ok(Response::new(RegisterInstanceResponse {
             instance: Some(instance(&state, &caller)),
         }))
@@ -91,13 +95,14 @@ impl InstanceService for InstanceHandler {
         if let Some(instance) = &request.get_ref().instance {
             note_resource(&request, &instance.instance_id);
         }
-        let (id, change, precondition) =
-            change_of(request.into_inner()).map_err(|error| status_of(&error))?;
-        let updated = self
-            .0
-            .update_instance(&caller, &id, change, &precondition)
-            .await;
-        let state = updated.map_err(|error| status_of(&error))?;
+        let (agent, means) = (self.0.clone(), caller.clone());
+        let updated = to_its_end(request, move |request| async move {
+            let (id, change, precondition) = change_of(request)?;
+            agent
+                .update_instance(&means, &id, change, &precondition)
+                .await
+        });
+        let state = updated.await?;
         Ok(Response::new(UpdateInstanceResponse {
             instance: Some(instance(&state, &caller)),
         }))
@@ -109,18 +114,41 @@ impl InstanceService for InstanceHandler {
     ) -> Result<Response<DeleteInstanceResponse>, Status> {
         let caller = caller_of(&request);
         note_resource(&request, &request.get_ref().instance_id);
-        let request = request.into_inner();
-        let precondition = Precondition {
-            etag: request.etag,
-            request_id: request.request_id,
-        };
-        let deleted = self
-            .0
-            .delete_instance(&caller, &request.instance_id, &precondition)
-            .await;
-        deleted.map_err(|error| status_of(&error))?;
+        let agent = self.0.clone();
+        let deleted = to_its_end(request, move |request| async move {
+            let precondition = Precondition {
+                etag: request.etag,
+                request_id: request.request_id,
+            };
+            agent
+                .delete_instance(&caller, &request.instance_id, &precondition)
+                .await
+        });
+        deleted.await?;
         Ok(Response::new(DeleteInstanceResponse {}))
     }
+}
+
+/// Carries out a change to its end, whether or not the caller waits for it, and has the audit log say what became of it.
+async fn to_its_end<M, T, F>(request: Request<M>, change: impl FnOnce(M) -> F) -> Result<T, Status>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let record = request.extensions().get::<Arc<OpenRecord>>().cloned();
+    let change = change(request.into_inner());
+    let carried_out = tokio::spawn(async move {
+        let done = change.await.map_err(|error| status_of(&error));
+        if let Some(record) = record {
+            let code = done.as_ref().err().map_or(Code::Ok, Status::code);
+            record.done(super::observe::name(code));
+        }
+        done
+    });
+    carried_out.await.unwrap_or_else(|error| {
+        let broken = StoreError::Unavailable(format!("the change was broken off: {error}"));
+        Err(status_of(&broken.into()))
+    })
 }
 
 const DEFAULT_PAGE: usize = 100;

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Lifetimes {
     endless: HashSet<&'static str>,
     lifetime: Duration,
     draining: CancellationToken,
+    /// How many such streams are open.
+    open: Arc<AtomicI64>,
 }
 
 /// Lifetimes differ by up to this part of them, so that streams which began together do not end together.
@@ -40,11 +43,13 @@ impl Lifetimes {
         endless: impl IntoIterator<Item = &'static str>,
         lifetime: Duration,
         draining: CancellationToken,
+        open: Arc<AtomicI64>,
     ) -> Self {
         Self {
             endless: endless.into_iter().collect(),
             lifetime,
             draining,
+            open,
         }
     }
 
@@ -75,6 +80,7 @@ pub(super) async fn end_streams(
             age: Box::pin(sleep(lifetimes.one())),
             draining: Box::pin(lifetimes.draining.clone().cancelled_owned()),
             last_word: false,
+            _open: Open::new(lifetimes.open.clone()),
             over: false,
         })
     })
@@ -88,6 +94,23 @@ struct Mortal {
     /// It was asked for what it had to say when the agent was told to stop.
     last_word: bool,
     over: bool,
+    _open: Open,
+}
+
+/// Counts a stream as long as it is open.
+struct Open(Arc<AtomicI64>);
+
+impl Open {
+    fn new(count: Arc<AtomicI64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl HttpBody for Mortal {

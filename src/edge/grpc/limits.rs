@@ -13,25 +13,36 @@ use http_body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
+use super::auth::Stranger;
 use super::connection::Peer;
 use super::reply::{Watch, response_of, watched};
+use super::request_body::{Large, bounded};
+use super::server::REFLECTION;
 use super::status::refusal;
-use crate::agent::{LIMITS, Reason};
+use crate::agent::{Caller, LIMITS, Reason};
 
 /// Calls at once, of all peers and of each.
 #[derive(Debug)]
 pub(super) struct CallLimits {
     all: Arc<Semaphore>,
     per_peer: usize,
+    /// Calls of those who showed no credential where one is asked for: they take no place of others.
+    strangers: Arc<Semaphore>,
+    large_requests: Arc<Semaphore>,
     peers: Mutex<HashMap<IpAddr, PeerMeans>>,
 }
 
+/// Calls at once of those who showed no credential where one is asked for.
+const STRANGERS: usize = 256;
+/// Large requests that are read at once: each may take a hundred times its size once it is read.
+const LARGE_REQUESTS: usize = 2;
+
 /// What one peer may use at once.
 #[derive(Debug, Clone)]
-pub(super) struct PeerMeans {
+struct PeerMeans {
     calls: Arc<Semaphore>,
     /// Connections to engines on its behalf.
-    pub(super) outbound: Arc<Semaphore>,
+    outbound: Arc<Semaphore>,
 }
 
 /// Above this many peers those without calls are forgotten.
@@ -42,6 +53,8 @@ impl CallLimits {
         Self {
             all: Arc::new(Semaphore::new(all)),
             per_peer,
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            large_requests: Arc::new(Semaphore::new(LARGE_REQUESTS)),
             peers: Mutex::new(HashMap::new()),
         }
     }
@@ -85,6 +98,9 @@ pub(super) async fn limit_calls(
         .get::<Peer>()
         .and_then(|peer| peer.address)
         .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    if request.extensions().get::<Stranger>().is_some() {
+        return let_stranger_in(&limits, request, next).await;
+    }
     let means = limits.means_of(peer);
     let Ok(of_peer) = means.calls.clone().try_acquire_owned() else {
         return response_of(refusal(
@@ -103,19 +119,46 @@ pub(super) async fn limit_calls(
             "the agent works on as many calls as it may; try again",
         ));
     };
-    request.extensions_mut().insert(means);
+    if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+        caller.outbound = means.outbound;
+    }
+    let large = Large::default();
+    if !REFLECTION.contains(&request.uri().path()) {
+        let (gate, large) = (limits.large_requests.clone(), large.clone());
+        request = request.map(|body| bounded(body, gate, large));
+    }
     let response = next.run(request).await;
     watched(
         response,
         Held {
             _permits: [of_peer, of_all],
+            _large: large,
         },
     )
+}
+
+async fn let_stranger_in(limits: &CallLimits, request: Request, next: Next) -> Response {
+    let Ok(permit) = limits.strangers.clone().try_acquire_owned() else {
+        return response_of(refusal(
+            Code::ResourceExhausted,
+            Reason::TooManyCalls,
+            "too many calls without a credential are open; try again",
+        ));
+    };
+    let response = next.run(request).await;
+    watched(response, StrangersPlace(permit))
+}
+
+struct StrangersPlace(#[allow(dead_code)] OwnedSemaphorePermit);
+
+impl Watch for StrangersPlace {
+    fn frame(&mut self, _: Option<&Frame<Bytes>>) {}
 }
 
 /// Permits that a call holds until its answer has ended.
 struct Held {
     _permits: [OwnedSemaphorePermit; 2],
+    _large: Large,
 }
 
 impl Watch for Held {

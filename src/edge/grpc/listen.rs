@@ -1,8 +1,9 @@
 //! From a listening socket to connections that are worth serving: within their number, with their TLS handshake done,
 //! and dropped when nothing comes.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,13 @@ const PATIENCE: Patience = Patience {
     opening: Duration::from_secs(30),
 };
 
+/// One address has at most one part in this many of all connections.
+const PEER_PART: usize = 4;
+/// And may have this many, if there are as many: a proxy speaks for others.
+const PEER_LEAST: usize = 1_000;
+/// Above this many addresses those without connections are forgotten.
+const PEERS_KEPT: usize = 1_024;
+
 /// Before the next try after a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,6 +75,7 @@ fn with_patience(
         incoming,
         tls,
         places: Arc::new(Semaphore::new(config.max_connections)),
+        of_peers: HashMap::new(),
         max_connections: config.max_connections,
         handshakes: JoinSet::new(),
         metrics,
@@ -83,6 +92,7 @@ struct Door {
     incoming: TcpIncoming,
     tls: Tls,
     places: Arc<Semaphore>,
+    of_peers: HashMap<IpAddr, Arc<Semaphore>>,
     max_connections: usize,
     handshakes: JoinSet<Option<Connection>>,
     metrics: Arc<Metrics>,
@@ -120,11 +130,13 @@ impl Door {
     /// A connection in the clear, at once; with TLS, later, when its handshake is done.
     fn admit(&mut self, stream: TcpStream) -> Option<Connection> {
         let address = stream.peer_addr().ok();
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+        let of_peer = self.of_peer(address).try_acquire_owned();
+        let of_all = self.places.clone().try_acquire_owned();
+        let (Ok(of_peer), Ok(of_all)) = (of_peer, of_all) else {
             self.turn_away(address);
             return None;
         };
-        let place = Place::new(permit, self.metrics.clone());
+        let place = Place::new([of_peer, of_all], self.metrics.clone());
         let patience = self.patience;
         let Some(tls) = &self.tls else {
             let peer = Peer {
@@ -158,6 +170,22 @@ impl Door {
         None
     }
 
+    /// The places of one address, so that one alone does not take all.
+    fn of_peer(&mut self, address: Option<SocketAddr>) -> Arc<Semaphore> {
+        let address = address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+        if self.of_peers.len() >= PEERS_KEPT {
+            // one of the references is the map's own
+            self.of_peers
+                .retain(|_, places| Arc::strong_count(places) > 1);
+        }
+        let part = (self.max_connections / PEER_PART).max(PEER_LEAST);
+        let most = part.min(self.max_connections);
+        let places = self.of_peers.entry(address);
+        places
+            .or_insert_with(|| Arc::new(Semaphore::new(most)))
+            .clone()
+    }
+
     fn turn_away(&mut self, address: Option<SocketAddr>) {
         const BETWEEN_LINES: Duration = Duration::from_secs(10);
         self.metrics.connection_refused("max_connections");
@@ -165,7 +193,7 @@ impl Door {
             self.told_full = Some(Instant::now());
             tracing::warn!(
                 peer = ?address,
-                "{} connections are open, and no more are taken (server.max_connections)",
+                "of {} connections (server.max_connections) no more are taken, or this address has its part",
                 self.max_connections
             );
         }
@@ -175,15 +203,15 @@ impl Door {
 /// A connection's place among those that there may be.
 #[derive(Debug)]
 pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
     metrics: Arc<Metrics>,
 }
 
 impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+    fn new(permits: [OwnedSemaphorePermit; 2], metrics: Arc<Metrics>) -> Self {
         metrics.connections.inc();
         Self {
-            _permit: permit,
+            _permits: permits,
             metrics,
         }
     }

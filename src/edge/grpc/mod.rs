@@ -20,6 +20,7 @@ mod metrics;
 mod observe;
 pub mod receive;
 mod reply;
+mod request_body;
 mod revoke;
 mod server;
 mod spans;

@@ -20,7 +20,7 @@ use super::context::{CallContext, REQUEST_ID};
 use super::deadline::Deadline;
 use super::reply::{Watch, watched};
 use super::spans::{EndedCall, Spans};
-use crate::edge::audit::{self, AuditLog, AuditRecord};
+use crate::edge::audit::{self, AuditLog, AuditRecord, OpenRecord};
 use crate::telemetry::Metrics;
 
 /// What calls are measured with.
@@ -41,7 +41,8 @@ pub(super) async fn observe(
 ) -> Response {
     let principal = PrincipalCell::default();
     request.extensions_mut().insert(principal.clone());
-    let context = CallContext::of(request.headers());
+    let given = request.extensions_mut().remove::<CallContext>();
+    let context = given.unwrap_or_else(|| CallContext::of(request.headers()));
     request.extensions_mut().insert(context.resource.clone());
     let answered_id = context.header();
     let path = request.uri().path();
@@ -50,6 +51,11 @@ pub(super) async fn observe(
         Some(known) => known.clone(),
         None => "unknown".to_owned(),
     };
+    let audit = observer.audit.clone().filter(|_| mutates);
+    let audit = audit.map(|log| Arc::new(OpenRecord::new(log)));
+    if let Some(audit) = &audit {
+        request.extensions_mut().insert(audit.clone());
+    }
     observer.metrics.calls_in_flight.inc();
     let mut call = Call {
         observer,
@@ -62,6 +68,7 @@ pub(super) async fn observe(
         principal,
         peer: request.extensions().get::<Peer>().copied(),
         mutates,
+        audit,
     };
     let mut response = next.run(request).await;
     if let Some(id) = answered_id {
@@ -89,6 +96,7 @@ struct Call {
     principal: PrincipalCell,
     peer: Option<Peer>,
     mutates: bool,
+    audit: Option<Arc<OpenRecord>>,
 }
 
 impl Watch for Call {
@@ -126,16 +134,18 @@ impl Drop for Call {
                 principal,
             });
         }
-        if let Some(audit) = self.observer.audit.as_ref().filter(|_| self.mutates) {
-            audit.record(AuditRecord {
+        // of those who were never recognised the log has a line; they do not fill the audit log
+        if let (Some(audit), Some(principal)) = (&self.audit, principal) {
+            audit.answered(AuditRecord {
                 time: audit::now(),
-                principal: principal.map(str::to_owned),
+                principal: Some(principal.to_owned()),
                 peer: self.peer_address().map(|peer| peer.to_string()),
                 method: self.method.clone(),
                 resource: self.context.resource.0.get().cloned(),
                 request_id: self.context.request_id.clone(),
                 trace_id: self.context.trace.map(|trace| trace.trace_id_hex()),
                 outcome: name(code),
+                answered: None,
             });
         }
     }
@@ -200,7 +210,8 @@ fn http_code(status: http::StatusCode) -> Code {
     }
 }
 
-fn name(code: Code) -> &'static str {
+/// The word of a status code.
+pub(super) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use prost_reflect::DescriptorPool;
@@ -153,13 +155,14 @@ impl Server {
         // lives until the end, so that watchers learn that they are drained and not that nobody tells them
         let serving = Arc::new(serving);
         let draining = CancellationToken::new();
+        let endless = Arc::new(AtomicI64::new(0));
         let routes = routes(
             &self.agent,
             &self.config,
             self.authentication,
             self.records,
             is_serving,
-            draining.clone(),
+            (draining.clone(), endless.clone()),
         )?;
         let metrics = self.agent.metrics().clone();
         let incoming = connections(self.listener, &self.config, self.tls, metrics);
@@ -187,16 +190,32 @@ impl Server {
             draining.cancelled().await;
             tokio::time::sleep(drain_timeout).await;
         };
+        // streams and connections whose other end does not read are not waited for
+        let calls = self.agent.metrics().clone();
+        let nothing_to_finish = async {
+            draining.cancelled().await;
+            let mut since = tokio::time::Instant::now();
+            while since.elapsed() < STREAMS_END_WITHIN {
+                tokio::time::sleep(STREAMS_END_WITHIN / 30).await;
+                if calls.calls_in_flight.get() > endless.load(Ordering::Relaxed) {
+                    since = tokio::time::Instant::now();
+                }
+            }
+        };
         tokio::select! {
             served = server => served?,
+            () = nothing_to_finish => tracing::info!("no call is left to finish: cutting what does not end"),
             () = hard_end => tracing::warn!("the drain time is over: cutting what is left"),
         }
         Ok(())
     }
 }
 
+/// Streams that were told to end have ended by then, if anybody reads them.
+const STREAMS_END_WITHIN: Duration = Duration::from_secs(3);
+
 /// Methods of the two reflection services, which are served from elsewhere.
-const REFLECTION: [&str; 2] = [
+pub(super) const REFLECTION: [&str; 2] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
@@ -229,7 +248,7 @@ fn routes(
     authentication: Arc<Authentication>,
     records: Records,
     serving: watch::Receiver<bool>,
-    draining: CancellationToken,
+    (draining, open): (CancellationToken, Arc<AtomicI64>),
 ) -> Result<Routes, ServeError> {
     let described = |error: String| ServeError::Descriptors(error);
     let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| described(error.to_string()))?;
@@ -256,7 +275,7 @@ fn routes(
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
     let endless = REFLECTION.into_iter().chain(ENDLESS);
-    let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining);
+    let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining, open);
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
     let observer = Arc::new(Observer {
         metrics: agent.metrics().clone(),
@@ -274,9 +293,9 @@ fn routes(
         .merge(http::routes(agent.clone(), serving))
         // from the inside out
         .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))
+        .layer(from_fn_with_state(limits, limit_calls))
         .layer(from_fn_with_state(authentication, authenticate))
         .layer(from_fn(complete_details))
-        .layer(from_fn_with_state(limits, limit_calls))
         .layer(from_fn_with_state(
             Arc::new(config.hosts.clone()),
             http::guard_http1,
