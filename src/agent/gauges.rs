@@ -246,7 +246,9 @@ impl Collector for FleetGauges {
             .map(|state| (labels(state), &**state))
             .collect();
         let watchers = self.0.watchers();
-        let tasks = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        let serving =
+            Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        let tasks = serving + self.0.tasks();
         for (name, help, count) in [
             ("instances", "Instances that the agent watches", fleet.len()),
             ("watchers", "Streams that watch instances", watchers),

@@ -156,9 +156,11 @@ impl Agent {
         let registry = config.registry()?;
         let fetcher = Fetcher::new(policy, config.fetch_limits())?;
         let metrics = Arc::new(Metrics::default());
+        // connections belong to the thread that made them
+        let of_fleet = Fetcher::new(config.url_policy()?, config.fetch_limits())?;
         let fleet = Fleet::new(
             registry.clone(),
-            fetcher.clone(),
+            of_fleet,
             metrics.clone(),
             config.scrape.timeout,
         );

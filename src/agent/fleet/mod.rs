@@ -3,20 +3,26 @@
 mod history;
 mod hub;
 mod state;
+mod thread;
 mod timing;
 mod watcher;
 mod window;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Registry;
 use crate::instance::Instance;
 use crate::scrape::Fetcher;
 use crate::telemetry::Metrics;
+
+use thread::FleetThread;
 
 pub use history::ReplicaState;
 pub use state::{Health, InstanceState, Latest};
@@ -32,6 +38,10 @@ pub(super) struct Fleet {
     scrape_timeout: Duration,
     entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
     hub: hub::Hub,
+    /// What times are counted from.
+    begin: Instant,
+    /// Started with the first instance. None where this machine has no thread for it.
+    thread: OnceLock<Option<FleetThread>>,
 }
 
 /// One instance.
@@ -72,6 +82,8 @@ impl Fleet {
             scrape_timeout,
             entries: RwLock::default(),
             hub: hub::Hub::default(),
+            begin: Instant::now(),
+            thread: OnceLock::new(),
         }
     }
 
@@ -106,7 +118,25 @@ impl Fleet {
         entries.insert(id.clone(), entry.clone());
         drop(entries);
         self.hub.changed(&id);
-        tokio::spawn(watcher::watch(self.clone(), entry, start_after));
+        self.spawn(watcher::watch(self.clone(), entry, start_after));
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let started = || {
+            let started = FleetThread::start();
+            let trouble = |error: &io::Error| tracing::warn!("no thread for the fleet: {error}");
+            started.inspect_err(trouble).ok()
+        };
+        match self.thread.get_or_init(started) {
+            Some(thread) => thread.spawn(work),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+
+    /// How many tasks watch instances, with what they set going.
+    pub(super) fn tasks(&self) -> usize {
+        let thread = self.thread.get().and_then(Option::as_ref);
+        thread.map_or(0, FleetThread::tasks)
     }
 
     /// Watches several from now on, spread over time.

@@ -19,6 +19,9 @@ const JITTER_PART: u32 = 10;
 const SECOND_SCRAPE: Duration = Duration::from_secs(5);
 /// A replica that fails is asked again after this long at the latest, or at its interval where that is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The grid is one part in this many of the interval, and no wider than that.
+const GRID_PART: u32 = 100;
+const MAX_GRID: Duration = Duration::from_millis(100);
 /// Between the starts of two instances that begin together.
 const START_SPACING: Duration = Duration::from_millis(10);
 
@@ -52,6 +55,15 @@ impl Timing {
         let most = MAX_BACKOFF.as_secs_f64() / self.interval.as_secs_f64();
         doubled.min(most as u32).max(1)
     }
+}
+
+/// A time after the fleet's start, up to the next of a grid: what is due at about the same time is done in one go, which
+/// costs less than to wake up for each.
+pub(super) fn on_grid(since_start: Duration, interval: Duration) -> Duration {
+    let grid = (interval / GRID_PART).min(MAX_GRID);
+    let nanos = grid.as_nanos().max(1);
+    let up = since_start.as_nanos().div_ceil(nanos).saturating_mul(nanos);
+    Duration::from_nanos(u64::try_from(up).unwrap_or(u64::MAX))
 }
 
 /// How long after the agent's start the instance at this place begins.
@@ -94,6 +106,18 @@ mod tests {
         assert_eq!(fast, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(ticks(SECONDS(15), 9), 2);
         assert_eq!(ticks(SECONDS(60), u32::MAX), 1);
+    }
+
+    #[test]
+    fn what_is_due_at_about_the_same_time_is_done_in_one_go() {
+        let at = |millis, interval| on_grid(Duration::from_millis(millis), interval);
+        assert_eq!(at(1_001, SECONDS(15)), at(1_099, SECONDS(15)));
+        assert_eq!(at(1_100, SECONDS(15)), Duration::from_millis(1_100));
+        // little where scrapes are close together
+        assert_eq!(
+            at(1_001, Duration::from_millis(200)),
+            Duration::from_millis(1_002)
+        );
     }
 
     proptest! {

@@ -7,10 +7,10 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::history::History;
 use super::state::{Health, InstanceState, Latest, next_version};
+use super::timing::on_grid;
 use super::{Entry, Fleet};
 use crate::agent::replica::{Clock, Means};
 use crate::engine::{EngineProfile, Probed};
@@ -24,7 +24,7 @@ const CLOCK_STEP_SECONDS: f64 = 0.5;
 
 /// Scrapes the instance until it is told to stop.
 pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Duration) {
-    let start = Instant::now() + start_after;
+    let begin = fleet.begin.elapsed() + start_after;
     let spec = entry.state().instance.spec.clone();
     let named = spec.instance_type.as_deref();
     let profile = named.and_then(|name| fleet.registry.get(name)).cloned();
@@ -42,10 +42,11 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
     let mut asking: FuturesUnordered<BoxFuture<'static, (usize, Probed)>> = FuturesUnordered::new();
     let mut tick = 0_u32;
     loop {
+        let due = on_grid(begin + history.timing().due(tick), spec.scrape_interval);
         tokio::select! {
             biased;
             () = entry.stop.cancelled() => return,
-            () = tokio::time::sleep_until(start + history.timing().due(tick)) => {}
+            () = tokio::time::sleep_until(fleet.begin + due) => {}
             Some((at, probed)) = asking.next(), if !asking.is_empty() => {
                 let last = tick.saturating_sub(1);
                 history.told(at, last, probed);
@@ -63,7 +64,8 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
         tokio::select! {
             biased;
             () = entry.stop.cancelled() => return,
-            () = scrape(&reader, &entry, &mut history, tick) => {}
+            // on the heap for its own time only: it is large, and there are thousands that wait
+            () = Box::pin(scrape(&reader, &entry, &mut history, tick)) => {}
         }
         for (at, url) in history.to_ask(tick) {
             if let Some(profile) = history.profile().cloned() {
@@ -75,7 +77,7 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
         }
         tick = tick.saturating_add(1);
         // after a machine that slept, or scrapes that took longer than the interval
-        while start + history.timing().due(tick.saturating_add(1)) <= Instant::now() {
+        while begin + history.timing().due(tick.saturating_add(1)) <= fleet.begin.elapsed() {
             tick = tick.saturating_add(1);
         }
     }
