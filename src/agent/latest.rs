@@ -46,7 +46,10 @@ impl Agent {
             return Ok(Answer::Now(Box::new(measured)));
         }
         if !is_id(&target.instance_id) {
-            return Err(Error::Invalid(target.violations(self.engines())));
+            // that there is no URL is what makes it an instance
+            let mut violations = target.violations(self.engines());
+            violations.retain(|violation| violation.field != "metrics_url");
+            return Err(Error::Invalid(violations));
         }
         if window.length.is_none() {
             return Ok(Answer::Latest(self.latest(&target.instance_id)?));

@@ -121,7 +121,12 @@ impl Watch {
                 .as_ref()
                 .is_some_and(|named| named.iter().all(gone))
             {
-                return None;
+                // each is told to be gone before the end is
+                self.pending.extend(self.told.keys().cloned());
+                if self.pending.is_empty() {
+                    return None;
+                }
+                continue;
             }
             // at first it is due at once: where there is nothing to tell, the caller knows that it watches
             match tokio::time::timeout_at(self.heartbeat, self.watcher.changes()).await {

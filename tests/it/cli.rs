@@ -31,6 +31,8 @@ pub fn command_by(program: &str) -> Command {
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .env("XDG_STATE_HOME", state_home())
+        .env_remove("PERFAGENT_TEST_KILLS")
+        .env_remove("PERFAGENT_TEST_TROUBLE_SECONDS")
         .env_remove("RUST_LOG")
         .env_remove("PERFAGENT_SERVER")
         .env_remove("PERFAGENT_TOKEN");

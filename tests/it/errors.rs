@@ -277,7 +277,9 @@ async fn every_reason_is_given_when_it_should_be() {
         .unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::AnswerTooLarge);
     let wide = FakeEngine::of(many_buckets()).await;
-    let status = agent.totals("vllm", &wide.url()).await.unwrap_err();
+    let same = FakeEngine::of(many_buckets()).await;
+    let both = request("vllm", &[&wide.url(), &same.url()], 0);
+    let status = client.collect_metrics(both).await.unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::ResponseTooLarge);
 
     // the call

@@ -182,8 +182,13 @@ async fn wrong_measurements_are_named_by_field() {
         ("figures.series[0].start_ticks", |m| {
             figures(m).series[0].start_ticks = vec![0; 300_000];
         }),
-        ("replicas[0].figures", |m| m.replicas[0].figures = None),
+        ("replicas[1].figures", |m| {
+            // of several each has its own
+            m.replicas.push(m.replicas[0].clone());
+            m.replicas[0].figures = m.figures.clone();
+        }),
         ("replicas[0].figures.gauges[0].min", |m| {
+            m.replicas[0].figures = m.figures.clone();
             m.replicas[0].figures.as_mut().unwrap().gauges[0].min = Some(f64::NAN);
         }),
         ("replicas[0].dropped_intervals[0].start_time", |m| {

@@ -526,11 +526,12 @@ async fn streams_end_after_their_lifetime_and_when_the_agent_is_stopped() {
     let agent = TestAgent::start().await;
     let mut streams = Vec::new();
     for _ in 0..20 {
-        streams.push(watch(&agent, &[]).await);
+        let mut stream = watch(&agent, &[]).await;
+        stream.message().await.unwrap();
+        streams.push(stream);
     }
     agent.handle.stop();
     for stream in &mut streams {
-        stream.message().await.unwrap();
         let end = tokio::time::timeout(PATIENCE, stream.message())
             .await
             .unwrap()

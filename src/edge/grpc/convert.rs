@@ -68,7 +68,7 @@ pub fn measurement(of: &Measurement) -> pb::Measurement {
             prompt_tokens_total: figures.value("prompt_tokens_total"),
         }),
         figures: Some(figures_of(figures)),
-        replicas: of.replicas.iter().map(replica).collect(),
+        replicas: replicas(&of.replicas),
         settings: of.settings.iter().map(setting).collect(),
         notes: of.notes.iter().map(note).collect(),
         simulated: of.simulated,
@@ -222,9 +222,15 @@ fn absence(of: &Absence) -> pb::Absence {
     }
 }
 
-fn replica(of: &Replica) -> pb::ReplicaMeasurement {
+fn replicas(of: &[Replica]) -> Vec<pb::ReplicaMeasurement> {
+    // of a single one they stand in the measurement, and would be as much again
+    let with_figures = of.len() > 1;
+    of.iter().map(|one| replica(one, with_figures)).collect()
+}
+
+fn replica(of: &Replica, with_figures: bool) -> pb::ReplicaMeasurement {
     let (figures, failure) = match &of.outcome {
-        Ok(figures) => (Some(figures_of(figures)), None),
+        Ok(figures) => (with_figures.then(|| figures_of(figures)), None),
         Err(failure) => (
             None,
             Some(pb::ReplicaFailure {

@@ -37,10 +37,18 @@ pub fn measurement(field: &str, of: Option<pb::Measurement>) -> Read<Measurement
             .wrong("must be set, such as vllm"));
     }
     let replicas = path.field("replicas");
+    let window = window(&path.field("window"), of.window)?;
+    let figures = figures(&path.field("figures"), of.figures)?;
+    let only = (of.replicas.len() == 1).then(|| Figures {
+        // of the instance only
+        series: Vec::new(),
+        ..figures.clone()
+    });
+    let of_replica = |path: &Path<'_>, one| replica(path, one, only.as_ref());
     Ok(Measurement {
-        window: window(&path.field("window"), of.window)?,
-        figures: figures(&path.field("figures"), of.figures)?,
-        replicas: list_of(&replicas, of.replicas, LIMITS.replicas, replica)?,
+        window,
+        replicas: list_of(&replicas, of.replicas, LIMITS.replicas, of_replica)?,
+        figures,
         settings: list(&path.field("settings"), of.settings, |_, one| {
             Ok(setting(one))
         })?,
@@ -289,9 +297,11 @@ fn series(path: &Path<'_>, of: pb::Series) -> Read<Series> {
     })
 }
 
-fn replica(path: &Path<'_>, of: pb::ReplicaMeasurement) -> Read<Replica> {
+/// A replica; the figures of an only one may stand in the measurement alone.
+fn replica(path: &Path<'_>, of: pb::ReplicaMeasurement, only: Option<&Figures>) -> Read<Replica> {
     let outcome = match (of.figures, of.failure) {
         (Some(found), None) => Ok(figures(&path.field("figures"), Some(found))?),
+        (None, None) if only.is_some() => Ok(only.cloned().unwrap_or_default()),
         (None, Some(failure)) => Err(ReplicaFailure {
             reason: failure.reason,
             message: failure.message,

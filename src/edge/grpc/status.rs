@@ -21,6 +21,9 @@ pub const DOMAIN: &str = "perfagent";
 /// When to try again what failed for a reason that passes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// When what passes only by somebody's doing.
+const RETRY_LATER: Duration = Duration::from_secs(60);
+
 /// The status of an error.
 pub fn status_of(error: &Error) -> Status {
     let mut metadata = HashMap::new();
@@ -70,7 +73,9 @@ pub(super) fn refusal(code: Code, reason: Reason, message: impl Into<String>) ->
 fn details_of(code: Code, reason: Reason, metadata: HashMap<String, String>) -> ErrorDetails {
     let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
     if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-        details.set_retry_info(Some(RETRY_AFTER));
+        // what somebody must first make room for does not pass in a second
+        let waits = matches!(reason, Reason::StoreFull | Reason::TooManyInstances);
+        details.set_retry_info(Some(if waits { RETRY_LATER } else { RETRY_AFTER }));
     }
     details
 }
