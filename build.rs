@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&servers)?;
     let mut builder = tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::edge::grpc::codec::RoomyCodec")
         .out_dir(servers)
         .extern_path(".grpc.health.v1", "crate::edge::grpc::health_pb")
         .extern_path(".perfagent.v1", "crate::edge::grpc::pb");

@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod auth;
+pub(crate) mod codec;
 pub mod compare;
 mod connection;
 mod context;
