@@ -135,6 +135,9 @@ func errorOf(method string, err error) error {
 	return e
 }
 
+// An agent that wants a client certificate says so and hangs up, and what it says is often lost.
+const hungUp = "see the agent's log: it may be gone, or want https:// or a client certificate, see WithClientCert"
+
 // hintOf says what to do about a connection that failed, by what Go and gRPC say of it.
 func hintOf(message string) string {
 	for _, known := range []struct{ words, hint string }{
@@ -143,6 +146,8 @@ func hintOf(message string) string {
 		{"error reading server preface", "it is no agent, or one with TLS or a client CA: give https:// and WithClientCert"},
 		{"certificate signed by unknown authority", "give the certificate of who signed the agent's with WithCACert"},
 		{"certificate is valid for", "call the agent by a name of its certificate"},
+		{"connection reset by peer", hungUp},
+		{"broken pipe", hungUp},
 		{"certificate required", "give a certificate that the agent's client CA has signed with WithClientCert"},
 	} {
 		if strings.Contains(message, known.words) {

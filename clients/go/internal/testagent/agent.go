@@ -80,6 +80,16 @@ func Start(t testing.TB, options ...string) *Agent {
 	return a
 }
 
+// StartWith starts an agent with a config file.
+func StartWith(t testing.TB, config string, options ...string) *Agent {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "perfagent.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Start(t, append([]string{"--config", file}, options...)...)
+}
+
 // Restart starts it at the same address after Stop or Kill.
 func (a *Agent) Restart() {
 	a.t.Helper()

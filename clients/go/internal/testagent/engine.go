@@ -14,6 +14,7 @@ type Engine struct {
 	URL string
 
 	scrapes atomic.Int64
+	waiting atomic.Int64
 	hangs   atomic.Bool
 	release chan struct{}
 }
@@ -33,11 +34,13 @@ func StartEngine(t testing.TB) *Engine {
 // Hang lets the engine answer nothing any more.
 func (e *Engine) Hang() { e.hangs.Store(true) }
 
-// Scrapes is how often its metrics were asked for.
-func (e *Engine) Scrapes() int64 { return e.scrapes.Load() }
+// Waiting is how many requests a hanging engine holds.
+func (e *Engine) Waiting() int64 { return e.waiting.Load() }
 
 func (e *Engine) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if e.hangs.Load() {
+		e.waiting.Add(1)
+		defer e.waiting.Add(-1)
 		select {
 		case <-e.release:
 		case <-request.Context().Done():
