@@ -3,7 +3,6 @@ package testagent
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -28,7 +27,7 @@ type Agent struct {
 	t       testing.TB
 	options []string
 	process *exec.Cmd
-	log     *strings.Builder
+	log     *log
 	exited  chan struct{}
 }
 
@@ -122,7 +121,7 @@ func (a *Agent) start(address string) {
 		a.t.Fatal(err)
 	}
 	a.exited = make(chan struct{})
-	a.log = &strings.Builder{}
+	a.log = &log{}
 	found := make(chan string, 1)
 	go a.follow(output, found)
 	select {
@@ -134,12 +133,15 @@ func (a *Agent) start(address string) {
 	}
 }
 
+// Log is what the agent has logged since it was started.
+func (a *Agent) Log() string { return a.log.String() }
+
 // follow keeps the log, and closes exited when the agent is gone.
 func (a *Agent) follow(output io.Reader, found chan<- string) {
-	process, exited, log := a.process, a.exited, a.log
+	process, exited, kept := a.process, a.exited, a.log
 	var once sync.Once
 	for lines := bufio.NewScanner(output); lines.Scan(); {
-		fmt.Fprintln(log, lines.Text())
+		kept.add(lines.Text())
 		if match := listening.FindStringSubmatch(lines.Text()); match != nil {
 			once.Do(func() { found <- match[1] })
 		}
@@ -157,4 +159,22 @@ func environment() []string {
 		}
 	}
 	return kept
+}
+
+// log is written while it is read.
+type log struct {
+	mutex sync.Mutex
+	lines []string
+}
+
+func (l *log) add(line string) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.lines = append(l.lines, line)
+}
+
+func (l *log) String() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return strings.Join(l.lines, "\n")
 }
