@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	pb "github.com/perfagent/perfagent/clients/go/perfagent/v1"
 )
@@ -82,8 +83,10 @@ func New(address string, options ...Option) (*Client, error) {
 // Conn is the connection, for other services of the agent such as grpc.health.v1.
 func (c *Client) Conn() grpc.ClientConnInterface { return c.conn }
 
-// Close ends all calls and the connection.
+// Close ends all calls, watches too, and the connection.
 func (c *Client) Close() error { return c.conn.Close() }
+
+func (c *Client) closed() bool { return c.conn.GetState() == connectivity.Shutdown }
 
 // OrNaN is an optional value of a measurement, or NaN where it was not measured.
 func OrNaN(value *float64) float64 {

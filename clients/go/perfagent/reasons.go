@@ -11,17 +11,17 @@ const (
 	// The caller's role may not do that.
 	ErrRoleNotAllowed Reason = "ROLE_NOT_ALLOWED"
 	// The URL may not be fetched.
-	ErrUrlRefused Reason = "URL_REFUSED"
+	ErrURLRefused Reason = "URL_REFUSED"
 	// The host name has no address.
 	ErrResolveFailed Reason = "RESOLVE_FAILED"
 	// No connection to the engine.
 	ErrConnectFailed Reason = "CONNECT_FAILED"
 	// A connection, but no TLS session over it.
-	ErrTlsFailed Reason = "TLS_FAILED"
+	ErrTLSFailed Reason = "TLS_FAILED"
 	// The engine did not answer in time.
 	ErrScrapeTimedOut Reason = "SCRAPE_TIMED_OUT"
 	// The engine answered with another HTTP status than 200.
-	ErrHttpStatus Reason = "HTTP_STATUS"
+	ErrHTTPStatus Reason = "HTTP_STATUS"
 	// The answer broke off.
 	ErrAnswerBroken Reason = "ANSWER_BROKEN"
 	// The answer is too large.
@@ -63,7 +63,7 @@ const (
 	// The instance was changed since it was read.
 	ErrEtagMismatch Reason = "ETAG_MISMATCH"
 	// The request id was used for another request.
-	ErrRequestIdReused Reason = "REQUEST_ID_REUSED"
+	ErrRequestIDReused Reason = "REQUEST_ID_REUSED"
 	// The instance is of the config file.
 	ErrReadOnlyInstance Reason = "READ_ONLY_INSTANCE"
 	// More instances or replicas than the agent watches.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,13 +22,13 @@ import (
 // has lived as long as streams live, when the agent is silent. After that each instance is told as it is then. The
 // last pair has the error that ended the watch; there is none when all instances that were named are deleted.
 func (c *Client) WatchMetrics(ctx context.Context, request *pb.WatchMetricsRequest) iter.Seq2[*pb.WatchMetricsResponse, error] {
-	return watch(ctx, c.policy, pb.MetricsService_WatchMetrics_FullMethodName, request, c.MetricsServiceClient.WatchMetrics)
+	return watch(ctx, c, pb.MetricsService_WatchMetrics_FullMethodName, request, c.MetricsServiceClient.WatchMetrics)
 }
 
 // BatchCollectMetrics measures many targets at once; each result comes as it is ready, and a failure of one is its
 // result. An error, which comes last, is one of the whole call.
 func (c *Client) BatchCollectMetrics(ctx context.Context, request *pb.BatchCollectMetricsRequest) iter.Seq2[*pb.BatchCollectMetricsResponse, error] {
-	return results(ctx, c.policy, pb.MetricsService_BatchCollectMetrics_FullMethodName, request, c.MetricsServiceClient.BatchCollectMetrics)
+	return results(ctx, c, pb.MetricsService_BatchCollectMetrics_FullMethodName, request, c.MetricsServiceClient.BatchCollectMetrics)
 }
 
 // ListInstances lists instances by id, page after page.
@@ -60,11 +61,11 @@ type opener[Q proto.Message, A any] func(context.Context, Q, ...grpc.CallOption)
 var errStopped = errors.New("stopped")
 
 // results is a stream that ends by itself. It is begun again only while nothing of it has come.
-func results[Q proto.Message, A any](ctx context.Context, policy policy, method string, request Q, open opener[Q, A]) iter.Seq2[*A, error] {
+func results[Q proto.Message, A any](ctx context.Context, c *Client, method string, request Q, open opener[Q, A]) iter.Seq2[*A, error] {
 	return func(yield func(*A, error) bool) {
 		rpc := rpcs[method]
 		var ended error
-		err := policy.repeat(ctx, rpc.repeatable, func() error {
+		err := c.policy.repeat(ctx, rpc.repeatable, func() error {
 			ctx, cancel := rpc.bounded(ctx, request)
 			defer cancel()
 			heard, err := follow(ctx, 0, method, request, open, yield)
@@ -84,10 +85,10 @@ func results[Q proto.Message, A any](ctx context.Context, policy policy, method 
 }
 
 // watch is a stream that goes on until the context ends, or the agent ends it for good.
-func watch[Q proto.Message, A any](ctx context.Context, policy policy, method string, request Q, open opener[Q, A]) iter.Seq2[*A, error] {
+func watch[Q proto.Message, A any](ctx context.Context, c *Client, method string, request Q, open opener[Q, A]) iter.Seq2[*A, error] {
 	return func(yield func(*A, error) bool) {
 		for failures := 1; ; failures++ {
-			heard, err := follow(ctx, policy.silence, method, request, open, yield)
+			heard, err := follow(ctx, c.policy.silence, method, request, open, yield)
 			if err == nil || err == errStopped {
 				return
 			}
@@ -95,12 +96,12 @@ func watch[Q proto.Message, A any](ctx context.Context, policy policy, method st
 				failures = 1
 			}
 			var failed *Error
-			if ctx.Err() != nil || !errors.As(err, &failed) || !resumes(failed) {
+			if ctx.Err() != nil || c.closed() || !errors.As(err, &failed) || !resumes(failed) {
 				yield(nil, err)
 				return
 			}
 			wait := pauseAfter(failures, failed)
-			policy.log.InfoContext(ctx, "watch broke off, and is resumed", "rpc", failed.RPC, "error", err, "wait", wait)
+			c.policy.log.InfoContext(ctx, "watch broke off, and is resumed", "rpc", failed.RPC, "error", err, "wait", wait)
 			if !pause(ctx, wait) {
 				yield(nil, errorOf(method, ctx.Err()))
 				return
@@ -122,17 +123,19 @@ func resumes(err *Error) bool {
 	return false
 }
 
+const forever = time.Duration(math.MaxInt64)
+
 // follow reads one stream to its end, and tells whether anything came of it. The silence is how long it waits for a
-// message; 0 is for ever.
+// message; 0 means for ever.
 func follow[Q proto.Message, A any](ctx context.Context, silence time.Duration, method string, request Q, open opener[Q, A], yield func(*A, error) bool) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := status.Errorf(codes.Unavailable, "no message for %v, not even a heartbeat", silence)
-	watchdog := time.AfterFunc(max(silence, 1), func() { cancel(silent) })
-	defer watchdog.Stop()
 	if silence == 0 {
-		watchdog.Stop()
+		silence = forever
 	}
+	watchdog := time.AfterFunc(silence, func() { cancel(silent) })
+	defer watchdog.Stop()
 	opened, err := open(ctx, request)
 	for err == nil {
 		var message *A
@@ -145,9 +148,7 @@ func follow[Q proto.Message, A any](ctx context.Context, silence time.Duration, 
 		if !yield(message, nil) {
 			return heard, errStopped
 		}
-		if silence > 0 {
-			watchdog.Reset(silence)
-		}
+		watchdog.Reset(silence)
 	}
 	if err == io.EOF {
 		return heard, nil

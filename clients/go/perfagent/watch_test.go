@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/perfagent/perfagent/clients/go/internal/testagent"
 	"github.com/perfagent/perfagent/clients/go/perfagent"
@@ -106,6 +107,18 @@ func TestWatchEndsWithWhatCannotPass(t *testing.T) {
 	}
 	if !slices.Contains(events, pb.WatchEvent_WATCH_EVENT_REMOVED) {
 		t.Errorf("not told that it is gone: %v", events)
+	}
+}
+
+func TestWatchEndsWhenTheClientIsClosed(t *testing.T) {
+	client := dial(t, testagent.Start(t))
+	time.AfterFunc(100*time.Millisecond, func() { client.Close() })
+	ended := false
+	for _, err := range client.WatchMetrics(t.Context(), &pb.WatchMetricsRequest{}) {
+		ended = err != nil
+	}
+	if !ended {
+		t.Error("it ended without an error")
 	}
 }
 
