@@ -63,13 +63,13 @@ func TestCallsAreRepeatedWhenTheAgentSaysSo(t *testing.T) {
 }
 
 func TestNoCallIsRepeatedBeyondItsDeadline(t *testing.T) {
-	agent := startFake(t, repeated(refused(codes.Unavailable, perfagent.ErrDraining), 9)...)
-	client := agent.client(t, perfagent.WithAttempts(9))
-	ctx, cancel := context.WithTimeout(t.Context(), retryDelay/2)
+	agent := startFake(t, refusedFor(codes.Unavailable, perfagent.ErrDraining, time.Hour))
+	client := agent.client(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	// the agent's own words, rather than that a deadline passed while nothing was done
+	// the agent's own words, and at once, since waiting for the deadline would be of no use
 	_, err := client.DeleteInstance(ctx, &pb.DeleteInstanceRequest{InstanceId: "x"})
-	if !errors.Is(err, perfagent.ErrDraining) || len(agent.made()) != 1 {
+	if !errors.Is(err, perfagent.ErrDraining) || ctx.Err() != nil || len(agent.made()) != 1 {
 		t.Errorf("%d attempts: %v", len(agent.made()), err)
 	}
 }
@@ -103,19 +103,24 @@ func TestBatchIsBegunAgainOnlyBeforeItsFirstResult(t *testing.T) {
 func TestWatchLeavesAnAgentThatIsSilent(t *testing.T) {
 	agent := startFake(t)
 	log, logged := newLog()
-	client := agent.client(t, perfagent.WithSilence(100*time.Millisecond), log)
+	const silence = 300 * time.Millisecond
+	client := agent.client(t, perfagent.WithSilence(silence), log)
 	messages := 0
 	for _, err := range client.WatchMetrics(t.Context(), &pb.WatchMetricsRequest{}) {
 		check(t, err)
-		// one a stream, then nothing; a reader that takes its time is not the agent's silence
-		time.Sleep(150 * time.Millisecond)
-		if messages++; messages == 3 {
+		// two a stream, and then it is silent
+		if messages++; messages == 4 {
 			break
+		}
+		if messages%2 == 1 {
+			// a reader that takes its time is not the agent's silence
+			time.Sleep(2 * silence)
+			agent.more <- struct{}{}
 		}
 	}
 	contains(t, logged.String(), "not even a heartbeat")
-	if streams := len(agent.made()); streams != 3 {
-		t.Errorf("%d streams for 3 messages", streams)
+	if streams := len(agent.made()); streams != 2 {
+		t.Errorf("%d streams for 4 messages", streams)
 	}
 }
 
@@ -132,6 +137,8 @@ type fake struct {
 	calls    []fakeCall
 	// a batch breaks after its first result
 	breaks atomic.Bool
+	// lets a watch have another message
+	more chan struct{}
 }
 
 type fakeCall struct {
@@ -143,7 +150,7 @@ func startFake(t *testing.T, failures ...error) *fake {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	f := &fake{failures: failures, address: listener.Addr().String()}
+	f := &fake{failures: failures, more: make(chan struct{}, 10), address: listener.Addr().String()}
 	server := grpc.NewServer()
 	pb.RegisterInstanceServiceServer(server, f)
 	pb.RegisterMetricsServiceServer(server, f)
@@ -197,17 +204,26 @@ func (f *fake) WatchMetrics(_ *pb.WatchMetricsRequest, answers grpc.ServerStream
 	if err := f.next(""); err != nil {
 		return err
 	}
-	if err := answers.Send(&pb.WatchMetricsResponse{Event: pb.WatchEvent_WATCH_EVENT_HEARTBEAT}); err != nil {
-		return err
+	for {
+		if err := answers.Send(&pb.WatchMetricsResponse{Event: pb.WatchEvent_WATCH_EVENT_HEARTBEAT}); err != nil {
+			return err
+		}
+		select {
+		case <-f.more:
+		case <-answers.Context().Done():
+			return answers.Context().Err()
+		}
 	}
-	<-answers.Context().Done()
-	return answers.Context().Err()
 }
 
 func refused(code codes.Code, reason perfagent.Reason) error {
+	return refusedFor(code, reason, retryDelay)
+}
+
+func refusedFor(code codes.Code, reason perfagent.Reason, delay time.Duration) error {
 	refusal, err := status.New(code, "refused").WithDetails(
 		&errdetails.ErrorInfo{Reason: string(reason), Domain: "perfagent"},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)},
 	)
 	if err != nil {
 		panic(err)
