@@ -26,6 +26,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # a peer that is gone without a word is noticed, whether a call runs or not; the agent pings too, and is answered
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # else a ping that measures bandwidth, which a peer mostly dies in the midst of, is waited for 60 s
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # the agent's limits; for answers there is room for agents that allow more
@@ -81,7 +83,8 @@ class Connection:
             LOG.warning("the token crosses the network to %s in the clear; https would protect it", self.target)
         # what is on this machine is not reached through the proxy of a company
         proxy = (("grpc.enable_http_proxy", 0),) if is_local else ()
-        self.options: Final[tuple[tuple[str, Any], ...]] = (*_OPTIONS, *proxy, *options)
+        # of two arguments of one name gRPC takes the first
+        self.options: Final[tuple[tuple[str, Any], ...]] = tuple(dict((*_OPTIONS, *proxy, *options)).items())
 
     @property
     def has_token(self) -> bool:
