@@ -110,7 +110,7 @@ def test_too_many_calls(connect: Connect, start_agent: Callable[..., Agent], eng
 
 
 def test_details_that_cannot_be_read_are_left_out() -> None:
-    trailers = [("grpc-status-details-bin", b"\xff\xff\xff"), ("x-request-id", "a")]
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", b"\xff\xff\xff"), ("x-request-id", "a")]
     error = from_status(grpc.StatusCode.NOT_FOUND, "gone", trailers, "hint")
     assert isinstance(error, perfagent.NotFound)
     assert (str(error), error.reason, error.call_id) == ("NOT_FOUND: gone", None, "a")

@@ -239,7 +239,7 @@ def test_two_asyncio_watchers_share_a_loop(watched: Agent) -> None:
                             break
                 return windows
 
-            return await asyncio.gather(count(), count())
+            return list(await asyncio.gather(count(), count()))
 
     assert asyncio.run(run()) == [5, 5]
 
