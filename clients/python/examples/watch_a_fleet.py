@@ -12,7 +12,7 @@ async def main() -> None:
             state = perfagent.InstanceState.Name(event.state).removeprefix("INSTANCE_STATE_")
             tokens = measured(event.measurement.throughput_metrics, "tokens_per_second")
             usage = measured(event.measurement.gpu_metrics, "cache_usage_perc")
-            print(event.instance_id, state, f"{tokens} tokens/s", f"KV cache {usage} %", event.failure.message, flush=True)
+            print(event.instance_id, state, f"{tokens} tokens/s, KV cache {usage} %", event.failure.message, flush=True)
 
 
 asyncio.run(main())

@@ -94,7 +94,7 @@ class Connection:
     def hint(self) -> str:
         """What to do where nobody answers."""
         if self.credentials is None:
-            return f"does an agent listen at {self.target}? `perfagent serve` starts one; with TLS it is called https://"
+            return f"does an agent listen at {self.target}? `perfagent serve` starts one; one with TLS is https://"
         return f"does an agent with TLS listen at {self.target}, and has ca_cert signed its certificate?"
 
     def metadata(self) -> tuple[tuple[str, str], ...]:

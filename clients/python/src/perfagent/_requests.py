@@ -136,7 +136,6 @@ def page(
     return instance_pb2.ListInstancesRequest(page_size=page_size, page_token=page_token, labels=labels)
 
 
-
 def _strings(values: Sequence[str]) -> Sequence[str]:
     """A string is a sequence of strings, and never meant as one."""
     if isinstance(values, str):

@@ -18,6 +18,12 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
 
 
+def _passes(failure: PerfagentError) -> bool:
+    return failure.code is grpc.StatusCode.UNAVAILABLE or (
+        failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED and failure.retry_after is not None
+    )
+
+
 def _pause(failures: int, failure: PerfagentError) -> float:
     """Seconds, doubled with each failure and spread, and not less than the agent asks for."""
     usual = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0)
@@ -45,10 +51,7 @@ class Attempts:
 
     def pause_after(self, failure: PerfagentError) -> float | None:
         """Seconds to wait before the next attempt; None where there is none."""
-        passes = failure.code is grpc.StatusCode.UNAVAILABLE or (
-            failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED and failure.retry_after is not None
-        )
-        if not passes or self._left <= 0:
+        if not _passes(failure) or self._left <= 0:
             return None
         pause = _pause(self._failures, failure)
         # an attempt that cannot have its window would be refused for that, and hide why it was needed
@@ -88,10 +91,7 @@ class Resumption:
             grpc.StatusCode.INTERNAL,
             grpc.StatusCode.UNKNOWN,
         )
-        passes = failure.code is grpc.StatusCode.UNAVAILABLE or (
-            failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED and failure.retry_after is not None
-        )
-        if not (broke or passes):
+        if not (broke or _passes(failure)):
             return None
         now = time.monotonic()
         if self._lost_at is None:

@@ -16,7 +16,7 @@ from grpc import aio
 from perfagent._connection import LOG, Connection
 from perfagent._contract import HEARTBEAT
 from perfagent._retry import Resumption
-from perfagent.errors import PerfagentError, Unavailable, from_status
+from perfagent.errors import PerfagentError, Unavailable, from_rpc_error
 
 SILENCE: Final = 3 * HEARTBEAT
 """Seconds without a message after which the agent is taken for dead, whatever lies between and says nothing."""
@@ -86,7 +86,7 @@ class Watch(Iterator[_Event], Generic[_Event]):
             except grpc.RpcError as error:
                 if self._ended.is_set():
                     break
-                failure = silent() if self._alarm.has_rung else failure_of(error, self._connection)
+                failure = silent() if self._alarm.has_rung else from_rpc_error(error, self._connection.hint)
             else:
                 self._resumption.heard()
                 if self._shown is None or self._shown(event):
@@ -163,13 +163,15 @@ class AsyncWatch(AsyncIterator[_Event], Generic[_Event]):
                 task = asyncio.current_task()
                 if self._ended.is_set() and (task is None or not task.cancelling()):
                     break
+                # giving up reading ends the call; whoever reads on, as after a timeout of its own, has a new one
+                self._call = None
                 raise
             except TimeoutError:
                 failure = silent()
             except grpc.RpcError as error:
                 if self._ended.is_set():
                     break
-                failure = failure_of(error, self._connection)
+                failure = from_rpc_error(error, self._connection.hint)
             else:
                 self._resumption.heard()
                 if self._shown is None or self._shown(event):
@@ -241,12 +243,3 @@ class _Alarm:
 def silent() -> PerfagentError:
     """Nothing was heard for too long."""
     return Unavailable(grpc.StatusCode.UNAVAILABLE, f"nothing was heard of the agent for {SILENCE:.0f} s")
-
-
-def failure_of(error: grpc.RpcError, connection: Connection) -> PerfagentError:
-    """What a call of grpc raised, as ours."""
-    # all that calls raise are calls, which the types do not say
-    if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
-        return PerfagentError(grpc.StatusCode.UNKNOWN, str(error))
-    trailers = error.trailing_metadata()
-    return from_status(error.code(), error.details(), trailers, connection.hint)

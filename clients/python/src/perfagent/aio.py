@@ -17,7 +17,8 @@ from perfagent._connection import Connection, PathLike
 from perfagent._contract import Rpc
 from perfagent._requests import Span, View
 from perfagent._retry import Attempts, Resumption
-from perfagent._watch import AsyncWatch, failure_of
+from perfagent._watch import AsyncWatch
+from perfagent.errors import from_rpc_error
 from perfagent.v1 import agent_pb2, agent_pb2_grpc, instance_pb2, instance_pb2_grpc, metrics_pb2, metrics_pb2_grpc
 from perfagent.v1.model_pb2 import Measurement
 
@@ -138,10 +139,10 @@ class Client:
                 async for event in watch:
                     ...
 
-        A watch that breaks off resumes by itself; the first messages then tell again how things are. It ends when it is
-        closed or cancelled, when all instances that were named are deleted, and with an error after `timeout` seconds in
-        all or `give_up_after` seconds without an agent. `heartbeats` shows the messages, too, by which the agent says
-        that nothing happens."""
+        A watch that breaks off resumes by itself; the first messages then tell again how things are. It ends when it
+        is cancelled, when all instances that were named are deleted, and with an error after `timeout` seconds in all
+        or `give_up_after` seconds without an agent. `heartbeats` shows the messages, too, by which the agent says that
+        nothing happens."""
         request = requests.watch(instance_ids, labels, view)
         shown = None if heartbeats else (lambda event: event.event != metrics_pb2.WATCH_EVENT_HEARTBEAT)
         return self._watch(self._metrics.WatchMetrics, request, timeout, give_up_after, shown)
@@ -249,7 +250,7 @@ class Client:
             try:
                 return await method(request, timeout=attempts.timeout(), metadata=self._connection.metadata())
             except grpc.RpcError as error:
-                failure = failure_of(error, self._connection)
+                failure = from_rpc_error(error, self._connection.hint)
             pause = attempts.pause_after(failure)
             if pause is None:
                 raise failure
@@ -270,7 +271,7 @@ class Client:
                     yield response
                 return
             except grpc.RpcError as error:
-                failure = failure_of(error, self._connection)
+                failure = from_rpc_error(error, self._connection.hint)
             finally:
                 # the reader may have left
                 call.cancel()

@@ -16,7 +16,8 @@ from perfagent._connection import Connection, PathLike
 from perfagent._contract import Rpc
 from perfagent._requests import Span, View
 from perfagent._retry import Attempts, Resumption
-from perfagent._watch import MessageStream, Watch, failure_of
+from perfagent._watch import MessageStream, Watch
+from perfagent.errors import from_rpc_error
 from perfagent.v1 import agent_pb2, agent_pb2_grpc, instance_pb2, instance_pb2_grpc, metrics_pb2, metrics_pb2_grpc
 from perfagent.v1.model_pb2 import Measurement
 
@@ -48,11 +49,13 @@ class Client:
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """
-        server: HOST:PORT, http://HOST:PORT, https://HOST:PORT or a gRPC name; else PERFAGENT_SERVER, else 127.0.0.1:8002.
+        server: HOST:PORT, http://HOST:PORT, https://HOST:PORT or a gRPC name; else PERFAGENT_SERVER, else
+            127.0.0.1:8002.
         ca_cert: file of certificates to trust instead of those that grpcio has (PEM), else PERFAGENT_CA_CERT; HOST:PORT
             then means https.
         client_cert, client_key: files of the certificate to show to the agent and its private key (PEM).
-        token, token_file: credential to send, or the file that has it, which is read at each call; else PERFAGENT_TOKEN.
+        token, token_file: credential to send, or the file that has it, which is read at each call; else
+            PERFAGENT_TOKEN.
         retries: further attempts of a call.
         options: gRPC channel arguments, which win over those set here.
         """
@@ -142,10 +145,10 @@ class Client:
                 for event in watch:
                     ...
 
-        A watch that breaks off resumes by itself; the first messages then tell again how things are. It ends when it is
-        closed or cancelled, when all instances that were named are deleted, and with an error after `timeout` seconds in
-        all or `give_up_after` seconds without an agent. `heartbeats` shows the messages, too, by which the agent says
-        that nothing happens."""
+        A watch that breaks off resumes by itself; the first messages then tell again how things are. It ends when it
+        is cancelled, when all instances that were named are deleted, and with an error after `timeout` seconds in all
+        or `give_up_after` seconds without an agent. `heartbeats` shows the messages, too, by which the agent says that
+        nothing happens."""
         request = requests.watch(instance_ids, labels, view)
         shown = None if heartbeats else (lambda event: event.event != metrics_pb2.WATCH_EVENT_HEARTBEAT)
         return self._watch(self._metrics.WatchMetrics, request, timeout, give_up_after, shown)
@@ -252,7 +255,7 @@ class Client:
             try:
                 return method(request, timeout=attempts.timeout(), metadata=self._connection.metadata())
             except grpc.RpcError as error:
-                failure = failure_of(error, self._connection)
+                failure = from_rpc_error(error, self._connection.hint)
             pause = attempts.pause_after(failure)
             if pause is None:
                 raise failure
@@ -273,7 +276,7 @@ class Client:
                     yield response
                 return
             except grpc.RpcError as error:
-                failure = failure_of(error, self._connection)
+                failure = from_rpc_error(error, self._connection.hint)
             finally:
                 # the reader may have left
                 call.cancel()

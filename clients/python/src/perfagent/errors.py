@@ -195,3 +195,11 @@ def from_status(
         metadata=metadata,
         call_id=call_id,
     )
+
+
+def from_rpc_error(error: grpc.RpcError, hint: str) -> PerfagentError:
+    """From what grpc raises."""
+    # all that calls raise are calls, which the types do not say
+    if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
+        return PerfagentError(grpc.StatusCode.UNKNOWN, str(error))
+    return from_status(error.code(), error.details(), error.trailing_metadata(), hint)
