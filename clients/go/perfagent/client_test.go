@@ -1,0 +1,291 @@
+package perfagent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/perfagent/perfagent/clients/go/internal/testagent"
+	"github.com/perfagent/perfagent/clients/go/perfagent"
+	pb "github.com/perfagent/perfagent/clients/go/perfagent/v1"
+)
+
+func TestEveryRPCOfTheContract(t *testing.T) {
+	agent, engine := testagent.Start(t), testagent.StartEngine(t)
+	calls := &recorder{}
+	client := dial(t, agent, calls.options())
+	ctx := t.Context()
+
+	info := must(client.GetAgentInfo(ctx, &pb.GetAgentInfoRequest{}))
+	if info.GetVersion() == "" || info.GetLimits().GetMaxBatch() == 0 {
+		t.Errorf("the agent says nothing of itself: %v", info)
+	}
+	capabilities := must(client.GetCapabilities(ctx, &pb.GetCapabilitiesRequest{}))
+	if !slices.ContainsFunc(capabilities.GetEngines(), func(e *pb.EngineCapability) bool { return e.GetName() == "vllm" }) {
+		t.Errorf("no vllm among %v", capabilities.GetEngines())
+	}
+
+	register(t, client, "vllm-1", engine, map[string]string{"team": "chat"})
+	register(t, client, "vllm-2", engine, nil)
+	got := must(client.GetInstance(ctx, &pb.GetInstanceRequest{InstanceId: "vllm-1"})).GetInstance()
+	if got.GetLabels()["team"] != "chat" {
+		t.Errorf("labels were lost: %v", got)
+	}
+	got.Labels = map[string]string{"team": "search"}
+	updated := must(client.UpdateInstance(ctx, &pb.UpdateInstanceRequest{
+		Instance:   got,
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}},
+	})).GetInstance()
+	if updated.GetLabels()["team"] != "search" || updated.GetEtag() == got.GetEtag() {
+		t.Errorf("nothing was changed: %v", updated)
+	}
+
+	// a page for each
+	var ids []string
+	for instance, err := range client.ListInstances(ctx, &pb.ListInstancesRequest{PageSize: 1}) {
+		ids = append(ids, instance.GetInstanceId())
+		check(t, err)
+	}
+	if !slices.Equal(ids, []string{"vllm-1", "vllm-2"}) {
+		t.Errorf("listed %v", ids)
+	}
+
+	windows := 0
+	for message, err := range client.WatchMetrics(ctx, &pb.WatchMetricsRequest{InstanceIds: []string{"vllm-1"}}) {
+		check(t, err)
+		if message.GetEvent() == pb.WatchEvent_WATCH_EVENT_WINDOW {
+			if windows++; windows == 2 {
+				break
+			}
+		}
+	}
+
+	before := must(client.CollectMetrics(ctx, &pb.CollectMetricsRequest{InstanceId: "vllm-1"})).GetMeasurement()
+	if rate := before.GetThroughputMetrics().TokensPerSecond; rate == nil || *rate <= 0 {
+		t.Errorf("no tokens a second: %v", before.GetThroughputMetrics())
+	}
+	if before.GetRequestMetrics().TimeToFirstTokenSeconds != nil {
+		t.Error("a latency that the engine does not export")
+	}
+	after := must(client.CollectMetrics(ctx, inline("x", engine.URL, time.Second))).GetMeasurement()
+	comparisons := must(client.CompareMetrics(ctx, &pb.CompareMetricsRequest{Baseline: before, Candidate: after})).GetComparisons()
+	if len(comparisons) == 0 {
+		t.Error("nothing was compared")
+	}
+
+	batch := map[string]bool{}
+	for result, err := range client.BatchCollectMetrics(ctx, &pb.BatchCollectMetricsRequest{Requests: []*pb.CollectMetricsRequest{
+		inline("here", engine.URL, 0), inline("gone", "http://127.0.0.1:1/metrics", 0),
+	}}) {
+		check(t, err)
+		batch[result.GetInstanceId()] = result.GetMeasurement() != nil
+	}
+	if !batch["here"] || batch["gone"] || len(batch) != 2 {
+		t.Errorf("the batch gave %v", batch)
+	}
+
+	must(client.DeleteInstance(ctx, &pb.DeleteInstanceRequest{InstanceId: "vllm-1", Etag: updated.GetEtag()}))
+	_, err := client.GetInstance(ctx, &pb.GetInstanceRequest{InstanceId: "vllm-1"})
+	if !errors.Is(err, perfagent.ErrInstanceNotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
+
+	health := grpc_health_v1.NewHealthClient(client.Conn())
+	if answer := must(health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})); answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Errorf("the agent is %v", answer)
+	}
+	for _, method := range methods() {
+		if !calls.has(method) {
+			t.Errorf("%s was not called: call it here", method)
+		}
+	}
+}
+
+func TestDeadlinesAreThoseOfTheContractUnlessTheContextHasOne(t *testing.T) {
+	agent, engine := testagent.Start(t), testagent.StartEngine(t)
+	calls := &recorder{}
+	client := dial(t, agent, calls.options())
+	for _, test := range []struct {
+		within time.Duration
+		call   func(context.Context)
+	}{
+		{time.Second, func(ctx context.Context) { must(client.GetAgentInfo(ctx, &pb.GetAgentInfoRequest{})) }},
+		{25 * time.Second, func(ctx context.Context) { must(client.CollectMetrics(ctx, inline("x", engine.URL, 0))) }},
+		{26 * time.Second, func(ctx context.Context) { must(client.CollectMetrics(ctx, inline("x", engine.URL, time.Second))) }},
+		{30 * time.Second, func(ctx context.Context) {
+			batch := &pb.BatchCollectMetricsRequest{Requests: []*pb.CollectMetricsRequest{inline("x", engine.URL, 0)}}
+			for _, err := range client.BatchCollectMetrics(ctx, batch) {
+				check(t, err)
+			}
+		}},
+	} {
+		test.call(t.Context())
+		// some time has passed since it was set
+		if got := calls.lastDeadline(); got > test.within || got < test.within-test.within/2 {
+			t.Errorf("%v to go, not %v", got, test.within)
+		}
+		long, cancel := context.WithTimeout(t.Context(), time.Hour)
+		test.call(long)
+		cancel()
+		if got := calls.lastDeadline(); got < 59*time.Minute {
+			t.Errorf("%v to go, not the hour of the context", got)
+		}
+	}
+}
+
+func TestRequestIDsAreMadeAndTheRequestStaysAsItIs(t *testing.T) {
+	agent, engine := testagent.Start(t), testagent.StartEngine(t)
+	client := dial(t, agent)
+	request := &pb.RegisterInstanceRequest{InstanceId: "vllm-1", MetricsUrl: engine.URL}
+	must(client.RegisterInstance(t.Context(), request))
+	if request.RequestId != "" {
+		t.Error("the caller's request was changed")
+	}
+	// an id of its own each time, so it is another registration
+	if _, err := client.RegisterInstance(t.Context(), request); !errors.Is(err, perfagent.ErrInstanceExists) {
+		t.Errorf("registered twice: %v", err)
+	}
+	// an id that the caller gives is kept
+	request = &pb.RegisterInstanceRequest{InstanceId: "vllm-2", MetricsUrl: engine.URL, RequestId: "8d4a9b1e-6a0f-4f0e-9d53-1c2b3a4d5e6f"}
+	must(client.RegisterInstance(t.Context(), request))
+	must(client.RegisterInstance(t.Context(), request))
+}
+
+// recorder sees each attempt of each call.
+type recorder struct {
+	mutex    sync.Mutex
+	methods  []string
+	deadline time.Duration
+}
+
+func (r *recorder) options() perfagent.Option {
+	return perfagent.WithDialOptions(
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			r.note(ctx, method)
+			return invoke(ctx, method, request, answer, conn, options...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+			r.note(ctx, method)
+			return open(ctx, desc, conn, method, options...)
+		}),
+	)
+}
+
+func (r *recorder) note(ctx context.Context, method string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.methods = append(r.methods, method)
+	r.deadline = 0
+	if at, has := ctx.Deadline(); has {
+		r.deadline = time.Until(at)
+	}
+}
+
+func (r *recorder) has(method string) bool {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return slices.Contains(r.methods, method)
+}
+
+func (r *recorder) count(method string) int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	n := 0
+	for _, called := range r.methods {
+		if called == method {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *recorder) lastDeadline() time.Duration {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.deadline
+}
+
+// methods is each RPC of package perfagent.v1, as generated.
+func methods() []string {
+	var names []string
+	protoregistry.GlobalFiles.RangeFilesByPackage("perfagent.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				names = append(names, fmt.Sprintf("/%s/%s", service.FullName(), service.Methods().Get(j).Name()))
+			}
+		}
+		return true
+	})
+	return names
+}
+
+func dial(t *testing.T, agent *testagent.Agent, options ...perfagent.Option) *perfagent.Client {
+	t.Helper()
+	client, err := perfagent.Dial(t.Context(), agent.Address, options...)
+	check(t, err)
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// register lets the agent watch an engine, with five scrapes a second.
+func register(t *testing.T, client *perfagent.Client, id string, engine *testagent.Engine, labels map[string]string) {
+	t.Helper()
+	_, err := client.RegisterInstance(t.Context(), &pb.RegisterInstanceRequest{
+		InstanceId:     id,
+		MetricsUrl:     engine.URL,
+		ScrapeInterval: durationpb.New(200 * time.Millisecond),
+		Window:         durationpb.New(time.Second),
+		Labels:         labels,
+	})
+	check(t, err)
+}
+
+// inline is a target that nobody registered.
+func inline(id, url string, window time.Duration) *pb.CollectMetricsRequest {
+	return &pb.CollectMetricsRequest{InstanceId: id, MetricsUrl: url, Window: durationpb.New(window)}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must ends the test where a call fails.
+func must[T any](answer T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return answer
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(testagent.Patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, testagent.Patience)
+		}
+	}
+}
+
+func contains(t *testing.T, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("%q does not say %q", text, part)
+	}
+}

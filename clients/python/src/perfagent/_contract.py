@@ -1,0 +1,47 @@
+"""What the comments of the protos say of each RPC. `tests/test_contract.py` compares the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """How to call it."""
+
+    deadline: float | None
+    """Seconds that one attempt may take, beside its window where it has one. None for a stream without end."""
+    is_retry_safe: bool = True
+    """A repeat does no harm; of an RPC with `request_id`, with the same one."""
+
+
+DEFAULT_WINDOW: Final = 5.0
+"""Seconds that an inline target is measured where no window is given."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds after which a watch hears of the agent where nothing happens."""
+
+MAX_REQUEST_BYTES: Final = 4 << 20
+"""`GetAgentInfo` says so: `limits.max_request_bytes`."""
+
+MAX_RESPONSE_BYTES: Final = 1 << 20
+"""`limits.max_response_bytes`."""
+
+# perfagent.v1.AgentService
+GET_AGENT_INFO: Final = Rpc(1)
+GET_CAPABILITIES: Final = Rpc(1)
+# perfagent.v1.InstanceService
+REGISTER_INSTANCE: Final = Rpc(10)
+GET_INSTANCE: Final = Rpc(1)
+LIST_INSTANCES: Final = Rpc(5)
+UPDATE_INSTANCE: Final = Rpc(10)
+DELETE_INSTANCE: Final = Rpc(10)
+# perfagent.v1.MetricsService
+COLLECT_METRICS: Final = Rpc(25)
+BATCH_COLLECT_METRICS: Final = Rpc(30)
+WATCH_METRICS: Final = Rpc(None)
+COMPARE_METRICS: Final = Rpc(5)
+# grpc.health.v1.Health, whose proto says nothing of it
+CHECK: Final = Rpc(1)
+CHECK_METHOD: Final = "/grpc.health.v1.Health/Check"

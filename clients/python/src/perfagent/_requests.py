@@ -1,0 +1,143 @@
+"""Requests from Python values: one place for both clients."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from perfagent._contract import DEFAULT_WINDOW
+from perfagent.v1 import instance_pb2, metrics_pb2, model_pb2
+
+Span = float | timedelta
+"""Seconds, or a timedelta."""
+
+View = Literal["full", "basic"]
+"""How much of a measurement to answer with; basic is without figures, settings and the figures of each replica."""
+
+_VIEWS: Mapping[View, metrics_pb2.MeasurementView.ValueType] = {
+    "full": metrics_pb2.MEASUREMENT_VIEW_FULL,
+    "basic": metrics_pb2.MEASUREMENT_VIEW_BASIC,
+}
+
+
+def new_request_id() -> str:
+    return str(uuid.uuid4())
+
+
+def duration(span: Span | None) -> Duration | None:
+    if span is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(span if isinstance(span, timedelta) else timedelta(seconds=span))
+    return message
+
+
+def view_of(view: View) -> metrics_pb2.MeasurementView.ValueType:
+    try:
+        return _VIEWS[view]
+    except KeyError:
+        raise ValueError(f"view is full or basic, not {view!r}") from None
+
+
+def target(
+    instance_id: str,
+    instance_type: str = "",
+    metrics_url: str = "",
+    *,
+    metrics_urls: Sequence[str] = (),
+    window: Span | None = None,
+    view: View = "full",
+) -> metrics_pb2.CollectMetricsRequest:
+    """What to measure: a registered instance, or an inline target with `metrics_url` or `metrics_urls`."""
+    return metrics_pb2.CollectMetricsRequest(
+        instance_id=instance_id,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+        view=view_of(view),
+    )
+
+
+def window_seconds(request: metrics_pb2.CollectMetricsRequest) -> float:
+    """How long it is measured."""
+    if request.HasField("window"):
+        return request.window.ToTimedelta().total_seconds()
+    return DEFAULT_WINDOW if request.metrics_url or request.metrics_urls else 0.0
+
+
+def batch(
+    targets: Iterable[metrics_pb2.CollectMetricsRequest | str],
+) -> tuple[metrics_pb2.BatchCollectMetricsRequest, float]:
+    """The request, and its longest window in seconds."""
+    requests = [target(each) if isinstance(each, str) else each for each in targets]
+    longest = max(map(window_seconds, requests), default=0.0)
+    return metrics_pb2.BatchCollectMetricsRequest(requests=requests), longest
+
+
+def watch(
+    instance_ids: Sequence[str], labels: Mapping[str, str] | None, view: View
+) -> metrics_pb2.WatchMetricsRequest:
+    return metrics_pb2.WatchMetricsRequest(instance_ids=_strings(instance_ids), labels=labels, view=view_of(view))
+
+
+def compare(
+    baseline: model_pb2.Measurement, candidate: model_pb2.Measurement
+) -> metrics_pb2.CompareMetricsRequest:
+    return metrics_pb2.CompareMetricsRequest(baseline=baseline, candidate=candidate)
+
+
+def register(
+    instance_id: str,
+    instance_type: str,
+    metrics_url: str,
+    metrics_urls: Sequence[str],
+    scrape_interval: Span | None,
+    window: Span | None,
+    labels: Mapping[str, str] | None,
+    request_id: str | None,
+) -> instance_pb2.RegisterInstanceRequest:
+    return instance_pb2.RegisterInstanceRequest(
+        request_id=request_id or new_request_id(),
+        instance_id=instance_id,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        scrape_interval=duration(scrape_interval),
+        window=duration(window),
+        labels=labels,
+    )
+
+
+def update(
+    instance: instance_pb2.Instance, update_mask: Sequence[str] | None, request_id: str | None
+) -> instance_pb2.UpdateInstanceRequest:
+    return instance_pb2.UpdateInstanceRequest(
+        request_id=request_id or new_request_id(),
+        instance=instance,
+        update_mask=None if update_mask is None else FieldMask(paths=_strings(update_mask)),
+    )
+
+
+def delete(instance_id: str, etag: str, request_id: str | None) -> instance_pb2.DeleteInstanceRequest:
+    return instance_pb2.DeleteInstanceRequest(
+        request_id=request_id or new_request_id(), instance_id=instance_id, etag=etag
+    )
+
+
+def page(
+    labels: Mapping[str, str] | None, page_size: int, page_token: str
+) -> instance_pb2.ListInstancesRequest:
+    return instance_pb2.ListInstancesRequest(page_size=page_size, page_token=page_token, labels=labels)
+
+
+def _strings(values: Sequence[str]) -> Sequence[str]:
+    """A string is a sequence of strings, and never meant as one."""
+    if isinstance(values, str):
+        raise TypeError("give a list of strings, not one string")
+    return values

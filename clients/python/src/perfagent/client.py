@@ -1,0 +1,299 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from perfagent import _contract as contract
+from perfagent import _requests as requests
+from perfagent._connection import Connection, PathLike
+from perfagent._contract import Rpc
+from perfagent._requests import Span, View
+from perfagent._retry import Attempts, Resumption
+from perfagent._watch import MessageStream, Watch
+from perfagent.errors import from_rpc_error
+from perfagent.v1 import agent_pb2, agent_pb2_grpc, instance_pb2, instance_pb2_grpc, metrics_pb2, metrics_pb2_grpc
+from perfagent.v1.model_pb2 import Measurement
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Client:
+    """An agent that can be called. It connects at the first call, may be shared by threads, and is closed at the end::
+
+        with perfagent.Client() as client:
+            answer = client.collect_metrics("vllm-1", metrics_url="http://127.0.0.1:8000/metrics")
+
+    Calls raise `PerfagentError`. Each has the deadline that its proto documents; `timeout`, in seconds, bounds it
+    instead, retries and pauses included. What fails for a reason that passes is tried `retries` times more, after as
+    long as the agent asks for.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        ca_cert: PathLike | None = None,
+        client_cert: PathLike | None = None,
+        client_key: PathLike | None = None,
+        token: str | None = None,
+        token_file: PathLike | None = None,
+        retries: int = 2,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        """
+        server: HOST:PORT, http://HOST:PORT, https://HOST:PORT or a gRPC name; else PERFAGENT_SERVER, else
+            127.0.0.1:8002.
+        ca_cert: file of certificates to trust instead of those that grpcio has (PEM), else PERFAGENT_CA_CERT; HOST:PORT
+            then means https.
+        client_cert, client_key: files of the certificate to show to the agent and its private key (PEM).
+        token, token_file: credential to send, or the file that has it, which is read at each call; else
+            PERFAGENT_TOKEN.
+        retries: further attempts of a call.
+        options: gRPC channel arguments, which win over those set here.
+        """
+        self._connection: Final = Connection(
+            server,
+            ca_cert=ca_cert,
+            client_cert=client_cert,
+            client_key=client_key,
+            token=token,
+            token_file=token_file,
+            options=options,
+        )
+        self._retries: Final = retries
+        target, credentials, arguments = self._connection.target, self._connection.credentials, self._connection.options
+        self._channel: Final = (
+            grpc.insecure_channel(target, arguments)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, arguments)
+        )
+        self._agent: Final = agent_pb2_grpc.AgentServiceStub(self._channel)
+        self._instances: Final = instance_pb2_grpc.InstanceServiceStub(self._channel)
+        self._metrics: Final = metrics_pb2_grpc.MetricsServiceStub(self._channel)
+        self._check: Final[grpc.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]] = (
+            self._channel.unary_unary(
+                contract.CHECK_METHOD, HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
+            )
+        )
+
+    def close(self) -> None:
+        """Ends what still runs. The client cannot be used any more."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<perfagent.Client of {self._connection!r}>"
+
+    # measuring
+
+    def collect_metrics(
+        self,
+        instance_id: str,
+        instance_type: str = "",
+        metrics_url: str = "",
+        *,
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        view: View = "full",
+        timeout: float | None = None,
+    ) -> metrics_pb2.CollectMetricsResponse:
+        """Measures an inline target over `window` (seconds, 5 where none is given; 0 for totals since its start), or
+        answers with the last window of a registered instance, which is a call without URL."""
+        request = requests.target(
+            instance_id, instance_type, metrics_url, metrics_urls=metrics_urls, window=window, view=view
+        )
+        seconds = requests.window_seconds(request)
+        return self._unary(self._metrics.CollectMetrics, contract.COLLECT_METRICS, request, timeout, seconds)
+
+    def batch_collect_metrics(
+        self, targets: Iterable[metrics_pb2.CollectMetricsRequest | str], *, timeout: float | None = None
+    ) -> Iterator[metrics_pb2.BatchCollectMetricsResponse]:
+        """Measures up to 100 targets at once: ids of registered instances, or what `perfagent.target` makes. Each
+        result comes as it is ready; `perfagent.error_of(result.failure)` is what a call of its own would raise."""
+        request, seconds = requests.batch(targets)
+        attempts = Attempts(contract.BATCH_COLLECT_METRICS, timeout, self._retries, seconds)
+        return self._stream(self._metrics.BatchCollectMetrics, request, attempts)
+
+    def watch_metrics(
+        self,
+        instance_ids: Sequence[str] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        view: View = "full",
+        heartbeats: bool = False,
+        timeout: float | None = None,
+        give_up_after: float | None = None,
+    ) -> Watch[metrics_pb2.WatchMetricsResponse]:
+        """How registered instances are now, all where none is named, and then each window as it is measured::
+
+            with client.watch_metrics() as watch:
+                for event in watch:
+                    ...
+
+        A watch that breaks off resumes by itself; the first messages then tell again how things are. It ends when it
+        is cancelled, when all instances that were named are deleted, and with an error after `timeout` seconds in all
+        or `give_up_after` seconds without an agent. `heartbeats` shows the messages, too, by which the agent says that
+        nothing happens."""
+        request = requests.watch(instance_ids, labels, view)
+        shown = None if heartbeats else (lambda event: event.event != metrics_pb2.WATCH_EVENT_HEARTBEAT)
+        return self._watch(self._metrics.WatchMetrics, request, timeout, give_up_after, shown)
+
+    def compare_metrics(
+        self, baseline: Measurement, candidate: Measurement, *, timeout: float | None = None
+    ) -> metrics_pb2.CompareMetricsResponse:
+        """Compares two measurements, each with its figures: ratio, interval and verdict per quantity."""
+        request = requests.compare(baseline, candidate)
+        return self._unary(self._metrics.CompareMetrics, contract.COMPARE_METRICS, request, timeout)
+
+    # instances
+
+    def register_instance(
+        self,
+        instance_id: str,
+        instance_type: str = "",
+        metrics_url: str = "",
+        *,
+        metrics_urls: Sequence[str] = (),
+        scrape_interval: Span | None = None,
+        window: Span | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> instance_pb2.Instance:
+        """Registers an instance, which the agent then watches. A request id is made where none is given, so that a
+        retry registers it once."""
+        request = requests.register(
+            instance_id, instance_type, metrics_url, metrics_urls, scrape_interval, window, labels, request_id
+        )
+        return self._unary(
+            self._instances.RegisterInstance, contract.REGISTER_INSTANCE, request, timeout
+        ).instance
+
+    def get_instance(self, instance_id: str, *, timeout: float | None = None) -> instance_pb2.Instance:
+        """An instance and how it is."""
+        request = instance_pb2.GetInstanceRequest(instance_id=instance_id)
+        return self._unary(self._instances.GetInstance, contract.GET_INSTANCE, request, timeout).instance
+
+    def list_instances(
+        self, *, labels: Mapping[str, str] | None = None, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[instance_pb2.Instance]:
+        """All instances with these labels, by id, fetched a page at a time. `timeout` is of each page."""
+        token = ""
+        while True:
+            request = requests.page(labels, page_size, token)
+            answer = self._unary(self._instances.ListInstances, contract.LIST_INSTANCES, request, timeout)
+            yield from answer.instances
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def update_instance(
+        self,
+        instance: instance_pb2.Instance,
+        update_mask: Sequence[str] | None = None,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> instance_pb2.Instance:
+        """Changes the fields of `update_mask`, else those that are set. With its etag set, as `get_instance` gives it,
+        it is changed only if nobody else has changed it since; else `Aborted` is raised."""
+        request = requests.update(instance, update_mask, request_id)
+        return self._unary(self._instances.UpdateInstance, contract.UPDATE_INSTANCE, request, timeout).instance
+
+    def delete_instance(
+        self, instance_id: str, *, etag: str = "", request_id: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Forgets an instance; with an etag, only if nobody has changed it since."""
+        request = requests.delete(instance_id, etag, request_id)
+        self._unary(self._instances.DeleteInstance, contract.DELETE_INSTANCE, request, timeout)
+
+    # the agent
+
+    def agent_info(self, *, timeout: float | None = None) -> agent_pb2.GetAgentInfoResponse:
+        """Version, uptime and limits."""
+        request = agent_pb2.GetAgentInfoRequest()
+        return self._unary(self._agent.GetAgentInfo, contract.GET_AGENT_INFO, request, timeout)
+
+    def capabilities(self, *, timeout: float | None = None) -> agent_pb2.GetCapabilitiesResponse:
+        """Engines that can be measured, and the quantities that there are."""
+        request = agent_pb2.GetCapabilitiesRequest()
+        return self._unary(self._agent.GetCapabilities, contract.GET_CAPABILITIES, request, timeout)
+
+    def is_serving(self, service: str = "", *, timeout: float | None = None) -> bool:
+        """Whether the agent takes calls: False while it is being stopped. It needs no credential."""
+        request = HealthCheckRequest(service=service)
+        answer = self._unary(self._check, contract.CHECK, request, timeout)
+        return bool(answer.status == HealthCheckResponse.SERVING)
+
+    # how calls are made: what a new RPC uses
+
+    def _unary(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        rpc: Rpc,
+        request: _Request,
+        timeout: float | None,
+        window: float = 0.0,
+    ) -> _Response:
+        attempts = Attempts(rpc, timeout, self._retries, window)
+        while True:
+            try:
+                return method(request, timeout=attempts.timeout(), metadata=self._connection.metadata())
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error, self._connection.hint)
+            pause = attempts.pause_after(failure)
+            if pause is None:
+                raise failure
+            time.sleep(pause)
+
+    def _stream(
+        self,
+        method: grpc.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        attempts: Attempts,
+    ) -> Iterator[_Response]:
+        is_begun = False
+        while True:
+            call = method(request, timeout=attempts.timeout(), metadata=self._connection.metadata())
+            try:
+                for response in call:
+                    is_begun = True
+                    yield response
+                return
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error, self._connection.hint)
+            finally:
+                # the reader may have left
+                call.cancel()
+            pause = None if is_begun else attempts.pause_after(failure)
+            if pause is None:
+                raise failure
+            time.sleep(pause)
+
+    def _watch(
+        self,
+        method: grpc.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout: float | None,
+        give_up_after: float | None,
+        shown: Callable[[_Response], bool] | None = None,
+    ) -> Watch[_Response]:
+        def start(seconds: float | None) -> MessageStream[_Response]:
+            return method(request, timeout=seconds, metadata=self._connection.metadata())
+
+        return Watch(start, self._connection, Resumption(timeout, self._retries, give_up_after), shown)

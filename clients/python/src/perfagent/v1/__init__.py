@@ -1,0 +1,1 @@
+"""Generated from proto/perfagent/v1 by clients/python/generate."""
