@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 10;
 const INTERVAL: &str = "1s";
 const PHASE: Duration = Duration::from_secs(20);
 /// Enough to tell what one costs from the noise of the rest.
-const NON_READERS: usize = 50;
+const NON_READERS: usize = 200;
 const WATCH: &str = "/perfagent.v1.MetricsService/WatchMetrics";
 
 /// Of a `WatchMetricsResponse` what tells one window from the next: the rest is passed over.

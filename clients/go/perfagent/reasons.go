@@ -32,6 +32,8 @@ const (
 	ErrNoKnownMetrics Reason = "NO_KNOWN_METRICS"
 	// The answer is another engine's.
 	ErrWrongEngine Reason = "WRONG_ENGINE"
+	// The engine that was named is not known here.
+	ErrUnknownEngine Reason = "UNKNOWN_ENGINE"
 	// Replicas of one instance run different engines.
 	ErrMixedEngines Reason = "MIXED_ENGINES"
 	// Too few scrapes of the window succeeded.

@@ -91,7 +91,7 @@ const (
 	WatchEvent_WATCH_EVENT_MISSING WatchEvent = 2
 	// The instance was deleted, or has other labels now.
 	WatchEvent_WATCH_EVENT_REMOVED WatchEvent = 3
-	// Nothing has happened for 15 seconds.
+	// Nothing has happened for 15 seconds, or there was nothing to tell at first.
 	WatchEvent_WATCH_EVENT_HEARTBEAT WatchEvent = 4
 )
 
@@ -240,7 +240,8 @@ type CollectMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The measurement. Always set.
 	Measurement *Measurement `protobuf:"bytes,1,opt,name=measurement,proto3" json:"measurement,omitempty"`
-	// The measurement is of a registered instance and older than two of its intervals: it does not tell how things are now.
+	// The measurement is of a registered instance, and older than two of its intervals or from before a scrape that failed:
+	// it does not tell how things are now.
 	Stale bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Why the last scrape of a registered instance failed, of the first replica that failed. Unset where none did.
 	LastFailure   *CollectFailure `protobuf:"bytes,3,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`

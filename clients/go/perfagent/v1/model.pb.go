@@ -1418,7 +1418,8 @@ type ReplicaMeasurement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its metrics URL, as it was given.
 	MetricsUrl string `protobuf:"bytes,1,opt,name=metrics_url,json=metricsUrl,proto3" json:"metrics_url,omitempty"`
-	// Its numbers. Unset where it could not be measured; then `failure` is set.
+	// Its numbers. Unset where it could not be measured, when `failure` is set; and of an only replica, whose numbers are
+	// those of the instance.
 	Figures *Figures `protobuf:"bytes,2,opt,name=figures,proto3" json:"figures,omitempty"`
 	// Why it could not be measured. Unset where it was.
 	Failure *ReplicaFailure `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`

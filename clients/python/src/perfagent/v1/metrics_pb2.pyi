@@ -62,7 +62,7 @@ class _WatchEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchEvent
     WATCH_EVENT_REMOVED: _WatchEvent.ValueType  # 3
     """The instance was deleted, or has other labels now."""
     WATCH_EVENT_HEARTBEAT: _WatchEvent.ValueType  # 4
-    """Nothing has happened for 15 seconds."""
+    """Nothing has happened for 15 seconds, or there was nothing to tell at first."""
 
 class WatchEvent(_WatchEvent, metaclass=_WatchEventEnumTypeWrapper):
     """What a watcher is told."""
@@ -76,7 +76,7 @@ WATCH_EVENT_MISSING: WatchEvent.ValueType  # 2
 WATCH_EVENT_REMOVED: WatchEvent.ValueType  # 3
 """The instance was deleted, or has other labels now."""
 WATCH_EVENT_HEARTBEAT: WatchEvent.ValueType  # 4
-"""Nothing has happened for 15 seconds."""
+"""Nothing has happened for 15 seconds, or there was nothing to tell at first."""
 Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
 
 @_typing.final
@@ -142,7 +142,9 @@ class CollectMetricsResponse(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     stale: _builtins.bool
-    """The measurement is of a registered instance and older than two of its intervals: it does not tell how things are now."""
+    """The measurement is of a registered instance, and older than two of its intervals or from before a scrape that failed:
+    it does not tell how things are now.
+    """
     @_builtins.property
     def measurement(self) -> _model_pb2.Measurement:
         """The measurement. Always set."""

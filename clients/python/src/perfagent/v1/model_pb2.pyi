@@ -786,7 +786,9 @@ class ReplicaMeasurement(_message.Message):
     """Scrapes that failed."""
     @_builtins.property
     def figures(self) -> Global___Figures:
-        """Its numbers. Unset where it could not be measured; then `failure` is set."""
+        """Its numbers. Unset where it could not be measured, when `failure` is set; and of an only replica, whose numbers are
+        those of the instance.
+        """
 
     @_builtins.property
     def failure(self) -> Global___ReplicaFailure:
