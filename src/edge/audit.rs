@@ -1,7 +1,7 @@
 //! The audit log: one line of JSON for each call that changes something or wanted to, in a file of its own.
 //!
 //! Lines are written by a thread, in the order of the calls' ends, and are on disk a moment after the answer. At
-//! [`MAX_BYTES`] the file becomes `audit.jsonl.1`, that one `.2`, and so on; the fourth goes.
+//! 32 MiB the file becomes `audit.jsonl.1`, that one `.2`, and so on; the fourth goes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

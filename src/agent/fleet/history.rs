@@ -147,7 +147,7 @@ impl History {
     }
 
     /// The replicas whose endpoints are worth asking: place and URL. They count as asked from now on.
-    pub(super) fn to_ask(&mut self, tick: u32) -> Vec<(usize, String)> {
+    pub(super) fn begin_asking(&mut self, tick: u32) -> Vec<(usize, String)> {
         let mut to_ask = Vec::new();
         for (at, replica) in self.replicas.iter_mut().enumerate() {
             let worth = matches!(replica.asked, Asked::From(from) if from <= tick);

@@ -67,7 +67,7 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
             // on the heap for its own time only: it is large, and there are thousands that wait
             () = Box::pin(scrape(&reader, &entry, &mut history, tick)) => {}
         }
-        for (at, url) in history.to_ask(tick) {
+        for (at, url) in history.begin_asking(tick) {
             if let Some(profile) = history.profile().cloned() {
                 let fleet = fleet.clone();
                 asking.push(Box::pin(

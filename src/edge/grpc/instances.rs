@@ -33,7 +33,7 @@ impl InstanceService for InstanceHandler {
         let caller = caller_of(&request);
         note_resource(&request, &request.get_ref().instance_id);
         let (agent, means) = (self.0.clone(), caller.clone());
-        let registered = to_its_end(request, move |request| async move {
+        let registered = carried_through(request, move |request| async move {
             let (spec, request_id) = spec_of(request)?;
             agent.register_instance(&means, spec, &request_id).await
         });
@@ -96,7 +96,7 @@ impl InstanceService for InstanceHandler {
             note_resource(&request, &instance.instance_id);
         }
         let (agent, means) = (self.0.clone(), caller.clone());
-        let updated = to_its_end(request, move |request| async move {
+        let updated = carried_through(request, move |request| async move {
             let (id, change, precondition) = change_of(request)?;
             agent
                 .update_instance(&means, &id, change, &precondition)
@@ -115,7 +115,7 @@ impl InstanceService for InstanceHandler {
         let caller = caller_of(&request);
         note_resource(&request, &request.get_ref().instance_id);
         let agent = self.0.clone();
-        let deleted = to_its_end(request, move |request| async move {
+        let deleted = carried_through(request, move |request| async move {
             let precondition = Precondition {
                 etag: request.etag,
                 request_id: request.request_id,
@@ -130,7 +130,10 @@ impl InstanceService for InstanceHandler {
 }
 
 /// Carries out a change to its end, whether or not the caller waits for it, and has the audit log say what became of it.
-async fn to_its_end<M, T, F>(request: Request<M>, change: impl FnOnce(M) -> F) -> Result<T, Status>
+async fn carried_through<M, T, F>(
+    request: Request<M>,
+    change: impl FnOnce(M) -> F,
+) -> Result<T, Status>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
