@@ -64,7 +64,8 @@ async fn instances_are_managed_on_the_command_line() {
     let up = async {
         loop {
             let (_, out) = instances(&served, &["list", "--label", "team=x"]).await;
-            if out.contains("UP") {
+            // the version is asked for beside the scrapes
+            if out.contains("UP") && out.contains("vllm 0.32.0") {
                 return out;
             }
         }
@@ -706,20 +707,25 @@ async fn a_secret_of_an_engine_is_in_no_output() {
         .await
         .unwrap();
     crate::watching::until_state(&agent, "a", pb::InstanceState::Up).await;
-    let request = pb::CollectMetricsRequest {
-        instance_id: "a".to_owned(),
-        ..Default::default()
+    // settings are asked for beside the scrapes
+    let with_settings = async {
+        loop {
+            let request = pb::CollectMetricsRequest {
+                instance_id: "a".to_owned(),
+                ..Default::default()
+            };
+            let answer = agent.metrics().await.collect_metrics(request).await;
+            let measured = answer.unwrap().into_inner();
+            let settings = format!("{:?}", measured.measurement.as_ref().unwrap().settings);
+            if settings.contains("max_running_requests") {
+                return measured;
+            }
+        }
     };
-    let measured = agent
-        .metrics()
+    let measured = tokio::time::timeout(PATIENCE, with_settings)
         .await
-        .collect_metrics(request)
-        .await
-        .unwrap()
-        .into_inner();
+        .expect("settings come");
     let shown = crate::http::get(&agent, "/metrics", "localhost").await;
-    let settings = format!("{:?}", measured.measurement.as_ref().unwrap().settings);
-    assert!(settings.contains("max_running_requests"), "{settings}");
     assert!(!format!("{measured:?}").contains(SECRET));
     assert!(!shown.contains(SECRET));
     let watch = pb::WatchMetricsRequest::default();

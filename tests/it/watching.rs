@@ -118,7 +118,11 @@ async fn a_registered_instance_is_answered_at_once_from_its_last_window() {
             .measurement
             .as_ref()
             .and_then(|measured| measured.window.as_ref());
-        window.is_some_and(|window| window.samples >= 4)
+        let has_version = message
+            .measurement
+            .as_ref()
+            .is_some_and(|m| m.engine_version.is_some());
+        has_version && window.is_some_and(|window| window.samples >= 4)
     };
     let told = next(&mut stream, several).await.measurement.unwrap();
     let scraped = engine.connections();
@@ -595,11 +599,8 @@ async fn the_last_measurement_of_each_instance_is_there_for_prometheus() {
     let rate = |message: &pb::WatchMetricsResponse| {
         let measured = message.measurement.as_ref();
         measured.is_some_and(|measured| {
-            measured
-                .throughput_metrics
-                .unwrap()
-                .tokens_per_second
-                .is_some()
+            let throughput = measured.throughput_metrics.unwrap();
+            throughput.tokens_per_second.is_some() && measured.engine_version.is_some()
         })
     };
     next(&mut stream, rate).await;
