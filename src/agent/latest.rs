@@ -71,12 +71,15 @@ impl Agent {
 
 /// The caller did not give the URLs, and may not be meant to see all of them.
 fn hide_queries(measured: &mut Measurement, urls: &[String]) {
+    // the longest first: one may begin as another does
+    let mut urls: Vec<&String> = urls.iter().collect();
+    urls.sort_by_key(|url| std::cmp::Reverse(url.len()));
     for replica in &mut measured.replicas {
         replica.metrics_url = shown_url(&replica.metrics_url);
     }
     for note in &mut measured.notes {
         note.metrics_url = note.metrics_url.as_deref().map(shown_url);
-        for url in urls {
+        for url in &urls {
             note.message = note.message.replace(url.as_str(), &shown_url(url));
         }
     }
