@@ -30,7 +30,7 @@ use gauges::FleetGauges;
 
 pub use collect::Progress;
 pub use error::{Error, StartError};
-pub use fleet::{Health, InstanceState, Latest, ReplicaState};
+pub use fleet::{Forms, Health, InstanceState, Latest, ReplicaState};
 pub use instances::{Page, Precondition, SpecChange};
 pub use latest::{Answer, LatestAnswer};
 pub use reason::Reason;

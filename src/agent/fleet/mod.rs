@@ -25,7 +25,7 @@ use crate::telemetry::Metrics;
 use thread::FleetThread;
 
 pub use history::ReplicaState;
-pub use state::{Health, InstanceState, Latest};
+pub use state::{Forms, Health, InstanceState, Latest};
 
 pub(in crate::agent) use hub::Watcher;
 

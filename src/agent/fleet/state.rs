@@ -31,6 +31,28 @@ pub struct InstanceState {
     pub latest: Option<Arc<Latest>>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
+    /// Of this state.
+    pub forms: Forms,
+}
+
+/// Room for an edge to keep what it made of something: many ask for the same. Empty in a copy, which may be changed.
+#[derive(Debug, Default)]
+pub struct Forms([OnceLock<Bytes>; 2]);
+
+impl Clone for Forms {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Forms {
+    /// The form of this number, made once; made each time where there is no room for it.
+    pub fn get_or_make(&self, number: usize, make: impl FnOnce() -> Bytes) -> Bytes {
+        match self.0.get(number) {
+            Some(form) => form.get_or_init(make).clone(),
+            None => make(),
+        }
+    }
 }
 
 /// How an instance is.
@@ -55,8 +77,8 @@ pub struct Latest {
     pub sequence: u64,
     /// When that was.
     pub taken: Instant,
-    /// Room for an edge to keep what it made of it: many ask for the same.
-    pub forms: [OnceLock<Bytes>; 2],
+    /// Of this measurement.
+    pub forms: Forms,
 }
 
 impl Latest {
@@ -66,7 +88,7 @@ impl Latest {
             measured: OnceLock::new(),
             sequence,
             taken: Instant::now(),
-            forms: Default::default(),
+            forms: Forms::default(),
         }
     }
 
@@ -129,6 +151,7 @@ impl InstanceState {
             scraped_at: None,
             latest: None,
             replicas: Vec::new(),
+            forms: Forms::default(),
         }
     }
 

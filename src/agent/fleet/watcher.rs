@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::history::History;
-use super::state::{Health, InstanceState, Latest, next_version};
+use super::state::{Forms, Health, InstanceState, Latest, next_version};
 use super::timing::on_grid;
 use super::{Entry, Fleet};
 use crate::agent::replica::{Clock, Means};
@@ -243,6 +243,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
             },
             latest: latest.or_else(|| before.latest.clone()),
             replicas,
+            forms: Forms::default(),
         }
     });
     if let Some(was) = change {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::pb::agent_service_server::AgentService;
 use super::pb::{
     GetAgentInfoRequest, GetAgentInfoResponse, GetCapabilitiesRequest, GetCapabilitiesResponse,
 };
-use super::servers::agent_service_server::AgentService;
 use crate::agent::Agent;
 
 /// AgentService over the agent.

@@ -1,12 +1,45 @@
 //! Answers with a measurement, written by the server with the measurement as bytes: on the wire a message and bytes are
 //! the same, so it is encoded once and sent to all who ask for it. Clients read them as `pb`.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::{convert, pb};
-use crate::agent::{Answer, Latest, LatestAnswer};
+use crate::agent::{Answer, Forms, Latest, LatestAnswer};
 use crate::measure::Measurement;
+
+/// A message as gRPC sends it: a byte that says "not compressed", its length, itself.
+#[derive(Debug, Clone)]
+pub(super) struct Framed(Bytes);
+
+/// Bytes before the message.
+const PREFIX_BYTES: usize = 5;
+
+impl Framed {
+    pub(super) fn of(message: &impl Message) -> Self {
+        let bytes = message.encoded_len();
+        let mut framed = BytesMut::with_capacity(PREFIX_BYTES + bytes);
+        framed.put_u8(0);
+        // what is sent fits in `LIMITS.response_bytes`, and is refused before it is sent where not
+        framed.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
+        message.encode_raw(&mut framed);
+        Self(framed.freeze())
+    }
+
+    /// Made once, and kept among the forms of what it tells of.
+    pub(super) fn kept(forms: &Forms, view: View, make: impl FnOnce() -> Self) -> Self {
+        Self(forms.get_or_make(view as usize, || make().0))
+    }
+
+    /// Length of the message.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.0.len() - PREFIX_BYTES
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
 
 /// `perfagent.v1.CollectMetricsResponse`
 #[derive(Clone, PartialEq, Message)]
@@ -90,19 +123,41 @@ pub(super) fn encode(measurement: &Measurement, view: View) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// The last measurement as bytes, which are made once.
+/// The answer that is the last measurement and nothing more, made once.
+fn whole(latest: &Latest, view: View) -> Framed {
+    Framed::kept(&latest.forms, view, || {
+        Framed::of(&CollectMetricsResponse {
+            measurement: Some(encode(latest.measurement(), view)),
+            stale: false,
+            last_failure: None,
+        })
+    })
+}
+
+/// The last measurement as bytes, out of the answer that is nothing more.
 pub(super) fn encoded(latest: &Latest, view: View) -> Bytes {
-    let [full, basic] = &latest.forms;
-    let form = match view {
-        View::Full => full,
-        View::Basic => basic,
-    };
-    form.get_or_init(|| encode(latest.measurement(), view))
-        .clone()
+    let mut bytes = whole(latest, view).0;
+    bytes.advance(PREFIX_BYTES);
+    // cannot fail: it was written above. The key, the length, and to the end the measurement
+    let _ = prost::encoding::decode_key(&mut bytes);
+    let _ = prost::decode_length_delimiter(&mut bytes);
+    bytes
+}
+
+/// What came of measuring, to be sent.
+pub(super) fn answer(of: &Answer, view: View) -> Framed {
+    match of {
+        Answer::Latest(LatestAnswer {
+            latest,
+            stale: false,
+            failure: None,
+        }) => whole(latest, view),
+        other => Framed::of(&parts(other, view)),
+    }
 }
 
 /// What came of measuring.
-pub(super) fn answer(of: &Answer, view: View) -> CollectMetricsResponse {
+pub(super) fn parts(of: &Answer, view: View) -> CollectMetricsResponse {
     match of {
         Answer::Now(measurement) => CollectMetricsResponse {
             measurement: Some(encode(measurement, view)),
@@ -197,5 +252,18 @@ mod tests {
             window_end_time: Some(end),
         };
         assert_eq!(read, expected);
+    }
+    #[test]
+    fn a_framed_message_says_its_length() {
+        let message = pb::CollectMetricsRequest {
+            instance_id: "x".repeat(300),
+            ..pb::CollectMetricsRequest::default()
+        };
+        let framed = Framed::of(&message);
+        assert_eq!(framed.message_bytes(), message.encoded_len());
+        let bytes = framed.into_bytes();
+        let (prefix, rest) = bytes.split_at(PREFIX_BYTES);
+        assert_eq!(prefix, [0, 0, 0, 1, 47]);
+        assert_eq!(pb::CollectMetricsRequest::decode(rest).unwrap(), message);
     }
 }

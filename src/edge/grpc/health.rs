@@ -10,10 +10,10 @@ use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
 use super::health_pb::health_check_response::ServingStatus;
+use super::health_pb::health_server::Health;
 use super::health_pb::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
-use super::servers::health::health_server::Health;
 use super::status::refusal;
 use crate::agent::Reason;
 

@@ -9,12 +9,12 @@ use tonic::{Code, Request, Response, Status};
 use super::auth::caller_of;
 use super::context::note_resource;
 use super::convert_instance::{change_of, instance, spec_of};
+use super::pb::instance_service_server::InstanceService;
 use super::pb::{
     DeleteInstanceRequest, DeleteInstanceResponse, GetInstanceRequest, GetInstanceResponse,
     ListInstancesRequest, ListInstancesResponse, RegisterInstanceRequest, RegisterInstanceResponse,
     UpdateInstanceRequest, UpdateInstanceResponse,
 };
-use super::servers::instance_service_server::InstanceService;
 use super::status::status_of;
 use crate::agent::{Agent, Error, FieldViolation, LIMITS, Precondition};
 use crate::edge::audit::OpenRecord;

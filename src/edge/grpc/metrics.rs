@@ -1,23 +1,20 @@
 //! MetricsService.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use prost::Message;
-use tokio_stream::Stream;
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, Response, Status};
 
 use super::auth::caller_of;
 use super::deadline::Deadline;
-use super::encoded::{
-    self, BatchCollectMetricsResponse, CollectMetricsResponse, View, WatchMetricsResponse,
-};
+use super::encoded::{self, BatchCollectMetricsResponse, Framed, View, WatchMetricsResponse};
+use super::pb::metrics_service_server::MetricsService;
 use super::pb::{
-    BatchCollectMetricsRequest, CollectMetricsRequest, CompareMetricsRequest,
-    CompareMetricsResponse, WatchMetricsRequest,
+    BatchCollectMetricsRequest, CollectMetricsRequest, CollectMetricsResponse,
+    CompareMetricsRequest, CompareMetricsResponse, WatchMetricsRequest,
 };
-use super::servers::metrics_service_server::MetricsService;
+use super::ready::{self, Nothing};
 use super::status::{failure_of, refusal, scrape_failure, status_of};
 use super::{compare, convert, convert_instance, pb};
 use crate::agent::{Agent, Answer, Error, LIMITS, Reason, Target, WatchEvent, WindowRequest};
@@ -39,12 +36,11 @@ impl MetricsService for MetricsHandler {
             parsed(request.into_inner(), deadline).map_err(|error| status_of(&error))?;
         let measured = self.0.measure(&caller, &target, window).await;
         let answer = encoded::answer(&measured.map_err(|error| status_of(&error))?, view);
-        fits(&answer)?;
-        Ok(Response::new(answer))
+        fits(answer.message_bytes())?;
+        Ok(ready::one(answer))
     }
 
-    type BatchCollectMetricsStream =
-        Pin<Box<dyn Stream<Item = Result<BatchCollectMetricsResponse, Status>> + Send>>;
+    type BatchCollectMetricsStream = Nothing<pb::BatchCollectMetricsResponse>;
 
     async fn batch_collect_metrics(
         &self,
@@ -70,13 +66,12 @@ impl MetricsService for MetricsHandler {
                 Some((id, view)) => (id.clone(), *view),
                 None => (String::new(), View::Full),
             };
-            Ok(batch_answer(at, instance_id, measured, view))
+            Framed::of(&batch_answer(at, instance_id, measured, view))
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(ready::many(answers))
     }
 
-    type WatchMetricsStream =
-        Pin<Box<dyn Stream<Item = Result<WatchMetricsResponse, Status>> + Send>>;
+    type WatchMetricsStream = Nothing<pb::WatchMetricsResponse>;
 
     async fn watch_metrics(
         &self,
@@ -87,8 +82,7 @@ impl MetricsService for MetricsHandler {
         let labels = request.labels.into_iter().collect();
         let events = self.0.watch(&request.instance_ids, labels);
         let events = events.map_err(|error| status_of(&error))?;
-        let answers = events.map(move |event| Ok(watch_answer(&event, view)));
-        Ok(Response::new(Box::pin(answers)))
+        Ok(ready::many(events.map(move |event| told(&event, view))))
     }
 
     async fn compare_metrics(
@@ -96,7 +90,7 @@ impl MetricsService for MetricsHandler {
         request: Request<CompareMetricsRequest>,
     ) -> Result<Response<CompareMetricsResponse>, Status> {
         let answer = compare::answer(request.into_inner()).map_err(|error| status_of(&error))?;
-        fits(&answer)?;
+        fits(answer.encoded_len())?;
         Ok(Response::new(answer))
     }
 }
@@ -113,7 +107,7 @@ fn batch_answer(
         ..BatchCollectMetricsResponse::default()
     };
     let measured = match measured {
-        Ok(measured) => encoded::answer(&measured, view),
+        Ok(measured) => encoded::parts(&measured, view),
         Err(error) => {
             return BatchCollectMetricsResponse {
                 failure: Some(failure_of(&error)),
@@ -127,12 +121,22 @@ fn batch_answer(
         last_failure: measured.last_failure,
         ..answer.clone()
     };
-    match fits(&whole) {
+    match fits(whole.encoded_len()) {
         Ok(()) => whole,
         Err(status) => BatchCollectMetricsResponse {
             failure: Some(too_large(&status)),
             ..answer
         },
+    }
+}
+
+/// What watchers are told, which is the same for all that missed nothing.
+fn told(event: &WatchEvent, view: View) -> Framed {
+    match event {
+        WatchEvent::State { state, missed: 0 } => Framed::kept(&state.forms, view, || {
+            Framed::of(&watch_answer(event, view))
+        }),
+        other => Framed::of(&watch_answer(other, view)),
     }
 }
 
@@ -171,7 +175,7 @@ fn watch_answer(event: &WatchEvent, view: View) -> WatchMetricsResponse {
         measurement: Some(encoded::encoded(latest, view)),
         ..answer.clone()
     };
-    match fits(&whole) {
+    match fits(whole.encoded_len()) {
         Ok(()) => whole,
         Err(status) => WatchMetricsResponse {
             failure: Some(too_large(&status)),
@@ -196,8 +200,7 @@ fn parsed(
 }
 
 /// Clients refuse messages above 4 MiB, and proxies buffer them: ours stay well below.
-fn fits(answer: &impl Message) -> Result<(), Status> {
-    let bytes = answer.encoded_len();
+fn fits(bytes: usize) -> Result<(), Status> {
     if bytes <= LIMITS.response_bytes {
         return Ok(());
     }

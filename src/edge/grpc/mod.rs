@@ -3,14 +3,13 @@
 mod access;
 mod agent;
 mod auth;
-pub(crate) mod codec;
 pub mod compare;
 mod connection;
 mod context;
 pub mod convert;
 mod convert_instance;
 mod deadline;
-pub(crate) mod encoded;
+mod encoded;
 mod fields;
 mod health;
 mod instances;
@@ -19,6 +18,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod observe;
+mod ready;
 pub mod receive;
 mod reply;
 mod request_body;
@@ -32,26 +32,16 @@ pub use server::{ServeError, Server, ServerHandle};
 pub use spans::Spans;
 pub use status::{DOMAIN, failure_of, status_of};
 
-/// Generated messages and clients of `perfagent.v1`.
+/// Generated messages, clients and servers of `perfagent.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod pb {
     tonic::include_proto!("perfagent.v1");
 }
 
-/// Generated messages and client of `grpc.health.v1`.
+/// Generated messages, client and server of `grpc.health.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 pub mod health_pb {
     tonic::include_proto!("grpc.health.v1");
-}
-
-/// Generated servers.
-#[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
-mod servers {
-    include!(concat!(env!("OUT_DIR"), "/servers/perfagent.v1.rs"));
-
-    pub(super) mod health {
-        include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
-    }
 }
 
 /// All of them described, comments included: for reflection and for JSON.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use prost_reflect::DescriptorPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,16 +18,17 @@ use super::agent::AgentHandler;
 use super::auth::{Authentication, authenticate};
 use super::deadline::DeadlineLayer;
 use super::health::HealthService;
+use super::health_pb::health_server::HealthServer;
 use super::instances::InstanceHandler;
 use super::lifetime::{Lifetimes, end_streams};
 use super::limits::{CallLimits, limit_calls};
 use super::listen::{Tls, connections};
 use super::metrics::MetricsHandler;
 use super::observe::{Observer, observe};
-use super::servers::agent_service_server::AgentServiceServer;
-use super::servers::health::health_server::HealthServer;
-use super::servers::instance_service_server::InstanceServiceServer;
-use super::servers::metrics_service_server::MetricsServiceServer;
+use super::pb::agent_service_server::AgentServiceServer;
+use super::pb::instance_service_server::InstanceServiceServer;
+use super::pb::metrics_service_server::MetricsServiceServer;
+use super::ready::send_ready;
 use super::spans::Spans;
 use super::status::complete_details;
 use super::tls::TlsFiles;
@@ -292,6 +293,7 @@ fn routes(
         .into_axum_router()
         .merge(http::routes(agent.clone(), serving))
         // from the inside out
+        .layer(map_response(send_ready))
         .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))
         .layer(from_fn_with_state(limits, limit_calls))
         .layer(from_fn_with_state(authentication, authenticate))
