@@ -29,6 +29,8 @@ const INTERVAL: &str = "1s";
 const PHASE: Duration = Duration::from_secs(20);
 /// Enough to tell what one costs from the noise of the rest.
 const NON_READERS: usize = 200;
+/// 64 KB of messages of 12 KB that nobody reads, one a second.
+const UNREAD_FULL: Duration = Duration::from_secs(10);
 const WATCH: &str = "/perfagent.v1.MetricsService/WatchMetrics";
 
 /// Of a `WatchMetricsResponse` what tells one window from the next: the rest is passed over.
@@ -75,12 +77,7 @@ async fn measure() {
     println!(
         "{WATCHERS} watchers on {CONNECTIONS} connections, one instance scraped each {INTERVAL}:"
     );
-    let cpu = cpu_seconds(pid);
-    phase(&windows, "all of them read, the full view").await;
-    println!(
-        "  {:.0} us of the agent's CPU a message",
-        (cpu_seconds(pid) - cpu) * 1e6 / (PHASE.as_secs_f64() * WATCHERS as f64)
-    );
+    phase(&windows, pid, "all of them read, the full view").await;
     let before = rss_kb(pid);
     let (mut connections, mut unread) = (Vec::new(), Vec::new());
     let message = framed(&WatchMetricsRequest::default());
@@ -89,7 +86,14 @@ async fn measure() {
         unread.push(connection.call(WATCH, &message).await.await.unwrap());
         connections.push(connection);
     }
-    phase(&windows, &format!("{NON_READERS} more that never read")).await;
+    // at first they are sent to like the others
+    tokio::time::sleep(UNREAD_FULL).await;
+    phase(
+        &windows,
+        pid,
+        &format!("{NON_READERS} more that never read"),
+    )
+    .await;
     println!(
         "  a watcher that never reads, with its connection: {:.0} KiB RSS (goal: less than 256)",
         (rss_kb(pid) - before) / NON_READERS as f64
@@ -106,7 +110,8 @@ async fn measure() {
     let agent = ServedAgent::watching(&urls, INTERVAL);
     let readers = watchers(&agent, &windows, MeasurementView::Basic).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    phase(&windows, "all of them read, the basic view").await;
+    let pid = agent.process.pid();
+    phase(&windows, pid, "all of them read, the basic view").await;
     for reader in readers {
         reader.abort();
     }
@@ -179,9 +184,11 @@ fn sequence_of(mut head: &[u8]) -> u64 {
 }
 
 /// Collects receipts for a while and prints their lag.
-async fn phase(windows: &Windows, what: &str) {
+async fn phase(windows: &Windows, pid: u32, what: &str) {
     windows.lock().unwrap().clear();
+    let cpu = cpu_seconds(pid);
     tokio::time::sleep(PHASE).await;
+    let cpu = cpu_seconds(pid) - cpu;
     let windows = std::mem::take(&mut *windows.lock().unwrap());
     // those that were under way at either end are not whole
     let whole: Vec<&Receipts> = windows
@@ -207,12 +214,13 @@ async fn phase(windows: &Windows, what: &str) {
     });
     println!(
         "  {what}, {} windows: from the engine's answer to receipt p50 {:.1} ms, p99 {:.1} ms (goal: 25); \
-         from the first receipt p50 {:.1} ms, p99 {:.1} ms",
+         from the first receipt p50 {:.1} ms, p99 {:.1} ms; {:.0} us of the agent's CPU a message",
         whole.len(),
         scrape.0,
         scrape.1,
         first.0,
         first.1,
+        cpu * 1e6 / (PHASE.as_secs_f64() * WATCHERS as f64),
     );
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::cork::Cork;
 use super::listen::Place;
 use crate::auth::Digest;
 
@@ -38,6 +39,8 @@ pub(super) struct Connection {
     transport: Transport,
     peer: Peer,
     opening: Option<Opening>,
+    /// Of HTTP/2.
+    cork: Option<Cork>,
     _place: Place,
 }
 
@@ -48,8 +51,10 @@ impl Connection {
             peer,
             opening: Some(Opening {
                 read: 0,
+                differs: false,
                 expires: Box::pin(tokio::time::sleep(opening)),
             }),
+            cork: None,
             _place: place,
         }
     }
@@ -77,6 +82,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 struct Opening {
     /// Bytes of the preface that have come.
     read: usize,
+    /// What has come is not the preface.
+    differs: bool,
     expires: Pin<Box<Sleep>>,
 }
 
@@ -85,7 +92,8 @@ impl Opening {
     fn is_over_with(&mut self, bytes: &[u8]) -> bool {
         let expected = PREFACE.get(self.read..).unwrap_or_default();
         self.read += bytes.len();
-        !expected.starts_with(bytes) || self.read == PREFACE.len()
+        self.differs |= expected.iter().zip(bytes).any(|(a, b)| a != b);
+        self.differs || self.read >= PREFACE.len()
     }
 }
 
@@ -104,11 +112,14 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(cork) = &mut this.cork
+            // where it has to wait, this is polled once there is room
+            && let Poll::Ready(sent) = cork.send(&mut this.transport, context)
+        {
+            sent?;
+        }
         let before = buffer.filled().len();
-        let polled = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
-        };
+        let polled = Pin::new(&mut this.transport).poll_read(context, buffer);
         let Some(opening) = &mut this.opening else {
             return polled;
         };
@@ -120,6 +131,8 @@ impl AsyncRead for Connection {
         }
         let new = buffer.filled().get(before..).unwrap_or_default();
         if opening.is_over_with(new) {
+            // HTTP/1 may flush without reading afterwards
+            this.cork = (!opening.differs).then(Cork::default);
             this.opening = None;
         }
         polled
@@ -132,9 +145,64 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match &mut this.cork {
+            Some(cork) => cork.write(&mut this.transport, context, slices),
+            None => Pin::new(&mut this.transport).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.cork.as_mut().map(|cork| cork.put_off(context)) {
+            Some(true) => Poll::Ready(Ok(())),
+            _ => Pin::new(&mut this.transport).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(cork) = &mut this.cork {
+            ready!(cork.send(&mut this.transport, context))?;
+        }
+        Pin::new(&mut this.transport).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
 
@@ -143,32 +211,23 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Transport::Tls(stream) => {
-                Pin::new(stream.as_mut()).poll_write_vectored(context, slices)
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }

@@ -8,6 +8,7 @@ mod connection;
 mod context;
 pub mod convert;
 mod convert_instance;
+mod cork;
 mod deadline;
 mod encoded;
 mod fields;
