@@ -27,6 +27,7 @@ const CONNECTIONS: usize = 10;
 /// Scraped each second.
 const INTERVAL: &str = "1s";
 const PHASE: Duration = Duration::from_secs(20);
+const ROUNDS: usize = 2;
 /// Enough to tell what one costs from the noise of the rest.
 const NON_READERS: usize = 200;
 /// 64 KB of messages of 12 KB that nobody reads, one a second.
@@ -77,29 +78,39 @@ async fn measure() {
     println!(
         "{WATCHERS} watchers on {CONNECTIONS} connections, one instance scraped each {INTERVAL}:"
     );
-    phase(&windows, pid, "all of them read, the full view").await;
-    let before = rss_kb(pid);
-    let (mut connections, mut unread) = (Vec::new(), Vec::new());
+    // by turns, so that what else the machine does falls on both alike
+    let (mut alone, mut beside) = (Phase::default(), Phase::default());
     let message = framed(&WatchMetricsRequest::default());
-    for _ in 0..NON_READERS {
-        let connection = Connection::open(agent.address, other_peer(), raw::Window::Small).await;
-        unread.push(connection.call(WATCH, &message).await.await.unwrap());
-        connections.push(connection);
+    let mut bytes_each = Vec::new();
+    for _ in 0..ROUNDS {
+        alone.add(phase(&windows, pid).await);
+        let before = rss_kb(pid);
+        let mut unread = Vec::new();
+        for _ in 0..NON_READERS {
+            let connection =
+                Connection::open(agent.address, other_peer(), raw::Window::Small).await;
+            let body = connection.call(WATCH, &message).await.await.unwrap();
+            unread.push((connection, body));
+        }
+        // at first they are sent to like the others
+        tokio::time::sleep(UNREAD_FULL).await;
+        beside.add(phase(&windows, pid).await);
+        bytes_each.push((rss_kb(pid) - before) / NON_READERS as f64);
+        drop(unread);
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    // at first they are sent to like the others
-    tokio::time::sleep(UNREAD_FULL).await;
-    phase(
-        &windows,
-        pid,
-        &format!("{NON_READERS} more that never read"),
-    )
-    .await;
+    alone.print("all of them read, the full view");
+    beside.print(&format!(
+        "the same beside {NON_READERS} more that never read"
+    ));
     println!(
-        "  a watcher that never reads, with its connection: {:.0} KiB RSS (goal: less than 256)",
-        (rss_kb(pid) - before) / NON_READERS as f64
+        "  a watcher that never reads, with its connection: {} KiB RSS (goal: less than 256)",
+        bytes_each
+            .iter()
+            .map(|kb| format!("{kb:.0}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     );
-    drop((connections, unread));
-    tokio::time::sleep(Duration::from_secs(1)).await;
     println!(
         "  {:.2} s from SIGTERM to the end under {WATCHERS} streams (goal: 30)",
         stop(agent).await
@@ -111,7 +122,8 @@ async fn measure() {
     let readers = watchers(&agent, &windows, MeasurementView::Basic).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let pid = agent.process.pid();
-    phase(&windows, pid, "all of them read, the basic view").await;
+    let basic = phase(&windows, pid).await;
+    basic.print("all of them read, the basic view");
     for reader in readers {
         reader.abort();
     }
@@ -183,8 +195,46 @@ fn sequence_of(mut head: &[u8]) -> u64 {
     0
 }
 
-/// Collects receipts for a while and prints their lag.
-async fn phase(windows: &Windows, pid: u32, what: &str) {
+/// What a while of watching showed.
+#[derive(Default)]
+struct Phase {
+    windows: usize,
+    seconds: f64,
+    cpu_seconds: f64,
+    /// From the engine's answer, and from the first receipt; milliseconds.
+    lags: [Vec<f64>; 2],
+}
+
+impl Phase {
+    fn add(&mut self, other: Self) {
+        self.windows += other.windows;
+        self.seconds += other.seconds;
+        self.cpu_seconds += other.cpu_seconds;
+        for (mine, other) in self.lags.iter_mut().zip(other.lags) {
+            mine.extend(other);
+        }
+    }
+
+    fn print(mut self, what: &str) {
+        for lags in &mut self.lags {
+            lags.sort_by(f64::total_cmp);
+        }
+        let [scrape, first] = &self.lags;
+        println!(
+            "  {what}, {} windows: from the engine's answer to receipt p50 {:.1} ms, p99 {:.1} ms (goal: 25); \
+             from the first receipt p50 {:.1} ms, p99 {:.1} ms; {:.0} us of the agent's CPU a message",
+            self.windows,
+            quantile(scrape, 0.5),
+            quantile(scrape, 0.99),
+            quantile(first, 0.5),
+            quantile(first, 0.99),
+            self.cpu_seconds * 1e6 / (self.seconds * WATCHERS as f64),
+        );
+    }
+}
+
+/// Collects receipts for a while.
+async fn phase(windows: &Windows, pid: u32) -> Phase {
     windows.lock().unwrap().clear();
     let cpu = cpu_seconds(pid);
     tokio::time::sleep(PHASE).await;
@@ -200,28 +250,20 @@ async fn phase(windows: &Windows, pid: u32, what: &str) {
             let since = since(window);
             window.received.iter().map(move |time| (time - since) * 1e3)
         });
-        let mut lags: Vec<f64> = lags.collect();
-        lags.sort_by(f64::total_cmp);
-        (quantile(&lags, 0.5), quantile(&lags, 0.99))
+        lags.collect()
     };
-    let scrape = lags(|window| window.scraped.unwrap());
-    let first = lags(|window| {
-        window
-            .received
-            .iter()
-            .copied()
-            .fold(f64::INFINITY, f64::min)
-    });
-    println!(
-        "  {what}, {} windows: from the engine's answer to receipt p50 {:.1} ms, p99 {:.1} ms (goal: 25); \
-         from the first receipt p50 {:.1} ms, p99 {:.1} ms; {:.0} us of the agent's CPU a message",
-        whole.len(),
-        scrape.0,
-        scrape.1,
-        first.0,
-        first.1,
-        cpu * 1e6 / (PHASE.as_secs_f64() * WATCHERS as f64),
-    );
+    Phase {
+        windows: whole.len(),
+        seconds: PHASE.as_secs_f64(),
+        cpu_seconds: cpu,
+        lags: [
+            lags(|window| window.scraped.unwrap()),
+            lags(|window| {
+                let received = window.received.iter().copied();
+                received.fold(f64::INFINITY, f64::min)
+            }),
+        ],
+    }
 }
 
 /// Seconds from SIGTERM to the end.
