@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::{env, error::Error, fs};
 
-use prost::Message;
-
 const SERVICES: [&str; 4] = [
     "perfagent/v1/instance.proto",
     "perfagent/v1/metrics.proto",
@@ -25,13 +23,15 @@ const ENCODED: [&str; 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(SERVICES, ["proto"])?;
-    let described = protox::compile(SERVICES.iter().chain([&ERROR_DETAILS]), ["proto"])?;
     let out = env::var("OUT_DIR")?;
-    // for reflection and for the JSON of the command line
-    fs::write(
-        Path::new(&out).join("descriptors.bin"),
-        described.encode_to_vec(),
-    )?;
+    // for reflection, the API reference and the JSON of the command line; encoded by protox itself, since messages of
+    // prost_types would lose the google.api.http options
+    let described = protox::Compiler::new(["proto"])?
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(SERVICES.iter().chain([&ERROR_DETAILS]))?
+        .encode_file_descriptor_set();
+    fs::write(Path::new(&out).join("descriptors.bin"), described)?;
     tonic_prost_build::configure()
         .build_server(false)
         .compile_fds(descriptors.clone())?;

@@ -13,6 +13,7 @@ mod captures;
 mod cli;
 mod cli_compare;
 mod compare;
+mod contract;
 mod corpus;
 mod credentials;
 mod errors;
