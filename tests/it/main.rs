@@ -9,6 +9,7 @@
 mod access;
 mod board;
 mod bounds;
+mod breaking;
 mod captures;
 mod cli;
 mod cli_compare;
@@ -16,6 +17,8 @@ mod compare;
 mod contract;
 mod corpus;
 mod credentials;
+mod descriptor;
+mod docs;
 mod errors;
 mod fake;
 mod http;
