@@ -37,8 +37,16 @@ pub(super) fn paragraphs(html: &mut Html, contract: &Contract, text: &str) {
     }
 }
 
+/// What stands in a cell of a table: one paragraph, or some.
+pub(super) fn cell(html: &mut Html, contract: &Contract, text: &str) {
+    match text.contains("\n\n") {
+        true => paragraphs(html, contract, text),
+        false => words(html, contract, text),
+    }
+}
+
 /// Running text: `code`, and links from names to where they stand.
-pub(super) fn words(html: &mut Html, contract: &Contract, text: &str) {
+fn words(html: &mut Html, contract: &Contract, text: &str) {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         if let Some(label) = LABELS.iter().find(|label| rest.starts_with(**label)) {

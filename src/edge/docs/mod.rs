@@ -92,3 +92,126 @@ fn introduction(html: &mut Html) {
          </ul>\n",
     );
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use prost_types::source_code_info::Location;
+    use prost_types::{
+        DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+        ServiceDescriptorProto, SourceCodeInfo,
+    };
+
+    /// A service whose one message has this comment.
+    fn page_of(comment: &str) -> String {
+        let method = MethodDescriptorProto {
+            name: Some("Ask".to_owned()),
+            input_type: Some(".perfagent.x.AskRequest".to_owned()),
+            output_type: Some(".perfagent.x.AskRequest".to_owned()),
+            ..MethodDescriptorProto::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("x.proto".to_owned()),
+            package: Some("perfagent.x".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            message_type: vec![DescriptorProto {
+                name: Some("AskRequest".to_owned()),
+                ..DescriptorProto::default()
+            }],
+            service: vec![ServiceDescriptorProto {
+                name: Some("AskService".to_owned()),
+                method: vec![method],
+                ..ServiceDescriptorProto::default()
+            }],
+            source_code_info: Some(SourceCodeInfo {
+                location: vec![Location {
+                    path: vec![4, 0],
+                    span: vec![0, 0, 1],
+                    leading_comments: Some(comment.to_owned()),
+                    ..Location::default()
+                }],
+            }),
+            ..FileDescriptorProto::default()
+        };
+        let set = FileDescriptorSet { file: vec![file] };
+        page(&DescriptorPool::from_file_descriptor_set(set).unwrap())
+    }
+
+    #[test]
+    fn comments_are_text_with_code_and_links() {
+        let page = page_of(
+            " Of `a<b` and AskRequest, not of Ask; ROLE_NOT_ALLOWED.\n\n     { \"x\": 1 }\n\n Safe to retry.\n",
+        );
+        for part in [
+            "<p>Of <code>a&lt;b</code> and <a href=\"#perfagent.x.AskRequest\">AskRequest</a>, not of Ask; ",
+            "<a href=\"#reason.ROLE_NOT_ALLOWED\">ROLE_NOT_ALLOWED</a>.</p>",
+            "<pre>    { &quot;x&quot;: 1 }</pre>",
+            "<p><strong>Safe to retry</strong>.</p>",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        // what the table of roles does not know is for nobody
+        assert!(page.contains("<dd>nobody</dd>"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_comment_becomes_markup(comment in "[ -~\n\u{e9}\u{2028}]{0,80}") {
+            let tags = |page: &str| {
+                let mut tags: Vec<String> = page
+                    .split('<')
+                    .skip(1)
+                    .map(|rest| rest.split('>').next().unwrap_or_default().to_owned())
+                    .collect();
+                // what comments may have
+                tags.retain(|tag| {
+                    !["p", "/p", "pre", "/pre", "code", "/code", "strong", "/strong", "/a"].contains(&tag.as_str())
+                        && !tag.starts_with("a href=\"#")
+                });
+                tags
+            };
+            let hostile = format!("<script>{comment}</script>\" onload='{comment}");
+            proptest::prop_assert_eq!(tags(&page_of(&hostile)), tags(&page_of("")));
+        }
+    }
+
+    /// Of WCAG 2.2: the luminance of `#rrggbb` or `#rgb`, and how far two of them are apart.
+    fn luminance(colour: &str) -> f64 {
+        let digits = colour.trim_start_matches('#');
+        let width = digits.len() / 3;
+        let part = |at: usize| {
+            let text = &digits[at * width..(at + 1) * width];
+            let text = if width == 1 {
+                text.repeat(2)
+            } else {
+                text.to_owned()
+            };
+            let value = f64::from(u8::from_str_radix(&text, 16).unwrap()) / 255.0;
+            match value <= 0.04045 {
+                true => value / 12.92,
+                false => ((value + 0.055) / 1.055).powf(2.4),
+            }
+        };
+        0.2126 * part(0) + 0.7152 * part(1) + 0.0722 * part(2)
+    }
+
+    #[test]
+    fn text_can_be_read_in_light_and_in_dark() {
+        let colour = |scheme: &str, name: &str| {
+            let (_, rest) = scheme.split_once(&format!("--{name}: ")).unwrap();
+            luminance(rest.split(';').next().unwrap())
+        };
+        let schemes: Vec<&str> = STYLE.split(":root {").skip(1).collect();
+        assert_eq!(schemes.len(), 2);
+        for scheme in schemes {
+            for text in ["text", "faint", "link"] {
+                for ground in ["ground", "raised"] {
+                    let (one, other) = (colour(scheme, text), colour(scheme, ground));
+                    let contrast = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+                    assert!(contrast >= 4.5, "{text} on {ground}: {contrast:.1}");
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use prost_reflect::{
     Cardinality, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor,
 };
 
-use super::comment::{comment, paragraphs, words};
+use super::comment::{cell, comment, paragraphs};
 use super::contract::{Contract, Package, Type};
 use super::html::Html;
 
@@ -74,7 +74,7 @@ fn write_message(html: &mut Html, contract: &Contract, message: &MessageDescript
             html.tags("</td><td>oneof</td><td>at most one of the next ");
             html.text(&oneof.fields().len().to_string())
                 .tags("</td><td>");
-            words(html, contract, &comment(&file, oneof.path()));
+            cell(html, contract, &comment(&file, oneof.path()));
             html.tags("</td></tr>\n");
         }
         last = oneof;
@@ -86,7 +86,7 @@ fn write_message(html: &mut Html, contract: &Contract, message: &MessageDescript
         html.tags("</td><td>")
             .text(&presence(field))
             .tags("</td><td>");
-        words(html, contract, &comment(&file, field.path()));
+        cell(html, contract, &comment(&file, field.path()));
         html.tags("</td></tr>\n");
     }
     html.tags("</tbody></table>\n");
@@ -163,7 +163,7 @@ fn write_enum(html: &mut Html, contract: &Contract, one: &EnumDescriptor) {
         html.tags("<tr id=\"").text(value.full_name());
         html.tags("\"><td>").code(value.name()).tags("</td><td>");
         html.text(&value.number().to_string()).tags("</td><td>");
-        words(html, contract, &comment(&file, value.path()));
+        cell(html, contract, &comment(&file, value.path()));
         html.tags("</td></tr>\n");
     }
     html.tags("</tbody></table>\n");
