@@ -22,7 +22,6 @@ use prost_reflect::DescriptorPool;
 use tokio::sync::watch;
 
 use super::docs;
-use super::grpc::DESCRIPTORS;
 use crate::agent::Agent;
 use crate::auth::Digest;
 
@@ -33,10 +32,15 @@ pub(super) const PATHS: [&str; 4] = ["/metrics", "/healthz", "/api/v1/health", "
 struct HttpState {
     agent: Arc<Agent>,
     serving: watch::Receiver<bool>,
+    reference: Bytes,
 }
 
 /// The routes.
-pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Router {
+pub(super) fn routes(
+    agent: Arc<Agent>,
+    serving: watch::Receiver<bool>,
+    pool: &DescriptorPool,
+) -> Router {
     let [metrics_path, health_path, api_health_path, docs_path] = PATHS;
     Router::new()
         .route(metrics_path, get(metrics))
@@ -44,7 +48,13 @@ pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Route
         // the path that users of the JSON API know
         .route(api_health_path, get(healthz))
         .route(docs_path, get(reference))
-        .with_state(HttpState { agent, serving })
+        .with_state(HttpState {
+            agent,
+            serving,
+            // made once, at the start: the descriptors are read there anyway, and reading them again costs more memory
+            // than the page; copied, since text that grew has room to spare
+            reference: Bytes::copy_from_slice(docs::page(pool).as_bytes()),
+        })
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {
@@ -62,15 +72,6 @@ async fn healthz(State(state): State<HttpState>) -> Response {
     (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// Made when it is first asked for, and once: an agent whose page nobody reads does not hold it.
-static REFERENCE: LazyLock<Option<Bytes>> = LazyLock::new(|| {
-    let pool = DescriptorPool::decode(DESCRIPTORS).ok()?;
-    // a box, since text that grew has room to spare
-    Some(Bytes::from(
-        docs::page(&pool).into_boxed_str().into_boxed_bytes(),
-    ))
-});
-
 /// What a browser may do with the page: apply its own style, and nothing else.
 static REFERENCE_POLICY: LazyLock<String> = LazyLock::new(|| {
     let style = BASE64.encode(Digest::of(docs::STYLE.as_bytes()).bytes());
@@ -79,22 +80,16 @@ static REFERENCE_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-async fn reference() -> Response {
-    match &*REFERENCE {
-        Some(page) => {
-            let headers = [
-                (CONTENT_TYPE, "text/html; charset=utf-8"),
-                (CONTENT_SECURITY_POLICY, REFERENCE_POLICY.as_str()),
-                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-                (REFERRER_POLICY, "no-referrer"),
-                // another agent may listen here tomorrow
-                (CACHE_CONTROL, "no-cache"),
-            ];
-            (headers, page.clone()).into_response()
-        }
-        // cannot be: a server whose descriptors cannot be read does not start
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+async fn reference(State(state): State<HttpState>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, REFERENCE_POLICY.as_str()),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        // another agent may listen here tomorrow
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, state.reference).into_response()
 }
 
 /// Refuses HTTP/1 requests that a web page could have sent by a name of its own (DNS rebinding), and those for

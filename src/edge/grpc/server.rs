@@ -290,7 +290,7 @@ fn routes(
         .add_service(reflection)
         .add_service(reflection_alpha)
         .into_axum_router()
-        .merge(http::routes(agent.clone(), serving))
+        .merge(http::routes(agent.clone(), serving, &pool))
         // from the inside out
         .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))
         .layer(from_fn_with_state(limits, limit_calls))
