@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::{env, error::Error, fs};
 
-use prost::Message;
-
 const SERVICES: [&str; 4] = [
     "perfagent/v1/instance.proto",
     "perfagent/v1/metrics.proto",
@@ -18,13 +16,15 @@ const ERROR_DETAILS: &str = "google/rpc/error_details.proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(SERVICES, ["proto"])?;
-    let described = protox::compile(SERVICES.iter().chain([&ERROR_DETAILS]), ["proto"])?;
     let out = env::var("OUT_DIR")?;
-    // for reflection and for the JSON of the command line
-    fs::write(
-        Path::new(&out).join("descriptors.bin"),
-        described.encode_to_vec(),
-    )?;
+    // for reflection, the API reference and the JSON of the command line; encoded by protox itself, since messages of
+    // prost_types would lose the google.api.http options
+    let described = protox::Compiler::new(["proto"])?
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(SERVICES.iter().chain([&ERROR_DETAILS]))?
+        .encode_file_descriptor_set();
+    fs::write(Path::new(&out).join("descriptors.bin"), described)?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

@@ -19,6 +19,11 @@ impl Digest {
         Self(out)
     }
 
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         hex_of(&self.0)

@@ -1,8 +1,8 @@
-//! Plain HTTP on the same port, for tools that speak nothing else: `/metrics`, and `/healthz`, which is
-//! `/api/v1/health` too.
+//! Plain HTTP on the same port, for tools that speak nothing else: `/metrics`, `/healthz`, which is `/api/v1/health`
+//! too, and `/docs` for browsers.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use axum::Router;
@@ -10,30 +10,51 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{CONTENT_TYPE, HOST};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::{StatusCode, Version};
+use prost_reflect::DescriptorPool;
 use tokio::sync::watch;
 
+use super::docs;
 use crate::agent::Agent;
+use crate::auth::Digest;
 
 /// Paths that are served to HTTP/1.
-pub(super) const PATHS: [&str; 3] = ["/metrics", "/healthz", "/api/v1/health"];
+pub(super) const PATHS: [&str; 4] = ["/metrics", "/healthz", "/api/v1/health", "/docs"];
 
 #[derive(Clone)]
 struct HttpState {
     agent: Arc<Agent>,
     serving: watch::Receiver<bool>,
+    reference: Bytes,
 }
 
 /// The routes.
-pub(super) fn routes(agent: Arc<Agent>, serving: watch::Receiver<bool>) -> Router {
-    let [metrics_path, health_path, api_health_path] = PATHS;
+pub(super) fn routes(
+    agent: Arc<Agent>,
+    serving: watch::Receiver<bool>,
+    pool: &DescriptorPool,
+) -> Router {
+    let [metrics_path, health_path, api_health_path, docs_path] = PATHS;
     Router::new()
         .route(metrics_path, get(metrics))
         .route(health_path, get(healthz))
         // the path that users of the JSON API know
         .route(api_health_path, get(healthz))
-        .with_state(HttpState { agent, serving })
+        .route(docs_path, get(reference))
+        .with_state(HttpState {
+            agent,
+            serving,
+            // made once, at the start: the descriptors are read there anyway, and reading them again costs more memory
+            // than the page; copied, since text that grew has room to spare
+            reference: Bytes::copy_from_slice(docs::page(pool).as_bytes()),
+        })
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {
@@ -49,6 +70,26 @@ async fn healthz(State(state): State<HttpState>) -> Response {
     let now = prost_types::Timestamp::from(SystemTime::now());
     let body = serde_json::json!({ "status": status, "timestamp": now.to_string() });
     (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// What a browser may do with the page: apply its own style, and nothing else.
+static REFERENCE_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let style = BASE64.encode(Digest::of(docs::STYLE.as_bytes()).bytes());
+    format!(
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+});
+
+async fn reference(State(state): State<HttpState>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, REFERENCE_POLICY.as_str()),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        // another agent may listen here tomorrow
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, state.reference).into_response()
 }
 
 /// Refuses HTTP/1 requests that a web page could have sent by a name of its own (DNS rebinding), and those for
@@ -74,8 +115,8 @@ pub(super) async fn guard_http1(
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
     if !PATHS.contains(&request.uri().path()) {
-        let text = "only /metrics, /healthz and /api/v1/health are served over HTTP/1; everything else is gRPC, which \
-                    needs HTTP/2\n";
+        let text = "only /metrics, /healthz, /api/v1/health and /docs are served over HTTP/1; everything else is gRPC, \
+                    which needs HTTP/2\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     next.run(request).await

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cli;
+mod docs;
 mod files;
 pub mod grpc;
 mod http;

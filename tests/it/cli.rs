@@ -263,6 +263,7 @@ async fn help_teaches() {
         "instances",
         "config",
         "token",
+        "descriptor",
         "completions",
         "replay",
         "Exit codes:",

@@ -116,7 +116,7 @@ async fn a_web_page_cannot_reach_the_agent_by_a_name_of_its_own() {
 #[tokio::test]
 async fn http1_reaches_nothing_else() {
     let agent = TestAgent::start().await;
-    for path in ["/", "/perfagent.v1.MetricsService/CollectMetrics", "/docs"] {
+    for path in ["/", "/perfagent.v1.MetricsService/CollectMetrics", "/docs/"] {
         let answer = get(&agent, path, "127.0.0.1").await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }

@@ -9,12 +9,16 @@
 mod access;
 mod board;
 mod bounds;
+mod breaking;
 mod captures;
 mod cli;
 mod cli_compare;
 mod compare;
+mod contract;
 mod corpus;
 mod credentials;
+mod descriptor;
+mod docs;
 mod errors;
 mod fake;
 mod http;

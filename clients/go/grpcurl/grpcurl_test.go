@@ -18,7 +18,7 @@ import (
 func TestGrpcurlDrivesAnAgent(t *testing.T) {
 	for _, reflection := range []string{"v1", "v1alpha"} {
 		t.Run(reflection, func(t *testing.T) {
-			g := &grpcurl{build(t, reflection), testagent.Start(t, "--log-level", "debug")}
+			g := &grpcurl{binary: build(t, reflection), agent: testagent.Start(t, "--log-level", "debug")}
 			engine := testagent.StartEngine(t)
 
 			listed := g.run(t, "", "list")
@@ -55,9 +55,42 @@ func TestGrpcurlDrivesAnAgent(t *testing.T) {
 	}
 }
 
+// TestGrpcurlNeedsNoReflection calls by the descriptor set that the agent's own program writes.
+func TestGrpcurlNeedsNoReflection(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "perfagent.binpb")
+	testagent.Run(t, "descriptor", "--output", set)
+	g := &grpcurl{binary: build(t, "v1"), agent: testagent.Start(t, "--log-level", "debug")}
+	engine := testagent.StartEngine(t)
+
+	listed, err := exec.Command(g.binary, "-protoset", set, "list").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, listed)
+	}
+	contains(t, string(listed), "perfagent.v1.MetricsService")
+	described, err := exec.Command(g.binary, "-protoset", set, "describe", "perfagent.v1.MetricsService.CollectMetrics").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, described)
+	}
+	contains(t, string(described), "Safe to retry")
+	contains(t, string(described), "/api/v1/metrics/collect")
+
+	g.flags = []string{"-protoset", set}
+	target := fmt.Sprintf(`{"instance_id": "vllm-1", "metrics_url": %q, "window": "0s"}`, engine.URL)
+	contains(t, g.run(t, target, "perfagent.v1.MetricsService/CollectMetrics"), `"generationTokensTotal"`)
+	refused := g.fail(t, `{"instance_id": "nobody"}`, "perfagent.v1.MetricsService/CollectMetrics")
+	contains(t, strings.ReplaceAll(refused, `":"`, `": "`), `"reason": "INSTANCE_NOT_FOUND"`)
+
+	g.agent.Stop()
+	contains(t, g.agent.Log(), "/perfagent.v1.MetricsService/CollectMetrics")
+	if strings.Contains(g.agent.Log(), "/grpc.reflection.") {
+		t.Error("reflection was asked")
+	}
+}
+
 type grpcurl struct {
 	binary string
 	agent  *testagent.Agent
+	flags  []string
 }
 
 // build is the path of the tool that a directory's go.mod pins.
@@ -73,7 +106,7 @@ func build(t *testing.T, directory string) string {
 }
 
 func (g *grpcurl) command(request string, words ...string) *exec.Cmd {
-	arguments := []string{"-plaintext"}
+	arguments := append([]string{"-plaintext"}, g.flags...)
 	if request != "" {
 		arguments = append(arguments, "-d", request)
 	}

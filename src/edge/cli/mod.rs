@@ -5,6 +5,7 @@ mod collect;
 mod compare;
 mod completions;
 mod connect;
+mod descriptor;
 mod instances;
 mod json;
 mod json_read;
@@ -58,6 +59,8 @@ enum Command {
     /// Make, list and revoke the credentials that callers of an agent need
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Write the contract as a descriptor set: for grpcurl without reflection, Envoy and other tools
+    Descriptor(descriptor::DescriptorArgs),
     /// Print what a shell needs to complete commands and flags
     Completions(completions::CompletionsArgs),
     /// Serve the recorded scrapes of an engine, as if it ran now
@@ -178,6 +181,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Compare(args) => compare::run(&args),
         Command::Config(command) => check::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Descriptor(args) => descriptor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Replay(args) => replay::run(args).await,
     }

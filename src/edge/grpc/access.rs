@@ -4,7 +4,7 @@ use crate::auth::Role;
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(in crate::edge) enum Who {
     /// Everybody, with a credential or without.
     Public,
     /// Callers with one of these roles.
@@ -13,17 +13,17 @@ pub(super) enum Who {
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rule {
+pub(in crate::edge) struct Rule {
     /// Path of the method, or of a plain HTTP resource.
-    pub(super) path: &'static str,
+    pub(in crate::edge) path: &'static str,
     /// Who may call it.
-    pub(super) who: Who,
+    pub(in crate::edge) who: Who,
     /// Whether it changes what the agent looks after.
-    pub(super) mutates: bool,
+    pub(in crate::edge) mutates: bool,
 }
 
 /// The row of a path, if it has one.
-pub(super) fn rule_of(path: &str) -> Option<&'static Rule> {
+pub(in crate::edge) fn rule_of(path: &str) -> Option<&'static Rule> {
     TABLE.iter().find(|rule| rule.path == path)
 }
 
@@ -37,6 +37,8 @@ const TABLE: &[Rule] = &[
     reads(Who::Public, "/healthz"),
     reads(Who::Public, "/api/v1/health"),
     reads(ALL,         "/metrics"),
+    // the contract, which is no secret
+    reads(Who::Public, "/docs"),
     // probes carry no credentials
     reads(Who::Public, "/grpc.health.v1.Health/Check"),
     reads(Who::Public, "/grpc.health.v1.Health/List"),
@@ -99,13 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_probes_need_is_public_and_viewers_change_nothing() {
+    fn only_probes_and_the_contract_are_public_and_viewers_change_nothing() {
         for rule in TABLE {
             match rule.who {
                 Who::Public => {
                     let probe =
                         rule.path.starts_with("/grpc.health.v1.") || rule.path.contains("/health");
-                    assert!(probe && !rule.mutates, "{}", rule.path);
+                    let harmless = probe || rule.path == "/docs";
+                    assert!(harmless && !rule.mutates, "{}", rule.path);
                 }
                 Who::Roles(roles) => {
                     assert!(roles.contains(&Role::Admin), "{}", rule.path);

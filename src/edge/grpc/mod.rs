@@ -29,6 +29,7 @@ mod spans;
 mod status;
 pub(in crate::edge) mod tls;
 
+pub(in crate::edge) use access::{Who, rule_of};
 pub use server::{ServeError, Server, ServerHandle};
 pub use spans::Spans;
 pub use status::{DOMAIN, failure_of, status_of};

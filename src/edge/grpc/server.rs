@@ -291,7 +291,7 @@ fn routes(
         .add_service(reflection)
         .add_service(reflection_alpha)
         .into_axum_router()
-        .merge(http::routes(agent.clone(), serving))
+        .merge(http::routes(agent.clone(), serving, &pool))
         // from the inside out
         .layer(map_response(send_ready))
         .layer(from_fn_with_state(Arc::new(lifetimes), end_streams))

@@ -127,11 +127,11 @@ func (*GetAgentInfoRequest) Descriptor() ([]byte, []int) {
 // The agent.
 type GetAgentInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Version of the agent.
+	// Version of the agent, as `perfagent --version` prints it.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// When it was started.
+	// When it was started. Always set.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// How long ago.
+	// How long ago. Always set.
 	Uptime *durationpb.Duration `protobuf:"bytes,3,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// Bounds that callers meet. Always set.
 	Limits        *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -200,27 +200,27 @@ func (x *GetAgentInfoResponse) GetLimits() *Limits {
 // Bounds that callers meet.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Longest window.
+	// Longest window. Always set.
 	MaxWindow *durationpb.Duration `protobuf:"bytes,1,opt,name=max_window,json=maxWindow,proto3" json:"max_window,omitempty"`
-	// Window where none is asked for.
+	// Window of an inline target where none is asked for. Always set.
 	DefaultWindow *durationpb.Duration `protobuf:"bytes,2,opt,name=default_window,json=defaultWindow,proto3" json:"default_window,omitempty"`
-	// Replicas of one target.
+	// How many replicas one target has at most.
 	MaxReplicas uint32 `protobuf:"varint,3,opt,name=max_replicas,json=maxReplicas,proto3" json:"max_replicas,omitempty"`
-	// Targets of a batch.
+	// How many targets a batch has at most.
 	MaxBatch uint32 `protobuf:"varint,4,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
-	// Connections to engines at once on behalf of one peer.
+	// How many connections to engines are open at once on behalf of one peer.
 	MaxOutboundConnectionsPerPeer uint32 `protobuf:"varint,5,opt,name=max_outbound_connections_per_peer,json=maxOutboundConnectionsPerPeer,proto3" json:"max_outbound_connections_per_peer,omitempty"`
-	// Calls at once from one peer.
+	// How many calls one peer may have open at once.
 	MaxStreamsPerPeer uint32 `protobuf:"varint,6,opt,name=max_streams_per_peer,json=maxStreamsPerPeer,proto3" json:"max_streams_per_peer,omitempty"`
-	// Bytes of a request.
+	// Bytes of a request at most.
 	MaxRequestBytes uint32 `protobuf:"varint,7,opt,name=max_request_bytes,json=maxRequestBytes,proto3" json:"max_request_bytes,omitempty"`
-	// Bytes of an answer.
+	// Bytes of an answer at most.
 	MaxResponseBytes uint32 `protobuf:"varint,8,opt,name=max_response_bytes,json=maxResponseBytes,proto3" json:"max_response_bytes,omitempty"`
-	// Instances that the agent watches.
+	// How many instances the agent watches at most.
 	MaxInstances uint32 `protobuf:"varint,9,opt,name=max_instances,json=maxInstances,proto3" json:"max_instances,omitempty"`
-	// Replicas of all of them.
+	// How many replicas all of them have at most.
 	MaxWatchedReplicas uint32 `protobuf:"varint,10,opt,name=max_watched_replicas,json=maxWatchedReplicas,proto3" json:"max_watched_replicas,omitempty"`
-	// Labels of an instance.
+	// How many labels an instance has at most.
 	MaxLabels     uint32 `protobuf:"varint,11,opt,name=max_labels,json=maxLabels,proto3" json:"max_labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

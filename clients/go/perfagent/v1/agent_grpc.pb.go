@@ -31,6 +31,9 @@ const (
 //
 // What the agent is and what it can do.
 //
+// Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+// decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+//
 // Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
 // that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
 // (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -78,6 +81,9 @@ func (c *agentServiceClient) GetCapabilities(ctx context.Context, in *GetCapabil
 // for forward compatibility.
 //
 // What the agent is and what it can do.
+//
+// Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+// decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 //
 // Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
 // that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED

@@ -159,9 +159,9 @@ type Comparison struct {
 	// which stands for all quantities together, shows no difference. Unset where there are fewer than 5 intervals a side
 	// or one side is zero.
 	RatioInterval *RatioInterval `protobuf:"bytes,6,opt,name=ratio_interval,json=ratioInterval,proto3" json:"ratio_interval,omitempty"`
-	// Scrape intervals of the baseline in which something was observed.
+	// How many scrape intervals of the baseline there are in which something was observed.
 	BaselineIntervals uint32 `protobuf:"varint,7,opt,name=baseline_intervals,json=baselineIntervals,proto3" json:"baseline_intervals,omitempty"`
-	// Scrape intervals of the candidate in which something was observed.
+	// How many scrape intervals of the candidate there are in which something was observed.
 	CandidateIntervals uint32 `protobuf:"varint,8,opt,name=candidate_intervals,json=candidateIntervals,proto3" json:"candidate_intervals,omitempty"`
 	// The rise of the ratio above 1 that would be found four times out of five: 0.2 is 20 %. Unset where nothing was
 	// judged or there is no ratio.
@@ -304,9 +304,9 @@ func (x *Comparison) GetExplanation() string {
 // Bounds of a ratio.
 type RatioInterval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Lower bound.
+	// Lower bound, candidate over baseline.
 	Low float64 `protobuf:"fixed64,1,opt,name=low,proto3" json:"low,omitempty"`
-	// Upper bound.
+	// Upper bound, candidate over baseline.
 	High          float64 `protobuf:"fixed64,2,opt,name=high,proto3" json:"high,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -224,7 +224,7 @@ type InstanceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How it is.
 	State InstanceState `protobuf:"varint,1,opt,name=state,proto3,enum=perfagent.v1.InstanceState" json:"state,omitempty"`
-	// Since when.
+	// Since when. Always set.
 	SinceTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
 	// When it was last scraped, whatever came of it. Unset before the first scrape.
 	ScrapeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=scrape_time,json=scrapeTime,proto3" json:"scrape_time,omitempty"`
@@ -412,14 +412,14 @@ type RegisterInstanceRequest struct {
 	InstanceType string `protobuf:"bytes,3,opt,name=instance_type,json=instanceType,proto3" json:"instance_type,omitempty"`
 	// Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Required unless `metrics_urls` is given.
 	MetricsUrl string `protobuf:"bytes,4,opt,name=metrics_url,json=metricsUrl,proto3" json:"metrics_url,omitempty"`
-	// Metrics URLs of more replicas; at most 64 in all.
+	// Metrics URLs of more replicas; at most 64 in all. Empty for a single replica.
 	MetricsUrls []string `protobuf:"bytes,5,rep,name=metrics_urls,json=metricsUrls,proto3" json:"metrics_urls,omitempty"`
 	// Time between scrapes: 200 milliseconds to 5 minutes. Unset means 15 seconds.
 	ScrapeInterval *durationpb.Duration `protobuf:"bytes,6,opt,name=scrape_interval,json=scrapeInterval,proto3" json:"scrape_interval,omitempty"`
 	// How far back a measurement reaches: from `scrape_interval` to 60 times as much, and at most 5 minutes. Unset means
 	// a minute, or what the interval asks for.
 	Window *durationpb.Duration `protobuf:"bytes,7,opt,name=window,proto3" json:"window,omitempty"`
-	// What the operator tells instances apart by; at most 32.
+	// What the operator tells instances apart by; at most 32. Empty for none.
 	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -656,7 +656,7 @@ type ListInstancesRequest struct {
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the page before. Empty for the first.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only those with all of these labels.
+	// Only those with all of these labels. Empty for all.
 	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

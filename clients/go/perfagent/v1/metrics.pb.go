@@ -151,11 +151,11 @@ type CollectMetricsRequest struct {
 	// Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Empty, with `metrics_urls`, for a registered
 	// instance.
 	MetricsUrl string `protobuf:"bytes,3,opt,name=metrics_url,json=metricsUrl,proto3" json:"metrics_url,omitempty"`
-	// Metrics URLs of more replicas of the same instance; at most 64 in all.
+	// Metrics URLs of more replicas of the same instance; at most 64 in all. Empty for a single replica.
 	MetricsUrls []string `protobuf:"bytes,4,rep,name=metrics_urls,json=metricsUrls,proto3" json:"metrics_urls,omitempty"`
 	// How long to measure. Unset means 5 seconds for an inline target, and for a registered instance the last window that
-	// was measured in the background; zero means totals since the engine's start, at once and without
-	// rates; at most 5 minutes, and less than the time to the call's deadline.
+	// was measured in the background; zero means totals since the engine's start, at once and without rates; at most 5
+	// minutes, and less than the time to the call's deadline.
 	Window *durationpb.Duration `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
 	// How much of the measurement to answer with. Unspecified means FULL.
 	View          MeasurementView `protobuf:"varint,6,opt,name=view,proto3,enum=perfagent.v1.MeasurementView" json:"view,omitempty"`
@@ -362,7 +362,7 @@ type BatchCollectMetricsResponse struct {
 	Result isBatchCollectMetricsResponse_Result `protobuf_oneof:"result"`
 	// As in CollectMetricsResponse.
 	Stale bool `protobuf:"varint,5,opt,name=stale,proto3" json:"stale,omitempty"`
-	// As in CollectMetricsResponse.
+	// As in CollectMetricsResponse. Unset where no scrape failed.
 	LastFailure   *CollectFailure `protobuf:"bytes,6,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -474,7 +474,7 @@ type WatchMetricsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ids of registered instances; at most 100. Empty means all, those that are registered later included.
 	InstanceIds []string `protobuf:"bytes,1,rep,name=instance_ids,json=instanceIds,proto3" json:"instance_ids,omitempty"`
-	// Only those with all of these labels.
+	// Only those with all of these labels. Empty for all.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How much of each measurement to answer with. Unspecified means FULL.
 	View          MeasurementView `protobuf:"varint,3,opt,name=view,proto3,enum=perfagent.v1.MeasurementView" json:"view,omitempty"`
@@ -545,7 +545,7 @@ type WatchMetricsResponse struct {
 	// Number of the last scrape of this instance, from 1; 0 where it was not scraped yet. The second message of one number
 	// has what a slow replica added.
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Windows between this message and the one before that this reader was too slow for.
+	// How many windows between this message and the one before this reader was too slow for.
 	MissedWindows uint64 `protobuf:"varint,5,opt,name=missed_windows,json=missedWindows,proto3" json:"missed_windows,omitempty"`
 	// The window that ended with this scrape. Set in WINDOW only.
 	Measurement *Measurement `protobuf:"bytes,6,opt,name=measurement,proto3" json:"measurement,omitempty"`

@@ -33,6 +33,9 @@ const (
 //
 // Measures inference engines from their own metrics.
 //
+// Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+// decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+//
 // Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
 // that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
 // (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -40,26 +43,26 @@ type MetricsServiceClient interface {
 	// Measures a registered instance or an inline target.
 	//
 	// A registered instance, which is a request without metrics URL, is answered at once with the last window that was
-	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered when it has
-	// passed.
+	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered
+	// when it has passed.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; a window longer than 5 minutes or than
 	// the time to the call's deadline), NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that
 	// may not be fetched; ROLE_NOT_ALLOWED: a target by URL takes the role operator or admin), UNAVAILABLE
 	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of
-	// 5xx or 429), FAILED_PRECONDITION (HTTP_STATUS,
-	// TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE),
-	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Each carries ErrorInfo with the reason in
-	// brackets and, where there is one, a hint in its metadata.
+	// 5xx or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+	// UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). Each carries ErrorInfo with the reason in brackets and, where there is one, a
+	// hint in its metadata.
 	//
-	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first
-	// and a last scrape may take 10 seconds each.
+	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
+	// 10 seconds each.
 	CollectMetrics(ctx context.Context, in *CollectMetricsRequest, opts ...grpc.CallOption) (*CollectMetricsResponse, error)
 	// Measures many targets at once; each result comes as it is ready, and a failure fails only its own.
 	//
 	// Errors: those of the call are INVALID_ARGUMENT (an empty batch, more than 100 targets, or more than 1,000 replicas
-	// in all), DEADLINE_EXCEEDED and
-	// RESOURCE_EXHAUSTED; those of a target come as its result. The stream ends OK after the last result.
+	// in all), DEADLINE_EXCEEDED and RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS); those of a target
+	// come as its result. The stream ends OK after the last result.
 	//
 	// Safe to retry: it changes nothing. Deadline: the longest window plus 30 seconds.
 	BatchCollectMetrics(ctx context.Context, in *BatchCollectMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BatchCollectMetricsResponse], error)
@@ -156,6 +159,9 @@ func (c *metricsServiceClient) CompareMetrics(ctx context.Context, in *CompareMe
 //
 // Measures inference engines from their own metrics.
 //
+// Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+// decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+//
 // Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
 // that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
 // (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -163,26 +169,26 @@ type MetricsServiceServer interface {
 	// Measures a registered instance or an inline target.
 	//
 	// A registered instance, which is a request without metrics URL, is answered at once with the last window that was
-	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered when it has
-	// passed.
+	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered
+	// when it has passed.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; a window longer than 5 minutes or than
 	// the time to the call's deadline), NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that
 	// may not be fetched; ROLE_NOT_ALLOWED: a target by URL takes the role operator or admin), UNAVAILABLE
 	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of
-	// 5xx or 429), FAILED_PRECONDITION (HTTP_STATUS,
-	// TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE),
-	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Each carries ErrorInfo with the reason in
-	// brackets and, where there is one, a hint in its metadata.
+	// 5xx or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+	// UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). Each carries ErrorInfo with the reason in brackets and, where there is one, a
+	// hint in its metadata.
 	//
-	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first
-	// and a last scrape may take 10 seconds each.
+	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
+	// 10 seconds each.
 	CollectMetrics(context.Context, *CollectMetricsRequest) (*CollectMetricsResponse, error)
 	// Measures many targets at once; each result comes as it is ready, and a failure fails only its own.
 	//
 	// Errors: those of the call are INVALID_ARGUMENT (an empty batch, more than 100 targets, or more than 1,000 replicas
-	// in all), DEADLINE_EXCEEDED and
-	// RESOURCE_EXHAUSTED; those of a target come as its result. The stream ends OK after the last result.
+	// in all), DEADLINE_EXCEEDED and RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS); those of a target
+	// come as its result. The stream ends OK after the last result.
 	//
 	// Safe to retry: it changes nothing. Deadline: the longest window plus 30 seconds.
 	BatchCollectMetrics(*BatchCollectMetricsRequest, grpc.ServerStreamingServer[BatchCollectMetricsResponse]) error

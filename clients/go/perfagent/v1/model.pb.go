@@ -219,11 +219,11 @@ type Measurement struct {
 	GpuMetrics *GpuMetrics `protobuf:"bytes,7,opt,name=gpu_metrics,json=gpuMetrics,proto3" json:"gpu_metrics,omitempty"`
 	// Tokens and requests a second over the window, and totals since the engine's start. Always set.
 	ThroughputMetrics *ThroughputMetrics `protobuf:"bytes,8,opt,name=throughput_metrics,json=throughputMetrics,proto3" json:"throughput_metrics,omitempty"`
-	// Everything that was measured, of all replicas together. Always set.
+	// Everything that was measured, of all replicas together. Set in view FULL; unset in BASIC.
 	Figures *Figures `protobuf:"bytes,9,opt,name=figures,proto3" json:"figures,omitempty"`
 	// Each replica by itself, in the order of the request.
 	Replicas []*ReplicaMeasurement `protobuf:"bytes,10,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	// Settings in force, as far as the engine shows them.
+	// Settings in force, as far as the engine shows them. Empty in view BASIC.
 	Settings []*Setting `protobuf:"bytes,11,rep,name=settings,proto3" json:"settings,omitempty"`
 	// What a reader must know to read the numbers right.
 	Notes []*Note `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
@@ -357,16 +357,16 @@ func (x *Measurement) GetSimulated() bool {
 // When a measurement was taken and what its numbers cover.
 type Window struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// First sample.
+	// First sample. Always set.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Last sample.
+	// Last sample. Always set.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// What the numbers cover.
 	Kind WindowKind `protobuf:"varint,3,opt,name=kind,proto3,enum=perfagent.v1.WindowKind" json:"kind,omitempty"`
 	// Seconds over which counters were differenced: less than end minus start where intervals do not count, because
 	// the engine restarted in them. Always set; 0 where nothing was differenced.
 	ObservedSeconds *float64 `protobuf:"fixed64,4,opt,name=observed_seconds,json=observedSeconds,proto3,oneof" json:"observed_seconds,omitempty"`
-	// Scrapes of the replica that has most.
+	// How many scrapes the replica has that has most.
 	Samples       uint32 `protobuf:"varint,5,opt,name=samples,proto3" json:"samples,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -440,16 +440,19 @@ func (x *Window) GetSamples() uint32 {
 // Requests in short. Unset values were not measured; `figures.absent` says why.
 type RequestMetrics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests that ended by a stop condition or at their length limit, since the engine's start.
+	// Requests that ended by a stop condition or at their length limit, since the engine's start. Unset where not measured.
 	SuccessTotal *float64 `protobuf:"fixed64,1,opt,name=success_total,json=successTotal,proto3,oneof" json:"success_total,omitempty"`
 	// Requests that ended in an error or were refused for want of room, since the engine's start, as far as the engine
 	// tells both: `figures.absent` names the one that it does not. Aborts by the client stand apart, in `figures`.
+	// Unset where neither was measured.
 	FailureTotal *float64 `protobuf:"fixed64,2,opt,name=failure_total,json=failureTotal,proto3,oneof" json:"failure_total,omitempty"`
 	// Mean time to first token in seconds, queueing included, of requests that got theirs in the window.
+	// Unset where not measured.
 	TimeToFirstTokenSeconds *float64 `protobuf:"fixed64,3,opt,name=time_to_first_token_seconds,json=timeToFirstTokenSeconds,proto3,oneof" json:"time_to_first_token_seconds,omitempty"`
-	// Mean decode time per token after the first in seconds, of requests that ended in the window.
+	// Mean decode time per token after the first in seconds, of requests that ended in the window. Unset where not
+	// measured.
 	TimePerOutputTokenSeconds *float64 `protobuf:"fixed64,4,opt,name=time_per_output_token_seconds,json=timePerOutputTokenSeconds,proto3,oneof" json:"time_per_output_token_seconds,omitempty"`
-	// Mean time from arrival to last token in seconds, of requests that ended in the window.
+	// Mean time from arrival to last token in seconds, of requests that ended in the window. Unset where not measured.
 	E2ERequestLatencySeconds *float64 `protobuf:"fixed64,5,opt,name=e2e_request_latency_seconds,json=e2eRequestLatencySeconds,proto3,oneof" json:"e2e_request_latency_seconds,omitempty"`
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
@@ -523,11 +526,11 @@ func (x *RequestMetrics) GetE2ERequestLatencySeconds() float64 {
 // KV cache and batch in short. Unset values were not measured; `figures.absent` says why.
 type GpuMetrics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Share of the KV cache held by live requests, 0 to 100, mean over the window.
+	// Share of the KV cache held by live requests in percent, 0 to 100, mean over the window. Unset where not measured.
 	CacheUsagePerc *float64 `protobuf:"fixed64,1,opt,name=cache_usage_perc,json=cacheUsagePerc,proto3,oneof" json:"cache_usage_perc,omitempty"`
-	// Requests in the running batch, mean over the window.
+	// Requests in the running batch, mean over the window. Unset where not measured.
 	NumRequestsRunning *float64 `protobuf:"fixed64,2,opt,name=num_requests_running,json=numRequestsRunning,proto3,oneof" json:"num_requests_running,omitempty"`
-	// Requests waiting for a place in it, mean over the window.
+	// Requests waiting for a place in it, mean over the window. Unset where not measured.
 	NumRequestsWaiting *float64 `protobuf:"fixed64,3,opt,name=num_requests_waiting,json=numRequestsWaiting,proto3,oneof" json:"num_requests_waiting,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -587,13 +590,13 @@ func (x *GpuMetrics) GetNumRequestsWaiting() float64 {
 // Throughput in short. Unset values were not measured; `figures.absent` says why.
 type ThroughputMetrics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Generated tokens a second over the window.
+	// Generated tokens a second over the window. Unset where not measured.
 	TokensPerSecond *float64 `protobuf:"fixed64,1,opt,name=tokens_per_second,json=tokensPerSecond,proto3,oneof" json:"tokens_per_second,omitempty"`
-	// Finished requests a second over the window, whatever their outcome.
+	// Finished requests a second over the window, whatever their outcome. Unset where not measured.
 	RequestsPerSecond *float64 `protobuf:"fixed64,2,opt,name=requests_per_second,json=requestsPerSecond,proto3,oneof" json:"requests_per_second,omitempty"`
-	// Generated tokens since the engine's start.
+	// Generated tokens since the engine's start. Unset where not measured.
 	GenerationTokensTotal *float64 `protobuf:"fixed64,3,opt,name=generation_tokens_total,json=generationTokensTotal,proto3,oneof" json:"generation_tokens_total,omitempty"`
-	// Prompt tokens since the engine's start, cached ones included.
+	// Prompt tokens since the engine's start, cached ones included. Unset where not measured.
 	PromptTokensTotal *float64 `protobuf:"fixed64,4,opt,name=prompt_tokens_total,json=promptTokensTotal,proto3,oneof" json:"prompt_tokens_total,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -939,12 +942,12 @@ type Quantity_Value struct {
 }
 
 type Quantity_AtMost struct {
-	// It is this or less.
+	// It is this or less, in the unit of the name.
 	AtMost float64 `protobuf:"fixed64,3,opt,name=at_most,json=atMost,proto3,oneof"`
 }
 
 type Quantity_AtLeast struct {
-	// It is this or more.
+	// It is this or more, in the unit of the name.
 	AtLeast float64 `protobuf:"fixed64,4,opt,name=at_least,json=atLeast,proto3,oneof"`
 }
 
@@ -959,7 +962,7 @@ type Distribution struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name with its unit, such as `time_to_first_token_seconds`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Observations. Always set.
+	// How many observations. Always set.
 	Count *float64 `protobuf:"fixed64,2,opt,name=count,proto3,oneof" json:"count,omitempty"`
 	// Mean, in the unit of the name. Unset where nothing was observed or the engine exports no sum.
 	Mean *float64 `protobuf:"fixed64,3,opt,name=mean,proto3,oneof" json:"mean,omitempty"`
@@ -1156,17 +1159,17 @@ type isQuantile_Bound interface {
 }
 
 type Quantile_Value struct {
-	// Interpolated within its bucket.
+	// Interpolated within its bucket, in the unit of the distribution.
 	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3,oneof"`
 }
 
 type Quantile_AtMost struct {
-	// It lies in the first bucket: this or less.
+	// It lies in the first bucket: this or less, in the unit of the distribution.
 	AtMost float64 `protobuf:"fixed64,3,opt,name=at_most,json=atMost,proto3,oneof"`
 }
 
 type Quantile_AtLeast struct {
-	// It lies beyond the last finite bound: this or more.
+	// It lies beyond the last finite bound: this or more, in the unit of the distribution.
 	AtLeast float64 `protobuf:"fixed64,4,opt,name=at_least,json=atLeast,proto3,oneof"`
 }
 
@@ -1179,11 +1182,11 @@ func (*Quantile_AtLeast) isQuantile_Bound() {}
 // Observations between two bounds.
 type Bucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bound below, exclusive. Unset in the first bucket of a distribution.
+	// Bound below, exclusive, in the unit of the distribution. Unset in the first bucket of a distribution.
 	Above *float64 `protobuf:"fixed64,1,opt,name=above,proto3,oneof" json:"above,omitempty"`
-	// Bound above, inclusive. Infinite in the last bucket.
+	// Bound above, inclusive, in the unit of the distribution. Infinite in the last bucket.
 	AtMost float64 `protobuf:"fixed64,2,opt,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
-	// Observations.
+	// How many observations.
 	Count         float64 `protobuf:"fixed64,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1245,13 +1248,13 @@ type Gauge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name with its unit, such as `requests_waiting`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Smallest of the samples. Always set, as are the next three.
+	// Smallest of the samples, in the unit of the name. Always set.
 	Min *float64 `protobuf:"fixed64,2,opt,name=min,proto3,oneof" json:"min,omitempty"`
-	// Mean of the samples.
+	// Mean of the samples, in the unit of the name. Always set.
 	Mean *float64 `protobuf:"fixed64,3,opt,name=mean,proto3,oneof" json:"mean,omitempty"`
-	// Largest of the samples.
+	// Largest of the samples, in the unit of the name. Always set.
 	Max *float64 `protobuf:"fixed64,4,opt,name=max,proto3,oneof" json:"max,omitempty"`
-	// Last sample.
+	// Last sample, in the unit of the name. Always set.
 	Last *float64 `protobuf:"fixed64,5,opt,name=last,proto3,oneof" json:"last,omitempty"`
 	// How many samples.
 	Samples uint32 `protobuf:"varint,6,opt,name=samples,proto3" json:"samples,omitempty"`
@@ -1419,13 +1422,13 @@ type ReplicaMeasurement struct {
 	// Its metrics URL, as it was given.
 	MetricsUrl string `protobuf:"bytes,1,opt,name=metrics_url,json=metricsUrl,proto3" json:"metrics_url,omitempty"`
 	// Its numbers. Unset where it could not be measured, when `failure` is set; and of an only replica, whose numbers are
-	// those of the instance.
+	// those of the instance. Unset in view BASIC too.
 	Figures *Figures `protobuf:"bytes,2,opt,name=figures,proto3" json:"figures,omitempty"`
 	// Why it could not be measured. Unset where it was.
 	Failure *ReplicaFailure `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
-	// Scrapes that were read.
+	// How many scrapes were read.
 	Samples uint32 `protobuf:"varint,4,opt,name=samples,proto3" json:"samples,omitempty"`
-	// Scrapes that failed.
+	// How many scrapes failed.
 	FailedScrapes uint32 `protobuf:"varint,5,opt,name=failed_scrapes,json=failedScrapes,proto3" json:"failed_scrapes,omitempty"`
 	// Intervals between scrapes that do not count.
 	DroppedIntervals []*DroppedInterval `protobuf:"bytes,6,rep,name=dropped_intervals,json=droppedIntervals,proto3" json:"dropped_intervals,omitempty"`
@@ -1563,9 +1566,9 @@ func (x *ReplicaFailure) GetMessage() string {
 // An interval between two scrapes that does not count.
 type DroppedInterval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its beginning.
+	// Its beginning. Always set.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Its end.
+	// Its end. Always set.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Why: `RESTARTED` or `NOT_ADVANCED`.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`

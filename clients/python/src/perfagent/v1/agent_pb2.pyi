@@ -81,14 +81,14 @@ class GetAgentInfoResponse(_message.Message):
     UPTIME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Version of the agent."""
+    """Version of the agent, as `perfagent --version` prints it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was started."""
+        """When it was started. Always set."""
 
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """How long ago."""
+        """How long ago. Always set."""
 
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -128,30 +128,30 @@ class Limits(_message.Message):
     MAX_WATCHED_REPLICAS_FIELD_NUMBER: _builtins.int
     MAX_LABELS_FIELD_NUMBER: _builtins.int
     max_replicas: _builtins.int
-    """Replicas of one target."""
+    """How many replicas one target has at most."""
     max_batch: _builtins.int
-    """Targets of a batch."""
+    """How many targets a batch has at most."""
     max_outbound_connections_per_peer: _builtins.int
-    """Connections to engines at once on behalf of one peer."""
+    """How many connections to engines are open at once on behalf of one peer."""
     max_streams_per_peer: _builtins.int
-    """Calls at once from one peer."""
+    """How many calls one peer may have open at once."""
     max_request_bytes: _builtins.int
-    """Bytes of a request."""
+    """Bytes of a request at most."""
     max_response_bytes: _builtins.int
-    """Bytes of an answer."""
+    """Bytes of an answer at most."""
     max_instances: _builtins.int
-    """Instances that the agent watches."""
+    """How many instances the agent watches at most."""
     max_watched_replicas: _builtins.int
-    """Replicas of all of them."""
+    """How many replicas all of them have at most."""
     max_labels: _builtins.int
-    """Labels of an instance."""
+    """How many labels an instance has at most."""
     @_builtins.property
     def max_window(self) -> _duration_pb2.Duration:
-        """Longest window."""
+        """Longest window. Always set."""
 
     @_builtins.property
     def default_window(self) -> _duration_pb2.Duration:
-        """Window where none is asked for."""
+        """Window of an inline target where none is asked for. Always set."""
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ if _version_not_supported:
 class AgentServiceStub:
     """What the agent is and what it can do.
 
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
     (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -53,6 +56,9 @@ class AgentServiceStub:
 
 class AgentServiceServicer:
     """What the agent is and what it can do.
+
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
@@ -100,6 +106,9 @@ def add_AgentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
     """What the agent is and what it can do.
+
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED

@@ -29,6 +29,9 @@ GRPC_VERSION: str
 class AgentServiceStub:
     """What the agent is and what it can do.
 
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
     (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -53,6 +56,9 @@ class AgentServiceStub:
 class AgentServiceAsyncStub(AgentServiceStub):
     """What the agent is and what it can do.
 
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED
     (ROLE_NOT_ALLOWED). Neither is worth a retry.
@@ -72,6 +78,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the agent is and what it can do.
+
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know; a stream ends so when its credential is taken away) and PERMISSION_DENIED

@@ -109,9 +109,9 @@ class Comparison(_message.Message):
     ratio: _builtins.float
     """Candidate over baseline. Unset where one is absent or the baseline is zero."""
     baseline_intervals: _builtins.int
-    """Scrape intervals of the baseline in which something was observed."""
+    """How many scrape intervals of the baseline there are in which something was observed."""
     candidate_intervals: _builtins.int
-    """Scrape intervals of the candidate in which something was observed."""
+    """How many scrape intervals of the candidate there are in which something was observed."""
     smallest_detectable_change_ratio: _builtins.float
     """The rise of the ratio above 1 that would be found four times out of five: 0.2 is 20 %. Unset where nothing was
     judged or there is no ratio.
@@ -192,9 +192,9 @@ class RatioInterval(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     HIGH_FIELD_NUMBER: _builtins.int
     low: _builtins.float
-    """Lower bound."""
+    """Lower bound, candidate over baseline."""
     high: _builtins.float
-    """Upper bound."""
+    """Upper bound, candidate over baseline."""
     def __init__(
         self,
         *,

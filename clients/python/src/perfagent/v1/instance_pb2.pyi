@@ -176,7 +176,7 @@ class InstanceStatus(_message.Message):
     """The endpoint says that it is simulated."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
+        """Since when. Always set."""
 
     @_builtins.property
     def scrape_time(self) -> _timestamp_pb2.Timestamp:
@@ -300,7 +300,7 @@ class RegisterInstanceRequest(_message.Message):
     """Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Required unless `metrics_urls` is given."""
     @_builtins.property
     def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Metrics URLs of more replicas; at most 64 in all."""
+        """Metrics URLs of more replicas; at most 64 in all. Empty for a single replica."""
 
     @_builtins.property
     def scrape_interval(self) -> _duration_pb2.Duration:
@@ -314,7 +314,7 @@ class RegisterInstanceRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What the operator tells instances apart by; at most 32."""
+        """What the operator tells instances apart by; at most 32. Empty for none."""
 
     def __init__(
         self,
@@ -441,7 +441,7 @@ class ListInstancesRequest(_message.Message):
     """`next_page_token` of the page before. Empty for the first."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only those with all of these labels."""
+        """Only those with all of these labels. Empty for all."""
 
     def __init__(
         self,

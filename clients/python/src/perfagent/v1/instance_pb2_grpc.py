@@ -30,6 +30,9 @@ class InstanceServiceStub:
 
     An instance is registered here, or stands in the config file and is read-only.
 
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
+
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: registering, changing and deleting take the role
     operator or admin). Neither is worth a retry.
@@ -72,6 +75,9 @@ class InstanceServiceServicer:
     """The instances that the agent watches: serving deployments known by an id, scraped in the background.
 
     An instance is registered here, or stands in the config file and is read-only.
+
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: registering, changing and deleting take the role
@@ -181,6 +187,9 @@ class InstanceService:
     """The instances that the agent watches: serving deployments known by an id, scraped in the background.
 
     An instance is registered here, or stands in the config file and is read-only.
+
+    Every call can also fail with INVALID_ARGUMENT (REQUEST_TOO_LARGE), INTERNAL (MALFORMED_REQUEST: it cannot be
+    decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
     that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: registering, changing and deleting take the role

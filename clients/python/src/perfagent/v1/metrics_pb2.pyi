@@ -105,13 +105,13 @@ class CollectMetricsRequest(_message.Message):
     """How much of the measurement to answer with. Unspecified means FULL."""
     @_builtins.property
     def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Metrics URLs of more replicas of the same instance; at most 64 in all."""
+        """Metrics URLs of more replicas of the same instance; at most 64 in all. Empty for a single replica."""
 
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """How long to measure. Unset means 5 seconds for an inline target, and for a registered instance the last window that
-        was measured in the background; zero means totals since the engine's start, at once and without
-        rates; at most 5 minutes, and less than the time to the call's deadline.
+        was measured in the background; zero means totals since the engine's start, at once and without rates; at most 5
+        minutes, and less than the time to the call's deadline.
         """
 
     def __init__(
@@ -220,7 +220,7 @@ class BatchCollectMetricsResponse(_message.Message):
 
     @_builtins.property
     def last_failure(self) -> _model_pb2.CollectFailure:
-        """As in CollectMetricsResponse."""
+        """As in CollectMetricsResponse. Unset where no scrape failed."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class WatchMetricsRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only those with all of these labels."""
+        """Only those with all of these labels. Empty for all."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class WatchMetricsResponse(_message.Message):
     has what a slow replica added.
     """
     missed_windows: _builtins.int
-    """Windows between this message and the one before that this reader was too slow for."""
+    """How many windows between this message and the one before this reader was too slow for."""
     @_builtins.property
     def measurement(self) -> _model_pb2.Measurement:
         """The window that ended with this scrape. Set in WINDOW only."""

@@ -157,7 +157,7 @@ class Measurement(_message.Message):
 
     @_builtins.property
     def figures(self) -> Global___Figures:
-        """Everything that was measured, of all replicas together. Always set."""
+        """Everything that was measured, of all replicas together. Set in view FULL; unset in BASIC."""
 
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaMeasurement]:
@@ -165,7 +165,7 @@ class Measurement(_message.Message):
 
     @_builtins.property
     def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
-        """Settings in force, as far as the engine shows them."""
+        """Settings in force, as far as the engine shows them. Empty in view BASIC."""
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Note]:
@@ -221,14 +221,14 @@ class Window(_message.Message):
     the engine restarted in them. Always set; 0 where nothing was differenced.
     """
     samples: _builtins.int
-    """Scrapes of the replica that has most."""
+    """How many scrapes the replica has that has most."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """First sample."""
+        """First sample. Always set."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Last sample."""
+        """Last sample. Always set."""
 
     def __init__(
         self,
@@ -261,17 +261,22 @@ class RequestMetrics(_message.Message):
     TIME_PER_OUTPUT_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
     E2E_REQUEST_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     success_total: _builtins.float
-    """Requests that ended by a stop condition or at their length limit, since the engine's start."""
+    """Requests that ended by a stop condition or at their length limit, since the engine's start. Unset where not measured."""
     failure_total: _builtins.float
     """Requests that ended in an error or were refused for want of room, since the engine's start, as far as the engine
     tells both: `figures.absent` names the one that it does not. Aborts by the client stand apart, in `figures`.
+    Unset where neither was measured.
     """
     time_to_first_token_seconds: _builtins.float
-    """Mean time to first token in seconds, queueing included, of requests that got theirs in the window."""
+    """Mean time to first token in seconds, queueing included, of requests that got theirs in the window.
+    Unset where not measured.
+    """
     time_per_output_token_seconds: _builtins.float
-    """Mean decode time per token after the first in seconds, of requests that ended in the window."""
+    """Mean decode time per token after the first in seconds, of requests that ended in the window. Unset where not
+    measured.
+    """
     e2e_request_latency_seconds: _builtins.float
-    """Mean time from arrival to last token in seconds, of requests that ended in the window."""
+    """Mean time from arrival to last token in seconds, of requests that ended in the window. Unset where not measured."""
     def __init__(
         self,
         *,
@@ -318,11 +323,11 @@ class GpuMetrics(_message.Message):
     NUM_REQUESTS_RUNNING_FIELD_NUMBER: _builtins.int
     NUM_REQUESTS_WAITING_FIELD_NUMBER: _builtins.int
     cache_usage_perc: _builtins.float
-    """Share of the KV cache held by live requests, 0 to 100, mean over the window."""
+    """Share of the KV cache held by live requests in percent, 0 to 100, mean over the window. Unset where not measured."""
     num_requests_running: _builtins.float
-    """Requests in the running batch, mean over the window."""
+    """Requests in the running batch, mean over the window. Unset where not measured."""
     num_requests_waiting: _builtins.float
-    """Requests waiting for a place in it, mean over the window."""
+    """Requests waiting for a place in it, mean over the window. Unset where not measured."""
     def __init__(
         self,
         *,
@@ -360,13 +365,13 @@ class ThroughputMetrics(_message.Message):
     GENERATION_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     tokens_per_second: _builtins.float
-    """Generated tokens a second over the window."""
+    """Generated tokens a second over the window. Unset where not measured."""
     requests_per_second: _builtins.float
-    """Finished requests a second over the window, whatever their outcome."""
+    """Finished requests a second over the window, whatever their outcome. Unset where not measured."""
     generation_tokens_total: _builtins.float
-    """Generated tokens since the engine's start."""
+    """Generated tokens since the engine's start. Unset where not measured."""
     prompt_tokens_total: _builtins.float
-    """Prompt tokens since the engine's start, cached ones included."""
+    """Prompt tokens since the engine's start, cached ones included. Unset where not measured."""
     def __init__(
         self,
         *,
@@ -513,9 +518,9 @@ class Quantity(_message.Message):
     value: _builtins.float
     """The value, in the unit of the name."""
     at_most: _builtins.float
-    """It is this or less."""
+    """It is this or less, in the unit of the name."""
     at_least: _builtins.float
-    """It is this or more."""
+    """It is this or more, in the unit of the name."""
     basis: Global___Basis.ValueType
     """How far it can be trusted."""
     source_metric: _builtins.str
@@ -556,7 +561,7 @@ class Distribution(_message.Message):
     name: _builtins.str
     """Name with its unit, such as `time_to_first_token_seconds`."""
     count: _builtins.float
-    """Observations. Always set."""
+    """How many observations. Always set."""
     mean: _builtins.float
     """Mean, in the unit of the name. Unset where nothing was observed or the engine exports no sum."""
     basis: Global___Basis.ValueType
@@ -611,11 +616,11 @@ class Quantile(_message.Message):
     quantile: _builtins.float
     """Between 0 and 1."""
     value: _builtins.float
-    """Interpolated within its bucket."""
+    """Interpolated within its bucket, in the unit of the distribution."""
     at_most: _builtins.float
-    """It lies in the first bucket: this or less."""
+    """It lies in the first bucket: this or less, in the unit of the distribution."""
     at_least: _builtins.float
-    """It lies beyond the last finite bound: this or more."""
+    """It lies beyond the last finite bound: this or more, in the unit of the distribution."""
     basis: Global___Basis.ValueType
     """INTERPOLATED for a value, which is right to within its bucket; EXACT for a bound."""
     def __init__(
@@ -647,11 +652,11 @@ class Bucket(_message.Message):
     AT_MOST_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     above: _builtins.float
-    """Bound below, exclusive. Unset in the first bucket of a distribution."""
+    """Bound below, exclusive, in the unit of the distribution. Unset in the first bucket of a distribution."""
     at_most: _builtins.float
-    """Bound above, inclusive. Infinite in the last bucket."""
+    """Bound above, inclusive, in the unit of the distribution. Infinite in the last bucket."""
     count: _builtins.float
-    """Observations."""
+    """How many observations."""
     def __init__(
         self,
         *,
@@ -686,13 +691,13 @@ class Gauge(_message.Message):
     name: _builtins.str
     """Name with its unit, such as `requests_waiting`."""
     min: _builtins.float
-    """Smallest of the samples. Always set, as are the next three."""
+    """Smallest of the samples, in the unit of the name. Always set."""
     mean: _builtins.float
-    """Mean of the samples."""
+    """Mean of the samples, in the unit of the name. Always set."""
     max: _builtins.float
-    """Largest of the samples."""
+    """Largest of the samples, in the unit of the name. Always set."""
     last: _builtins.float
-    """Last sample."""
+    """Last sample, in the unit of the name. Always set."""
     samples: _builtins.int
     """How many samples."""
     basis: Global___Basis.ValueType
@@ -781,13 +786,13 @@ class ReplicaMeasurement(_message.Message):
     metrics_url: _builtins.str
     """Its metrics URL, as it was given."""
     samples: _builtins.int
-    """Scrapes that were read."""
+    """How many scrapes were read."""
     failed_scrapes: _builtins.int
-    """Scrapes that failed."""
+    """How many scrapes failed."""
     @_builtins.property
     def figures(self) -> Global___Figures:
         """Its numbers. Unset where it could not be measured, when `failure` is set; and of an only replica, whose numbers are
-        those of the instance.
+        those of the instance. Unset in view BASIC too.
         """
 
     @_builtins.property
@@ -858,11 +863,11 @@ class DroppedInterval(_message.Message):
     """What showed it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Its beginning."""
+        """Its beginning. Always set."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Its end."""
+        """Its end. Always set."""
 
     def __init__(
         self,
