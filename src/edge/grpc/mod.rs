@@ -12,6 +12,7 @@ mod convert_instance;
 mod deadline;
 pub(crate) mod encoded;
 mod fields;
+mod forwarded;
 mod health;
 mod instances;
 mod lifetime;
