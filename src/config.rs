@@ -356,6 +356,7 @@ mod tests {
                 .starts_with("PERFAGENT_SERVER__LISTEN: ")
         );
         assert!(message("[scrape]\nallow = [\"10.0.0.0/99\"]", &[]).contains("10.0.0.0/99"));
+        assert!(message("[server]\ntrusted_proxies = [\"proxy\"]", &[]).contains("no address"));
         assert!(message("[scrape]\ntimeout = \"0s\"", &[]).contains("longer than zero"));
         assert!(message("[server]\nlisten = \"0.0.0.0:8002\"", &[]).contains("--insecure-listen"));
         assert!(

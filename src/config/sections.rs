@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, default_window};
-use crate::scrape::FetchLimits;
+use crate::scrape::{FetchLimits, Network};
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub tls_client_ca: Option<PathBuf>,
     /// Names by which HTTP/1 requests may call the agent, beside those of loopback.
     pub hosts: Vec<String>,
+    /// Proxies whose `x-forwarded-for` is believed: who called them has limits of its own, and is named in logs.
+    pub trusted_proxies: Vec<Network>,
     /// How long calls that run when the agent is told to stop may take.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -57,6 +59,7 @@ impl Default for ServerConfig {
             tls_key: None,
             tls_client_ca: None,
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             // an orchestrator mostly kills after 30 seconds
             drain_timeout: Duration::from_secs(25),
             stream_lifetime: Duration::from_secs(600),

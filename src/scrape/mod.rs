@@ -2,8 +2,10 @@
 
 mod error;
 mod fetch;
+mod network;
 mod policy;
 
 pub use error::{ScrapeError, ScrapeFailure, Step};
 pub use fetch::{ClientError, FetchLimits, Fetched, Fetcher};
+pub use network::{BadNetwork, Network};
 pub use policy::{AllowRule, BadAllowRule, Refusal, UrlPolicy, parse_url, shown_url};

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+use super::network::Network;
+
 /// Which URLs may be fetched.
 #[derive(Debug, Clone, Default)]
 pub struct UrlPolicy {
@@ -22,12 +24,7 @@ pub struct UrlPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowRule {
     /// Addresses by prefix: `10.0.0.0/8`, `fd00::/8`, or a single address.
-    Network {
-        /// Address.
-        address: IpAddr,
-        /// How many of its first bits count.
-        prefix_bits: u8,
-    },
+    Network(Network),
     /// A host name: `vllm-1.example`.
     Host(String),
     /// All names below one: `*.svc.cluster.local`.
@@ -108,7 +105,7 @@ impl UrlPolicy {
             || self
                 .allow
                 .iter()
-                .any(|rule| matches!(rule, AllowRule::Network { .. }));
+                .any(|rule| matches!(rule, AllowRule::Network(_)));
         if could_be_allowed {
             Ok(())
         } else {
@@ -151,16 +148,13 @@ impl UrlPolicy {
             AllowRule::Below(suffix) => name
                 .strip_suffix(suffix.as_str())
                 .is_some_and(|rest| rest.ends_with('.')),
-            AllowRule::Network { .. } => false,
+            AllowRule::Network(_) => false,
         })
     }
 
     fn networks(&self, candidate: IpAddr) -> bool {
         self.allow.iter().any(|rule| match rule {
-            AllowRule::Network {
-                address,
-                prefix_bits,
-            } => in_network(candidate, *address, *prefix_bits),
+            AllowRule::Network(network) => network.contains(candidate),
             AllowRule::Host(_) | AllowRule::Below(_) => false,
         })
     }
@@ -243,19 +237,6 @@ fn never(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-fn in_network(candidate: IpAddr, network: IpAddr, prefix_bits: u8) -> bool {
-    fn bits(address: IpAddr) -> (u128, u8) {
-        match address {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
-            IpAddr::V6(v6) => (u128::from(v6), 128),
-        }
-    }
-    let ((candidate, family), (network, same_family)) = (bits(candidate), bits(network));
-    let shift = 128 - u32::from(prefix_bits);
-    let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
-    family == same_family && candidate & mask == network & mask
-}
-
 /// An entry of `[scrape] allow` that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -268,23 +249,11 @@ impl FromStr for AllowRule {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || BadAllowRule(text.to_owned());
-        let network = |address: &str, bits: Option<&str>| {
-            let address: IpAddr = address.parse().ok()?;
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            let prefix_bits = match bits {
-                None => most,
-                Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
-            };
-            Some(Self::Network {
-                address,
-                prefix_bits,
-            })
-        };
-        if let Some((address, bits)) = text.split_once('/') {
-            return network(address, Some(bits)).ok_or_else(bad);
+        if let Ok(network) = text.parse() {
+            return Ok(Self::Network(network));
         }
-        if let Some(rule) = network(text, None) {
-            return Ok(rule);
+        if text.contains('/') {
+            return Err(bad());
         }
         let lower = text.to_ascii_lowercase();
         let (name, below) = match lower.strip_prefix("*.") {
@@ -436,13 +405,7 @@ mod tests {
             assert!(rule.parse::<AllowRule>().is_err(), "{rule}");
         }
         let one = "10.0.0.1".parse::<AllowRule>().unwrap();
-        assert!(matches!(
-            one,
-            AllowRule::Network {
-                prefix_bits: 32,
-                ..
-            }
-        ));
+        assert_eq!(one, AllowRule::Network("10.0.0.1/32".parse().unwrap()));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod peers;
 mod pki;
 mod profiles;
 mod prometheus;
+mod proxied;
 mod sent_back;
 mod services;
 mod tls;

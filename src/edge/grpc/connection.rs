@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,8 +22,26 @@ use crate::auth::Digest;
 pub(super) struct Peer {
     /// Its address.
     pub(super) address: Option<SocketAddr>,
+    /// For whom it calls, where it is a trusted proxy that says so.
+    pub(super) forwarded_for: Option<IpAddr>,
     /// Digest of its certificate, which its private key and a trusted signature were shown for.
     pub(super) certificate: Option<Digest>,
+}
+
+impl Peer {
+    /// Who calls, for limits.
+    pub(super) fn caller(self) -> Option<IpAddr> {
+        self.forwarded_for
+            .or_else(|| self.address.map(|address| address.ip()))
+    }
+
+    /// Who calls, for logs: with the port where it is known.
+    pub(super) fn shown(self) -> Option<String> {
+        match (self.forwarded_for, self.address) {
+            (Some(caller), _) => Some(caller.to_string()),
+            (None, address) => address.map(|address| address.to_string()),
+        }
+    }
 }
 
 /// What carries the bytes.

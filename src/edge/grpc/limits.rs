@@ -18,7 +18,7 @@ use super::connection::Peer;
 use super::reply::{Watch, response_of, watched};
 use super::request_body::{Large, bounded};
 use super::server::REFLECTION;
-use super::status::refusal;
+use super::status::{refusal, refusal_with_hint};
 use crate::agent::{Caller, LIMITS, Reason};
 
 /// Calls at once, of all peers and of each.
@@ -96,20 +96,21 @@ pub(super) async fn limit_calls(
     let peer = request
         .extensions()
         .get::<Peer>()
-        .and_then(|peer| peer.address)
-        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+        .and_then(|peer| peer.caller())
+        .unwrap_or(IpAddr::from([0, 0, 0, 0]));
     if request.extensions().get::<Stranger>().is_some() {
         return let_stranger_in(&limits, request, next).await;
     }
     let means = limits.means_of(peer);
     let Ok(of_peer) = means.calls.clone().try_acquire_owned() else {
-        return response_of(refusal(
+        return response_of(refusal_with_hint(
             Code::ResourceExhausted,
             Reason::TooManyStreams,
             format!(
                 "this peer has {} calls open; end some of them first",
                 limits.per_peer
             ),
+            "callers behind a proxy count as one, unless [server] trusted_proxies lists the proxy",
         ));
     };
     let Ok(of_all) = limits.all.clone().try_acquire_owned() else {

@@ -141,6 +141,7 @@ impl Door {
         let Some(tls) = &self.tls else {
             let peer = Peer {
                 address,
+                forwarded_for: None,
                 certificate: None,
             };
             let transport = Transport::Plain(stream);
@@ -155,6 +156,7 @@ impl Door {
                     let leaf = session.peer_certificates().and_then(<[_]>::first);
                     let peer = Peer {
                         address,
+                        forwarded_for: None,
                         certificate: leaf.map(|der| Digest::of(der)),
                     };
                     let transport = Transport::Tls(Box::new(stream));

@@ -12,6 +12,7 @@ mod cork;
 mod deadline;
 mod encoded;
 mod fields;
+mod forwarded;
 mod health;
 mod instances;
 mod lifetime;

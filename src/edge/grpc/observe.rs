@@ -1,7 +1,6 @@
 //! Every call leaves a duration in the metrics and a line in the log.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -139,7 +138,7 @@ impl Drop for Call {
             audit.answered(AuditRecord {
                 time: audit::now(),
                 principal: Some(principal.to_owned()),
-                peer: self.peer_address().map(|peer| peer.to_string()),
+                peer: self.shown_peer(),
                 method: self.method.clone(),
                 resource: self.context.resource.0.get().cloned(),
                 request_id: self.context.request_id.clone(),
@@ -159,7 +158,7 @@ impl Call {
             return;
         }
         let (method, request_id) = (&self.method, &self.context.request_id);
-        let peer = self.peer_address().map(tracing::field::display);
+        let peer = self.shown_peer();
         let trace_id = self.context.trace.map(|trace| trace.trace_id_hex());
         let resource = self.context.resource.0.get();
         let code = name(code);
@@ -186,8 +185,8 @@ impl Call {
         }
     }
 
-    fn peer_address(&self) -> Option<SocketAddr> {
-        self.peer.and_then(|peer| peer.address)
+    fn shown_peer(&self) -> Option<String> {
+        self.peer.and_then(Peer::shown)
     }
 }
 

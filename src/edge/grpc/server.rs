@@ -17,6 +17,7 @@ use super::DESCRIPTORS;
 use super::agent::AgentHandler;
 use super::auth::{Authentication, authenticate};
 use super::deadline::DeadlineLayer;
+use super::forwarded::note_caller;
 use super::health::HealthService;
 use super::health_pb::health_server::HealthServer;
 use super::instances::InstanceHandler;
@@ -302,6 +303,10 @@ fn routes(
             Arc::new(config.hosts.clone()),
             http::guard_http1,
         ))
-        .layer(from_fn_with_state(observer, observe));
+        .layer(from_fn_with_state(observer, observe))
+        .layer(from_fn_with_state(
+            Arc::new(config.trusted_proxies.clone()),
+            note_caller,
+        ));
     Ok(Routes::from(router))
 }
