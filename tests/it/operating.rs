@@ -477,10 +477,12 @@ async fn no_acknowledged_registration_is_lost() {
         if round == kills {
             break;
         }
-        // several at once, so that the kill falls into the middle of some
+        // several at once, so that the kill falls into the middle of some; and at another moment each time
+        let (answered, mut answers) = tokio::sync::watch::channel(0);
+        let wanted = 5 + 7 * (round % 9);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let mut client = client.clone();
+                let (mut client, answered) = (client.clone(), answered.clone());
                 tokio::spawn(async move {
                     let (mut made, mut gone) = (Vec::new(), Vec::new());
                     for at in 0.. {
@@ -491,6 +493,7 @@ async fn no_acknowledged_registration_is_lost() {
                         if client.register_instance(one).await.is_err() {
                             break;
                         }
+                        answered.send_modify(|count| *count += 1);
                         made.push(id.clone());
                         if at % 3 > 0 {
                             // asked for, but whether it happened is known only if it is answered
@@ -502,6 +505,7 @@ async fn no_acknowledged_registration_is_lost() {
                             if client.delete_instance(delete).await.is_err() {
                                 break;
                             }
+                            answered.send_modify(|count| *count += 1);
                             gone.push(id);
                         }
                     }
@@ -509,16 +513,7 @@ async fn no_acknowledged_registration_is_lost() {
                 })
             })
             .collect();
-        // at another moment each time: after this many commits, as the size of the log tells
-        let log = state.join("perfagent.db-wal");
-        let start = std::fs::metadata(&log).map_or(0, |file| file.len());
-        let wanted = start + 40_000 + 25_000 * (round as u64 % 7);
-        let reached = async {
-            while std::fs::metadata(&log).map_or(0, |file| file.len()) < wanted {
-                tokio::task::yield_now().await;
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(5), reached).await;
+        answers.wait_for(|count| *count >= wanted).await.unwrap();
         served.child.start_kill().unwrap();
         served.child.wait().await.unwrap();
         let before = acknowledged.len();

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from support.agent import PATIENCE, ROOT, Agent, wait_until
+from support.agent import PATIENCE, ROOT, Agent, find_binary, wait_until
 
 CONFIG = ROOT / "deploy/envoy/envoy.yaml"
 DESCRIPTORS = "proto_descriptor: /etc/envoy/perfagent.binpb"
@@ -23,11 +22,8 @@ def find_envoy() -> Path:
 
 
 def write_descriptors(file: Path) -> Path:
-    """What Envoy knows the services by, with the messages that errors carry."""
-    root = ROOT / "proto"
-    protos = [*sorted(root.glob("perfagent/v1/*.proto")), root / "google/rpc/error_details.proto"]
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "--include_imports"]
-    subprocess.run([*protoc, f"--descriptor_set_out={file}", *protos], check=True, timeout=PATIENCE)
+    """What Envoy knows the services by."""
+    subprocess.run([find_binary(), "descriptor", "--output", file], check=True, timeout=PATIENCE)
     return file
 
 
