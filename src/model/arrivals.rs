@@ -1,0 +1,209 @@
+//! Requests, one after another, as a load has them arrive at one of its replicas.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::load::{Arrival, Load};
+use super::random::{Random, Use};
+use super::request::RequestSpec;
+
+/// What arrives at one replica. The load is split evenly: requests by turns, and clients too.
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    load: Load,
+    random: Random,
+    max_model_len: u32,
+    replica: u64,
+    replicas: u64,
+    /// Number of the next request of the whole load.
+    next: u64,
+    /// When that arrives, where it does not depend on the engine.
+    due: Option<f64>,
+    /// Sum of the exponential gaps so far: time, if the rate were 1.
+    unit_time: f64,
+    /// When clients send again.
+    clients: BinaryHeap<Reverse<Moment>>,
+}
+
+/// A time that can be ordered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Moment(f64);
+
+impl Eq for Moment {}
+
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Moment {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// A client that was refused waits this long at least.
+const RETRY_SECONDS: f64 = 0.2;
+
+impl Arrivals {
+    /// Of a load that was checked, at this replica of so many; no request is longer than `max_model_len` tokens.
+    pub fn new(load: Load, max_model_len: u32, (replica, replicas): (u32, u32)) -> Self {
+        let mut arrivals = Self {
+            random: Random::new(load.seed),
+            max_model_len,
+            replica: replica.into(),
+            replicas: replicas.max(1).into(),
+            next: 0,
+            due: None,
+            unit_time: 0.0,
+            clients: BinaryHeap::new(),
+            load,
+        };
+        arrivals.begin();
+        arrivals
+    }
+
+    fn begin(&mut self) {
+        if let Arrival::Closed { clients, .. } = self.load.arrival {
+            let clients = u64::from(clients);
+            let mine = clients / self.replicas + u64::from(self.replica < clients % self.replicas);
+            self.clients = (0..mine).map(|_| Reverse(Moment(0.0))).collect();
+            self.next = self.replica;
+        } else {
+            for _ in 0..=self.replica {
+                self.draw();
+            }
+        }
+    }
+
+    /// When the next request arrives; none where that depends on requests that run, and after the end of a trace.
+    pub fn next_at(&self) -> Option<f64> {
+        match &self.load.arrival {
+            Arrival::Closed { .. } => self.clients.peek().map(|Reverse(Moment(at))| *at),
+            _ => self.due,
+        }
+    }
+
+    /// The next request, if it has arrived by then.
+    pub fn pop(&mut self, until: f64) -> Option<(f64, RequestSpec)> {
+        let at = self.next_at().filter(|at| *at <= until)?;
+        match self.load.arrival {
+            Arrival::Closed { .. } => {
+                self.clients.pop();
+                let request = self.load.request(self.random, self.next, self.max_model_len);
+                self.next += self.replicas;
+                Some((at, request))
+            }
+            _ => {
+                let request = self.load.request(self.random, self.next - 1, self.max_model_len);
+                for _ in 0..self.replicas {
+                    self.draw();
+                }
+                Some((at, request))
+            }
+        }
+    }
+
+    /// A request has ended: its client sends another one after its pause.
+    pub fn ended(&mut self, at: f64, index: u64, refused: bool) {
+        if let Arrival::Closed { think_seconds, .. } = self.load.arrival {
+            let pause = think_seconds * self.random.exponential(Use::Think, index);
+            let pause = if refused { pause.max(RETRY_SECONDS) } else { pause };
+            self.clients.push(Reverse(Moment(at + pause)));
+        }
+    }
+
+    /// Draws the time of the next request of the whole load.
+    fn draw(&mut self) {
+        let index = self.next;
+        self.next += 1;
+        self.due = match &self.load.arrival {
+            Arrival::Trace(times) => usize::try_from(index).ok().and_then(|at| times.get(at).copied()),
+            Arrival::Closed { .. } => None,
+            Arrival::Poisson { rate_per_second } => {
+                self.unit_time += self.random.exponential(Use::Arrival, index);
+                Some(self.unit_time / rate_per_second)
+            }
+            Arrival::Bursty { rate_per_second, burst_factor, burst_seconds, period_seconds } => {
+                self.unit_time += self.random.exponential(Use::Arrival, index);
+                // the time at which so many are expected: a period begins with its burst
+                let of_period = rate_per_second * period_seconds;
+                let of_burst = rate_per_second * burst_factor * burst_seconds;
+                let periods = (self.unit_time / of_period).floor();
+                let rest = self.unit_time - periods * of_period;
+                let within = if rest <= of_burst {
+                    rest / (rate_per_second * burst_factor)
+                } else {
+                    let calm = (of_period - of_burst) / (period_seconds - burst_seconds);
+                    burst_seconds + (rest - of_burst) / calm
+                };
+                Some(periods * period_seconds + within)
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::{Lengths, RequestClass};
+
+    fn load(arrival: Arrival) -> Load {
+        let class = RequestClass::of(Lengths::Uniform { min: 10, max: 20 }, Lengths::Fixed(5));
+        let load = Load { arrival, classes: vec![class], seed: 3 };
+        load.check().unwrap();
+        load
+    }
+
+    fn times(arrivals: &mut Arrivals, until: f64) -> Vec<(f64, u64)> {
+        std::iter::from_fn(|| arrivals.pop(until)).map(|(at, request)| (at, request.index)).collect()
+    }
+
+    #[test]
+    fn replicas_share_the_load_evenly_and_nothing_is_lost() {
+        let poisson = load(Arrival::Poisson { rate_per_second: 50.0 });
+        let whole = times(&mut Arrivals::new(poisson.clone(), 4_096, (0, 1)), 100.0);
+        assert!((whole.len() as f64 - 5_000.0).abs() < 5.0 * 5_000_f64.sqrt());
+        let mut parts: Vec<(f64, u64)> =
+            (0..3).flat_map(|replica| times(&mut Arrivals::new(poisson.clone(), 4_096, (replica, 3)), 100.0)).collect();
+        parts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert_eq!(parts, whole);
+        let clients: usize = (0..3)
+            .map(|replica| {
+                let closed = load(Arrival::Closed { clients: 10, think_seconds: 0.0 });
+                times(&mut Arrivals::new(closed, 4_096, (replica, 3)), 0.0).len()
+            })
+            .sum();
+        assert_eq!(clients, 10);
+    }
+
+    #[test]
+    fn bursts_are_bursts_and_keep_the_mean() {
+        let bursty = Arrival::Bursty {
+            rate_per_second: 40.0,
+            burst_factor: 4.0,
+            burst_seconds: 2.0,
+            period_seconds: 20.0,
+        };
+        let all = times(&mut Arrivals::new(load(bursty), 4_096, (0, 1)), 1_000.0);
+        assert!((all.len() as f64 / 40_000.0 - 1.0).abs() < 0.03, "{}", all.len());
+        let in_bursts = all.iter().filter(|(at, _)| at % 20.0 < 2.0).count();
+        // a tenth of the time at four times the rate
+        assert!((in_bursts as f64 / all.len() as f64 - 0.4).abs() < 0.02);
+        assert!(all.windows(2).all(|pair| matches!(pair, [a, b] if a.0 <= b.0)));
+    }
+
+    #[test]
+    fn a_client_sends_again_when_its_request_has_ended() {
+        let mut arrivals = Arrivals::new(load(Arrival::Closed { clients: 2, think_seconds: 0.0 }), 4_096, (0, 1));
+        assert_eq!(times(&mut arrivals, 9.0).len(), 2);
+        assert_eq!(arrivals.next_at(), None);
+        arrivals.ended(4.0, 0, false);
+        assert_eq!(arrivals.next_at(), Some(4.0));
+        arrivals.ended(4.0, 1, true);
+        assert_eq!(times(&mut arrivals, 4.1), [(4.0, 2)]);
+        assert_eq!(arrivals.next_at(), Some(4.2));
+    }
+}

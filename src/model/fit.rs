@@ -1,0 +1,255 @@
+//! How long an engine's steps take, from what its metrics say.
+//!
+//! No engine exports the times of its steps. But it counts steps and tokens, and the gap between two tokens of a request
+//! is the step in between. So each window gives one equation: the mean step time is linear in what a step computed on
+//! average. Windows at different load give different equations; least squares over the relative errors, with no part
+//! below zero, solves them.
+
+use crate::engine::Quantity;
+use crate::measure::Measurement;
+
+use super::step_time::StepTime;
+
+/// What a window says of the engine's steps: their mean time, and what one computed on average.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepWindow {
+    /// Steps in it.
+    pub steps: f64,
+    /// Mean time of a step, in seconds.
+    pub step_seconds: f64,
+    /// Tokens of prompts that a step computed.
+    pub prefill_tokens: f64,
+    /// Tokens before each of them, summed.
+    pub prefill_context_tokens: f64,
+    /// Requests that decoded.
+    pub decode_sequences: f64,
+    /// Tokens before them, summed.
+    pub decode_context_tokens: f64,
+    /// From a request's arrival to its first token, what is neither queue nor prefill.
+    pub frontend_seconds: Option<f64>,
+}
+
+/// Why nothing can be fitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FitError {
+    /// The engine does not say enough.
+    #[error("{0} is missing: the times of steps cannot be told without it")]
+    Missing(&'static str),
+    /// Nothing happened.
+    #[error("no tokens were generated in the window: measure under load")]
+    Idle,
+    /// There is no window.
+    #[error("there is no window to fit to")]
+    NoWindow,
+}
+
+/// What was fitted, and how well it explains the windows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fit {
+    /// The times.
+    pub step_time: StepTime,
+    /// Windows that it was fitted to.
+    pub windows: usize,
+    /// Root of the mean squared relative error of their step times.
+    pub residual_ratio: f64,
+    /// Fewest and most requests that decoded at once in a window: beyond them the times are extrapolated.
+    pub decode_sequences_range: (f64, f64),
+}
+
+/// The engine had something to do in all of the window, if at least so many requests ran at each scrape.
+const RUNNING_THROUGHOUT: f64 = 2.0;
+
+impl StepWindow {
+    /// Of a measurement of one replica.
+    ///
+    /// # Errors
+    /// What the engine does not say, or that it was idle.
+    pub fn of(measurement: &Measurement) -> Result<Self, FitError> {
+        let figures = &measurement.figures;
+        let gap = figures
+            .distribution(Quantity::InterTokenLatency)
+            .ok_or(FitError::Missing("the inter-token latency"))?;
+        let (Some(gap_seconds), true) = (gap.mean, gap.count > 0.0) else { return Err(FitError::Idle) };
+        let running = figures.gauge(Quantity::RequestsRunning).ok_or(FitError::Missing("the number of running requests"))?;
+        let mean = |quantity| figures.distribution(quantity).and_then(|distribution| distribution.mean);
+        let prompt = mean(Quantity::RequestPromptTokens).ok_or(FitError::Missing("the length of prompts"))?;
+        let output = mean(Quantity::RequestGenerationTokens).ok_or(FitError::Missing("the length of outputs"))?;
+        let prefill = figures
+            .value("prefill_tokens_increase")
+            .or_else(|| figures.value("prompt_tokens_increase"))
+            .ok_or(FitError::Missing("the number of prompt tokens"))?;
+        let counted = figures.distribution(Quantity::StepTokens).map(|steps| steps.count).filter(|steps| *steps > 0.0);
+        // each running request has a token in each step
+        let steps = counted.unwrap_or(gap.count / running.mean.max(1.0));
+        let busy = running.min >= RUNNING_THROUGHOUT && running.samples > 2;
+        let step_seconds = match counted {
+            // all time is some step's
+            Some(steps) if busy => measurement.window.observed_seconds / steps,
+            // the steps that requests decoded in, those of many requests more than once
+            _ => gap_seconds,
+        };
+        let decode_sequences = gap.count / steps;
+        Ok(Self {
+            steps,
+            step_seconds,
+            prefill_tokens: prefill / steps,
+            prefill_context_tokens: prefill / steps * prompt / 2.0,
+            decode_sequences,
+            decode_context_tokens: decode_sequences * (prompt + output / 2.0),
+            frontend_seconds: mean(Quantity::TimeToFirstToken)
+                .zip(mean(Quantity::QueueTime).zip(mean(Quantity::PrefillTime)))
+                .map(|(first, (queue, prefill))| (first - queue - prefill).max(0.0)),
+        })
+    }
+
+    fn row(&self) -> [f64; PARTS] {
+        [
+            1.0,
+            self.prefill_tokens,
+            self.prefill_context_tokens,
+            self.decode_sequences,
+            self.decode_context_tokens,
+        ]
+    }
+}
+
+/// Parts of a step's time.
+const PARTS: usize = 5;
+
+/// Passes over the parts; far more than are needed to settle.
+const PASSES: usize = 20_000;
+
+impl Fit {
+    /// The times that explain the windows best.
+    ///
+    /// # Errors
+    /// No window.
+    pub fn to(windows: &[StepWindow]) -> Result<Self, FitError> {
+        if windows.is_empty() {
+            return Err(FitError::NoWindow);
+        }
+        let rows: Vec<[f64; PARTS]> = windows
+            .iter()
+            .map(|window| window.row().map(|part| part / window.step_seconds))
+            .collect();
+        let parts = non_negative(&rows);
+        let [fixed, prefill, prefill_context, decode, decode_context] = parts;
+        let told: Vec<f64> = windows.iter().filter_map(|window| window.frontend_seconds).collect();
+        let step_time = StepTime {
+            // a step that takes no time would never end
+            fixed_seconds: fixed.max(1e-6),
+            prefill_token_seconds: prefill,
+            prefill_context_token_seconds: prefill_context,
+            decode_sequence_seconds: decode,
+            decode_context_token_seconds: decode_context,
+            frontend_seconds: median(told).unwrap_or(0.0),
+        };
+        let squares: f64 = rows.iter().map(|row| (dot(row, &parts) - 1.0).powi(2)).sum();
+        let sequences = windows.iter().map(|window| window.decode_sequences);
+        Ok(Self {
+            step_time,
+            windows: windows.len(),
+            residual_ratio: (squares / rows.len() as f64).sqrt(),
+            decode_sequences_range: (
+                sequences.clone().fold(f64::INFINITY, f64::min),
+                sequences.fold(0.0, f64::max),
+            ),
+        })
+    }
+}
+
+/// Parts, none below zero, with which each row comes nearest to 1: by coordinate descent, which converges since the sum
+/// of squares is convex.
+fn non_negative(rows: &[[f64; PARTS]]) -> [f64; PARTS] {
+    let mut parts = [0.0; PARTS];
+    let mut left: Vec<f64> = vec![1.0; rows.len()];
+    for _ in 0..PASSES {
+        let mut moved = 0.0_f64;
+        for (at, part) in parts.iter_mut().enumerate() {
+            let column = rows.iter().map(|row| row.get(at).copied().unwrap_or(0.0));
+            let norm: f64 = column.clone().map(|value| value * value).sum();
+            if norm <= 0.0 {
+                continue;
+            }
+            let slope: f64 = column.clone().zip(&left).map(|(value, rest)| value * rest).sum();
+            let wanted = (*part + slope / norm).max(0.0);
+            let step = wanted - *part;
+            for (rest, value) in left.iter_mut().zip(column) {
+                *rest -= step * value;
+            }
+            *part = wanted;
+            moved = moved.max((step * norm.sqrt()).abs());
+        }
+        if moved < 1e-12 {
+            break;
+        }
+    }
+    parts
+}
+
+fn dot(row: &[f64; PARTS], parts: &[f64; PARTS]) -> f64 {
+    row.iter().zip(parts).map(|(a, b)| a * b).sum()
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn window(step_time: &StepTime, prefill: f64, sequences: f64, context: f64) -> StepWindow {
+        let mut window = StepWindow {
+            steps: 100.0,
+            step_seconds: 0.0,
+            prefill_tokens: prefill,
+            prefill_context_tokens: prefill * 40.0,
+            decode_sequences: sequences,
+            decode_context_tokens: sequences * context,
+            frontend_seconds: Some(2e-3),
+        };
+        window.step_seconds = step_time.fixed_seconds
+            + step_time.prefill_token_seconds * window.prefill_tokens
+            + step_time.decode_sequence_seconds * window.decode_sequences
+            + step_time.decode_context_token_seconds * window.decode_context_tokens;
+        window
+    }
+
+    #[test]
+    fn times_are_found_from_windows_at_different_load() {
+        let truth = StepTime {
+            prefill_context_token_seconds: 0.0,
+            ..StepTime::default()
+        };
+        let windows = [
+            window(&truth, 1.0, 1.0, 100.0),
+            window(&truth, 5.0, 4.0, 110.0),
+            window(&truth, 30.0, 8.0, 300.0),
+            window(&truth, 40.0, 24.0, 90.0),
+            window(&truth, 200.0, 6.0, 500.0),
+        ];
+        let fit = Fit::to(&windows).unwrap();
+        assert!(fit.residual_ratio < 1e-3, "{fit:?}");
+        assert_eq!(fit.decode_sequences_range, (1.0, 24.0));
+        let (found, truth) = (fit.step_time, truth);
+        for (found, truth) in [
+            (found.fixed_seconds, truth.fixed_seconds),
+            (found.prefill_token_seconds, truth.prefill_token_seconds),
+            (found.decode_sequence_seconds, truth.decode_sequence_seconds),
+        ] {
+            assert!((found / truth - 1.0).abs() < 0.1, "{found} for {truth}: {fit:?}");
+        }
+        assert_eq!(Fit::to(&[]), Err(FitError::NoWindow));
+    }
+
+    #[test]
+    fn one_window_is_explained_and_no_part_is_below_zero() {
+        let only = window(&StepTime::default(), 10.0, 8.0, 100.0);
+        let fit = Fit::to(&[only]).unwrap();
+        assert!(fit.residual_ratio < 1e-6);
+        assert!(fit.step_time.is_sound());
+    }
+}
