@@ -69,16 +69,29 @@ impl StepWindow {
         let gap = figures
             .distribution(Quantity::InterTokenLatency)
             .ok_or(FitError::Missing("the inter-token latency"))?;
-        let (Some(gap_seconds), true) = (gap.mean, gap.count > 0.0) else { return Err(FitError::Idle) };
-        let running = figures.gauge(Quantity::RequestsRunning).ok_or(FitError::Missing("the number of running requests"))?;
-        let mean = |quantity| figures.distribution(quantity).and_then(|distribution| distribution.mean);
-        let prompt = mean(Quantity::RequestPromptTokens).ok_or(FitError::Missing("the length of prompts"))?;
-        let output = mean(Quantity::RequestGenerationTokens).ok_or(FitError::Missing("the length of outputs"))?;
+        let (Some(gap_seconds), true) = (gap.mean, gap.count > 0.0) else {
+            return Err(FitError::Idle);
+        };
+        let running = figures
+            .gauge(Quantity::RequestsRunning)
+            .ok_or(FitError::Missing("the number of running requests"))?;
+        let mean = |quantity| {
+            figures
+                .distribution(quantity)
+                .and_then(|distribution| distribution.mean)
+        };
+        let prompt =
+            mean(Quantity::PromptLength).ok_or(FitError::Missing("the length of prompts"))?;
+        let output =
+            mean(Quantity::GenerationLength).ok_or(FitError::Missing("the length of outputs"))?;
         let prefill = figures
             .value("prefill_tokens_increase")
             .or_else(|| figures.value("prompt_tokens_increase"))
             .ok_or(FitError::Missing("the number of prompt tokens"))?;
-        let counted = figures.distribution(Quantity::StepTokens).map(|steps| steps.count).filter(|steps| *steps > 0.0);
+        let counted = figures
+            .distribution(Quantity::StepTokens)
+            .map(|steps| steps.count)
+            .filter(|steps| *steps > 0.0);
         // each running request has a token in each step
         let steps = counted.unwrap_or(gap.count / running.mean.max(1.0));
         let busy = running.min >= RUNNING_THROUGHOUT && running.samples > 2;
@@ -134,7 +147,10 @@ impl Fit {
             .collect();
         let parts = non_negative(&rows);
         let [fixed, prefill, prefill_context, decode, decode_context] = parts;
-        let told: Vec<f64> = windows.iter().filter_map(|window| window.frontend_seconds).collect();
+        let told: Vec<f64> = windows
+            .iter()
+            .filter_map(|window| window.frontend_seconds)
+            .collect();
         let step_time = StepTime {
             // a step that takes no time would never end
             fixed_seconds: fixed.max(1e-6),
@@ -144,7 +160,10 @@ impl Fit {
             decode_context_token_seconds: decode_context,
             frontend_seconds: median(told).unwrap_or(0.0),
         };
-        let squares: f64 = rows.iter().map(|row| (dot(row, &parts) - 1.0).powi(2)).sum();
+        let squares: f64 = rows
+            .iter()
+            .map(|row| (dot(row, &parts) - 1.0).powi(2))
+            .sum();
         let sequences = windows.iter().map(|window| window.decode_sequences);
         Ok(Self {
             step_time,
@@ -171,7 +190,11 @@ fn non_negative(rows: &[[f64; PARTS]]) -> [f64; PARTS] {
             if norm <= 0.0 {
                 continue;
             }
-            let slope: f64 = column.clone().zip(&left).map(|(value, rest)| value * rest).sum();
+            let slope: f64 = column
+                .clone()
+                .zip(&left)
+                .map(|(value, rest)| value * rest)
+                .sum();
             let wanted = (*part + slope / norm).max(0.0);
             let step = wanted - *part;
             for (rest, value) in left.iter_mut().zip(column) {
@@ -240,7 +263,10 @@ mod tests {
             (found.prefill_token_seconds, truth.prefill_token_seconds),
             (found.decode_sequence_seconds, truth.decode_sequence_seconds),
         ] {
-            assert!((found / truth - 1.0).abs() < 0.1, "{found} for {truth}: {fit:?}");
+            assert!(
+                (found / truth - 1.0).abs() < 0.1,
+                "{found} for {truth}: {fit:?}"
+            );
         }
         assert_eq!(Fit::to(&[]), Err(FitError::NoWindow));
     }
