@@ -47,6 +47,11 @@ pub(crate) fn fitted() -> Fit {
         .iter()
         .map(|run| StepWindow::of(&run.measured()).expect("a window under load"))
         .collect();
+    if std::env::var_os("SHOW").is_some() {
+        for w in &windows {
+            println!("{w:?}");
+        }
+    }
     Fit::to(&windows).expect("windows")
 }
 
@@ -84,7 +89,7 @@ pub(crate) fn captures(step_time: StepTime) -> Vec<Row> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/captures/vllm-0.32.0");
     runs_in(&root)
         .into_iter()
-        .filter(|run| run.meta["load"]["mode"] != "none" && run.meta["load"]["text_repeat"] != true)
+        .filter(Run::can_be_predicted)
         .map(|run| Row {
             name: format!("capture {}", name_of(&run.dir)),
             predicted: predict(run.settings(), step_time, run.load()),
@@ -139,18 +144,29 @@ impl Row {
 }
 
 impl Run {
-    /// Over all scrapes after the load has settled.
-    fn measured(&self) -> Measurement {
+    /// Under load, long enough, and without guesses whose acceptance is not known beforehand.
+    fn can_be_predicted(&self) -> bool {
+        let load = &self.meta["load"];
+        load["mode"] != "none" && load["text_repeat"] != true && self.settled().len() > 1
+    }
+
+    /// Scrapes after the load has settled, and before it ends.
+    fn settled(&self) -> Vec<&Value> {
         let scrapes = self.meta["scrapes"].as_array().expect("scrapes");
         let end = self.meta["load"]["duration_s"].as_f64().expect("duration");
         let within = |scrape: &&Value| {
             let at = scrape["t_since_load_start_s"].as_f64().unwrap_or(f64::NAN);
-            at >= SETTLED_SECONDS.min(end / 4.0) && at <= end
+            at >= SETTLED_SECONDS.min(end / 5.0) && at <= end
         };
+        scrapes.iter().filter(within).collect()
+    }
+
+    /// Over all scrapes after the load has settled.
+    fn measured(&self) -> Measurement {
         let profile = profile();
-        let samples: Vec<Arc<Sample>> = scrapes
-            .iter()
-            .filter(within)
+        let samples: Vec<Arc<Sample>> = self
+            .settled()
+            .into_iter()
             .map(|scrape| {
                 let name = scrape["file"].as_str().expect("file");
                 let at = scrape["unix_start"].as_f64().expect("unix_start");

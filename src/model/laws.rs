@@ -74,7 +74,8 @@ fn uniform(min: u32, max: u32) -> Lengths {
 fn one_at_a_time_waits_as_queueing_theory_says() {
     let step_time = StepTime {
         fixed_seconds: 0.01,
-        prefill_token_seconds: 0.0,
+        token_seconds: 0.0,
+        knee_tokens: 0.0,
         prefill_context_token_seconds: 0.0,
         decode_sequence_seconds: 0.0,
         decode_context_token_seconds: 0.0,
