@@ -36,3 +36,12 @@ fn other_settings_and_loads_are_predicted() {
     let found = median_error(&rows, |one| one.ttft_seconds);
     assert!(found <= 0.25, "TTFT is off by {found:.3}");
 }
+
+/// Taken on other days, on cores that others used too.
+#[test]
+fn captures_of_other_days_are_not_far_off() {
+    let captures = runs::captures(runs::fitted().step_time);
+    assert!(captures.len() >= 4, "{} captures", captures.len());
+    assert!(median_error(&captures, |one| one.itl_seconds) <= 0.25);
+    assert!(median_error(&captures, |one| one.tokens_per_second) <= 0.25);
+}

@@ -22,7 +22,7 @@ pub(super) struct Cork {
 }
 
 /// So much is sent at once.
-const CORK_BYTES: usize = 64 << 10;
+const CORK_BYTES: usize = 32 << 10;
 
 /// Buffers that are used again: of all connections, few send at one time.
 static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
