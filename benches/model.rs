@@ -9,28 +9,53 @@ use std::time::Instant;
 
 use common::print_load;
 use perfagent::model::{
-    Arrival, Lengths, Load, Policy, RequestClass, Settings, SharedPrefix, Simulation, StepTime, Tally,
+    Arrival, Lengths, Load, Policy, RequestClass, Settings, SharedPrefix, Simulation, StepTime,
+    Tally,
 };
 
 fn main() {
     for (name, policy, clients, kv_blocks, shared) in [
         ("vLLM, 64 clients", Policy::Vllm, 64, 16_384, false),
         ("vLLM, 256 clients", Policy::Vllm, 256, 16_384, false),
-        ("vLLM, 256 clients, KV cache too small, shared beginnings", Policy::Vllm, 256, 2_000, true),
+        (
+            "vLLM, 256 clients, KV cache too small, shared beginnings",
+            Policy::Vllm,
+            256,
+            2_000,
+            true,
+        ),
         ("SGLang, 256 clients", Policy::Sglang, 256, 16_384, false),
         ("TGI, 256 clients", Policy::Tgi, 256, 16_384, false),
     ] {
         let mut class = RequestClass::of(
-            Lengths::LogNormal { median: 200.0, sigma: 0.8, max: 4_000 },
-            Lengths::LogNormal { median: 150.0, sigma: 0.8, max: 2_000 },
+            Lengths::LogNormal {
+                median: 200.0,
+                sigma: 0.8,
+                max: 4_000,
+            },
+            Lengths::LogNormal {
+                median: 150.0,
+                sigma: 0.8,
+                max: 2_000,
+            },
         );
-        class.prefix = shared.then_some(SharedPrefix { tokens: 500, groups: 8 });
+        class.prefix = shared.then_some(SharedPrefix {
+            tokens: 500,
+            groups: 8,
+        });
         let load = Load {
-            arrival: Arrival::Closed { clients, think_seconds: 0.0 },
+            arrival: Arrival::Closed {
+                clients,
+                think_seconds: 0.0,
+            },
             classes: vec![class],
             seed: 1,
         };
-        let settings = Settings { policy, kv_blocks, ..Settings::default() };
+        let settings = Settings {
+            policy,
+            kv_blocks,
+            ..Settings::default()
+        };
         let mut simulation = Simulation::new(settings, StepTime::default(), load, (0, 1)).unwrap();
         let mut tally = Tally::from(0.0);
         let start = Instant::now();

@@ -91,12 +91,16 @@ impl Arrivals {
         match self.load.arrival {
             Arrival::Closed { .. } => {
                 self.clients.pop();
-                let request = self.load.request(self.random, self.next, self.max_model_len);
+                let request = self
+                    .load
+                    .request(self.random, self.next, self.max_model_len);
                 self.next += self.replicas;
                 Some((at, request))
             }
             _ => {
-                let request = self.load.request(self.random, self.next - 1, self.max_model_len);
+                let request = self
+                    .load
+                    .request(self.random, self.next - 1, self.max_model_len);
                 for _ in 0..self.replicas {
                     self.draw();
                 }
@@ -109,7 +113,11 @@ impl Arrivals {
     pub fn ended(&mut self, at: f64, index: u64, refused: bool) {
         if let Arrival::Closed { think_seconds, .. } = self.load.arrival {
             let pause = think_seconds * self.random.exponential(Use::Think, index);
-            let pause = if refused { pause.max(RETRY_SECONDS) } else { pause };
+            let pause = if refused {
+                pause.max(RETRY_SECONDS)
+            } else {
+                pause
+            };
             self.clients.push(Reverse(Moment(at + pause)));
         }
     }
@@ -119,13 +127,20 @@ impl Arrivals {
         let index = self.next;
         self.next += 1;
         self.due = match &self.load.arrival {
-            Arrival::Trace(times) => usize::try_from(index).ok().and_then(|at| times.get(at).copied()),
+            Arrival::Trace(times) => usize::try_from(index)
+                .ok()
+                .and_then(|at| times.get(at).copied()),
             Arrival::Closed { .. } => None,
             Arrival::Poisson { rate_per_second } => {
                 self.unit_time += self.random.exponential(Use::Arrival, index);
                 Some(self.unit_time / rate_per_second)
             }
-            Arrival::Bursty { rate_per_second, burst_factor, burst_seconds, period_seconds } => {
+            Arrival::Bursty {
+                rate_per_second,
+                burst_factor,
+                burst_seconds,
+                period_seconds,
+            } => {
                 self.unit_time += self.random.exponential(Use::Arrival, index);
                 // the time at which so many are expected: a period begins with its burst
                 let of_period = rate_per_second * period_seconds;
@@ -152,27 +167,44 @@ mod tests {
 
     fn load(arrival: Arrival) -> Load {
         let class = RequestClass::of(Lengths::Uniform { min: 10, max: 20 }, Lengths::Fixed(5));
-        let load = Load { arrival, classes: vec![class], seed: 3 };
+        let load = Load {
+            arrival,
+            classes: vec![class],
+            seed: 3,
+        };
         load.check().unwrap();
         load
     }
 
     fn times(arrivals: &mut Arrivals, until: f64) -> Vec<(f64, u64)> {
-        std::iter::from_fn(|| arrivals.pop(until)).map(|(at, request)| (at, request.index)).collect()
+        std::iter::from_fn(|| arrivals.pop(until))
+            .map(|(at, request)| (at, request.index))
+            .collect()
     }
 
     #[test]
     fn replicas_share_the_load_evenly_and_nothing_is_lost() {
-        let poisson = load(Arrival::Poisson { rate_per_second: 50.0 });
+        let poisson = load(Arrival::Poisson {
+            rate_per_second: 50.0,
+        });
         let whole = times(&mut Arrivals::new(poisson.clone(), 4_096, (0, 1)), 100.0);
         assert!((whole.len() as f64 - 5_000.0).abs() < 5.0 * 5_000_f64.sqrt());
-        let mut parts: Vec<(f64, u64)> =
-            (0..3).flat_map(|replica| times(&mut Arrivals::new(poisson.clone(), 4_096, (replica, 3)), 100.0)).collect();
+        let mut parts: Vec<(f64, u64)> = (0..3)
+            .flat_map(|replica| {
+                times(
+                    &mut Arrivals::new(poisson.clone(), 4_096, (replica, 3)),
+                    100.0,
+                )
+            })
+            .collect();
         parts.sort_by(|a, b| a.0.total_cmp(&b.0));
         assert_eq!(parts, whole);
         let clients: usize = (0..3)
             .map(|replica| {
-                let closed = load(Arrival::Closed { clients: 10, think_seconds: 0.0 });
+                let closed = load(Arrival::Closed {
+                    clients: 10,
+                    think_seconds: 0.0,
+                });
                 times(&mut Arrivals::new(closed, 4_096, (replica, 3)), 0.0).len()
             })
             .sum();
@@ -188,16 +220,30 @@ mod tests {
             period_seconds: 20.0,
         };
         let all = times(&mut Arrivals::new(load(bursty), 4_096, (0, 1)), 1_000.0);
-        assert!((all.len() as f64 / 40_000.0 - 1.0).abs() < 0.03, "{}", all.len());
+        assert!(
+            (all.len() as f64 / 40_000.0 - 1.0).abs() < 0.03,
+            "{}",
+            all.len()
+        );
         let in_bursts = all.iter().filter(|(at, _)| at % 20.0 < 2.0).count();
         // a tenth of the time at four times the rate
         assert!((in_bursts as f64 / all.len() as f64 - 0.4).abs() < 0.02);
-        assert!(all.windows(2).all(|pair| matches!(pair, [a, b] if a.0 <= b.0)));
+        assert!(
+            all.windows(2)
+                .all(|pair| matches!(pair, [a, b] if a.0 <= b.0))
+        );
     }
 
     #[test]
     fn a_client_sends_again_when_its_request_has_ended() {
-        let mut arrivals = Arrivals::new(load(Arrival::Closed { clients: 2, think_seconds: 0.0 }), 4_096, (0, 1));
+        let mut arrivals = Arrivals::new(
+            load(Arrival::Closed {
+                clients: 2,
+                think_seconds: 0.0,
+            }),
+            4_096,
+            (0, 1),
+        );
         assert_eq!(times(&mut arrivals, 9.0).len(), 2);
         assert_eq!(arrivals.next_at(), None);
         arrivals.ended(4.0, 0, false);

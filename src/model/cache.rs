@@ -56,7 +56,10 @@ struct Group {
 
 impl KvCache {
     pub(super) fn new(blocks: u32, block_size: u32, caching: bool) -> Self {
-        let all = Chunk { blocks, group: None };
+        let all = Chunk {
+            blocks,
+            group: None,
+        };
         Self {
             blocks,
             block_size,
@@ -86,23 +89,40 @@ impl KvCache {
     /// Tokens at the beginning of a request that are in the cache; never all of it, since the last one has to be
     /// computed for the next to come out.
     pub(super) fn hit_tokens(&self, prefix: Option<Prefix>, tokens: u32) -> u32 {
-        let Some(prefix) = prefix.filter(|_| self.caching) else { return 0 };
-        let cached = self.groups.get(&prefix.group).map_or(0, |group| group.blocks);
+        let Some(prefix) = prefix.filter(|_| self.caching) else {
+            return 0;
+        };
+        let cached = self
+            .groups
+            .get(&prefix.group)
+            .map_or(0, |group| group.blocks);
         let whole = prefix.tokens.min(tokens.saturating_sub(1)) / self.block_size;
         cached.min(whole) * self.block_size
     }
 
     /// Has a request begin with `hit` tokens out of the cache and room for `tokens` in all, if `wanted` tokens would fit.
-    pub(super) fn begin(&mut self, prefix: Option<Prefix>, hit: u32, tokens: u32, wanted: u32) -> Option<Held> {
+    pub(super) fn begin(
+        &mut self,
+        prefix: Option<Prefix>,
+        hit: u32,
+        tokens: u32,
+        wanted: u32,
+    ) -> Option<Held> {
         let shared = hit / self.block_size;
-        let unused = prefix.filter(|_| shared > 0).and_then(|prefix| self.groups.get(&prefix.group));
+        let unused = prefix
+            .filter(|_| shared > 0)
+            .and_then(|prefix| self.groups.get(&prefix.group));
         // those that it uses again are not free any more
-        let taken = unused.filter(|group| group.users == 0).map_or(0, |group| group.blocks);
+        let taken = unused
+            .filter(|group| group.users == 0)
+            .map_or(0, |group| group.blocks);
         let left = self.free_blocks.checked_sub(taken)?;
         if self.blocks_of(wanted.max(tokens)).saturating_sub(shared) > left {
             return None;
         }
-        if shared > 0 && let Some(prefix) = prefix {
+        if shared > 0
+            && let Some(prefix) = prefix
+        {
             self.use_group(prefix.group);
         }
         let own = self.blocks_of(tokens).saturating_sub(shared);
@@ -123,7 +143,9 @@ impl KvCache {
 
     /// So many tokens of a request are computed: what is common to its group others can use from now on.
     pub(super) fn computed(&mut self, held: &mut Held, prefix: Option<Prefix>, tokens: u32) {
-        let Some(prefix) = prefix.filter(|_| self.caching) else { return };
+        let Some(prefix) = prefix.filter(|_| self.caching) else {
+            return;
+        };
         let whole = prefix.tokens.min(tokens) / self.block_size;
         if whole <= held.shared {
             return;
@@ -145,17 +167,27 @@ impl KvCache {
     /// Takes back what a request holds.
     pub(super) fn release(&mut self, held: Held, prefix: Option<Prefix>) {
         if held.own > 0 {
-            self.push(Chunk { blocks: held.own, group: None });
+            self.push(Chunk {
+                blocks: held.own,
+                group: None,
+            });
         }
-        let Some(prefix) = prefix.filter(|_| held.shared > 0) else { return };
-        let Some(group) = self.groups.get_mut(&prefix.group) else { return };
+        let Some(prefix) = prefix.filter(|_| held.shared > 0) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&prefix.group) else {
+            return;
+        };
         group.users -= 1;
         if group.users == 0 {
             let blocks = group.blocks;
             let number = self.front + self.free.len() as u64;
             group.chunk = Some(number);
             self.free_blocks += blocks;
-            self.free.push_back(Chunk { blocks, group: Some(prefix.group) });
+            self.free.push_back(Chunk {
+                blocks,
+                group: Some(prefix.group),
+            });
         }
     }
 
@@ -169,13 +201,20 @@ impl KvCache {
 
     /// Takes a group's blocks out of the row, if they stand in it.
     fn use_group(&mut self, id: u32) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
         group.users += 1;
-        let Some(number) = group.chunk.take() else { return };
+        let Some(number) = group.chunk.take() else {
+            return;
+        };
         let at = usize::try_from(number - self.front).unwrap_or(usize::MAX);
         if let Some(chunk) = self.free.get_mut(at) {
             self.free_blocks -= chunk.blocks;
-            *chunk = Chunk { blocks: 0, group: None };
+            *chunk = Chunk {
+                blocks: 0,
+                group: None,
+            };
         }
     }
 
@@ -183,7 +222,9 @@ impl KvCache {
     fn take(&mut self, mut blocks: u32) {
         self.free_blocks -= blocks;
         while blocks > 0 {
-            let Some(chunk) = self.free.front_mut() else { return };
+            let Some(chunk) = self.free.front_mut() else {
+                return;
+            };
             let from_this = blocks.min(chunk.blocks);
             chunk.blocks -= from_this;
             blocks -= from_this;
@@ -197,7 +238,9 @@ impl KvCache {
             } else if from_this == 0 {
                 return;
             }
-            if let Some(id) = group && let Some(group) = self.groups.get_mut(&id) {
+            if let Some(id) = group
+                && let Some(group) = self.groups.get_mut(&id)
+            {
                 // its last blocks stand in front
                 group.blocks = left;
                 if left == 0 {
@@ -222,14 +265,21 @@ mod tests {
     #[test]
     fn a_beginning_is_computed_once_and_used_again_until_its_blocks_are_needed() {
         let mut cache = KvCache::new(10, 16, true);
-        let prefix = Some(Prefix { group: 1, tokens: 40 });
+        let prefix = Some(Prefix {
+            group: 1,
+            tokens: 40,
+        });
         assert_eq!(cache.hit_tokens(prefix, 100), 0);
         let mut first = cache.begin(prefix, 0, 50, 50).unwrap();
         cache.computed(&mut first, prefix, 50);
         // two whole blocks of the 40 tokens
         assert_eq!(first, Held { own: 2, shared: 2 });
         assert_eq!(cache.hit_tokens(prefix, 100), 32);
-        assert_eq!(cache.hit_tokens(prefix, 32), 16, "one token is left to compute");
+        assert_eq!(
+            cache.hit_tokens(prefix, 32),
+            16,
+            "one token is left to compute"
+        );
         let second = cache.begin(prefix, 32, 50, 50).unwrap();
         assert_eq!(second, Held { own: 2, shared: 2 });
         assert_eq!(cache.free_blocks(), 4);
@@ -240,7 +290,11 @@ mod tests {
         // blocks that were never used, then those freed, the beginning last
         let big = cache.begin(None, 0, 16 * 9, 16 * 9).unwrap();
         assert_eq!(cache.hit_tokens(prefix, 100), 16);
-        assert_eq!(cache.begin(prefix, 16, 32, 32), None, "the block that is left cannot be both");
+        assert_eq!(
+            cache.begin(prefix, 16, 32, 32),
+            None,
+            "the block that is left cannot be both"
+        );
         cache.release(big, None);
         assert_eq!(counted(&cache), 10);
     }

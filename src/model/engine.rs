@@ -81,7 +81,11 @@ impl Engine {
     pub fn new(settings: Settings, step_time: StepTime, seed: u64) -> Result<Self, SettingsError> {
         settings.check()?;
         Ok(Self {
-            cache: KvCache::new(settings.kv_blocks, settings.block_size, settings.prefix_caching),
+            cache: KvCache::new(
+                settings.kv_blocks,
+                settings.block_size,
+                settings.prefix_caching,
+            ),
             new_token_ratio: policy::initial_new_token_ratio(&settings),
             settings,
             step_time,
@@ -143,7 +147,11 @@ impl Engine {
         let bound = self.settings.max_num_queued_reqs;
         if bound.is_some_and(|most| self.waiting.len() >= most as usize) {
             sink.event(arrived, &Event::Rejected);
-            self.ended.push(Ended { at: arrived, index: spec.index, refused: true });
+            self.ended.push(Ended {
+                at: arrived,
+                index: spec.index,
+                refused: true,
+            });
             return;
         }
         self.someone_is_impatient |= spec.patience_seconds.is_some();
@@ -178,7 +186,11 @@ impl Engine {
 
     /// Every request ends with an error: the engine is restarted.
     pub(super) fn fail_all(&mut self, sink: &mut impl Sink) {
-        let all: Vec<Id> = self.running.drain(..).chain(self.waiting.drain(..)).collect();
+        let all: Vec<Id> = self
+            .running
+            .drain(..)
+            .chain(self.waiting.drain(..))
+            .collect();
         for id in all {
             self.finish(id, FinishReason::Error, sink);
             self.requests.remove(id);
@@ -214,7 +226,8 @@ impl Engine {
     /// A running request loses its blocks; it is put back by whoever took it out of the row.
     pub(super) fn preempt(&mut self, id: Id, sink: &mut impl Sink) {
         let request = self.requests.get(id);
-        self.cache.release(std::mem::take(&mut request.held), request.spec.prefix);
+        self.cache
+            .release(std::mem::take(&mut request.held), request.spec.prefix);
         request.computed = 0;
         request.reserved_tokens = 0;
         request.preemptions += 1;
@@ -227,7 +240,10 @@ impl Engine {
         for planned in &self.plan {
             let request = self.requests.get(planned.id);
             let (before, tokens) = (u64::from(request.computed), u64::from(planned.tokens));
-            if request.generated > 0 && request.missing() + planned.guessed == planned.tokens && request.missing() == 1 {
+            if request.generated > 0
+                && request.missing() + planned.guessed == planned.tokens
+                && request.missing() == 1
+            {
                 batch.decode_sequences += 1;
                 batch.speculated_tokens += planned.guessed;
                 batch.decode_context_tokens += before;
@@ -257,7 +273,14 @@ impl Engine {
                 }
             }
         }
-        sink.event(self.now, &Event::Step { batch, seconds, outputs });
+        sink.event(
+            self.now,
+            &Event::Step {
+                batch,
+                seconds,
+                outputs,
+            },
+        );
     }
 
     /// A request had its part of a step: whether a token came out of it, and whether it has ended.
@@ -267,7 +290,8 @@ impl Engine {
         let request = self.requests.get(planned.id);
         request.computed += planned.tokens - planned.guessed;
         let computed = request.computed;
-        self.cache.computed(&mut request.held, request.spec.prefix, computed);
+        self.cache
+            .computed(&mut request.held, request.spec.prefix, computed);
         if request.computed < request.tokens() {
             return (false, false);
         }
@@ -282,7 +306,10 @@ impl Engine {
         let left = request.spec.output_tokens - request.generated;
         let count = (1 + accepted).min(left);
         if planned.guessed > 0 {
-            let event = Event::Speculated { guessed: planned.guessed, accepted: count - 1 };
+            let event = Event::Speculated {
+                guessed: planned.guessed,
+                accepted: count - 1,
+            };
             sink.event(now, &event);
         }
         let gap_seconds = now - request.last_token;
@@ -304,11 +331,19 @@ impl Engine {
         }
         let request = self.requests.get(planned.id);
         if request.generated >= request.spec.output_tokens {
-            let reason = if request.spec.ends_by_length { FinishReason::Length } else { FinishReason::Stop };
+            let reason = if request.spec.ends_by_length {
+                FinishReason::Length
+            } else {
+                FinishReason::Stop
+            };
             self.finish(planned.id, reason, sink);
             return (true, true);
         }
-        if request.spec.abort_after.is_some_and(|tokens| request.generated >= tokens) {
+        if request
+            .spec
+            .abort_after
+            .is_some_and(|tokens| request.generated >= tokens)
+        {
             self.finish(planned.id, FinishReason::Abort, sink);
             return (true, true);
         }
@@ -317,7 +352,9 @@ impl Engine {
 
     /// How many of the guesses are right.
     fn accepted(&mut self, planned: Planned) -> u32 {
-        let Some(speculation) = self.settings.speculation.filter(|_| planned.guessed > 0) else { return 0 };
+        let Some(speculation) = self.settings.speculation.filter(|_| planned.guessed > 0) else {
+            return 0;
+        };
         let request = self.requests.get(planned.id);
         let first = (request.spec.index << 20) + u64::from(request.generated);
         let right = |guess: &u32| {
@@ -332,7 +369,8 @@ impl Engine {
     fn finish(&mut self, id: Id, reason: FinishReason, sink: &mut impl Sink) {
         let ended = self.now;
         let request = self.requests.get(id);
-        self.cache.release(std::mem::take(&mut request.held), request.spec.prefix);
+        self.cache
+            .release(std::mem::take(&mut request.held), request.spec.prefix);
         request.ended = true;
         let finished = Finished {
             request: request.spec,
@@ -346,7 +384,11 @@ impl Engine {
             preemptions: request.preemptions,
         };
         let refused = reason == FinishReason::Error;
-        self.ended.push(Ended { at: ended + self.step_time.frontend_seconds, index: request.spec.index, refused });
+        self.ended.push(Ended {
+            at: ended + self.step_time.frontend_seconds,
+            index: request.spec.index,
+            refused,
+        });
         sink.event(ended, &Event::Finished(finished));
     }
 
@@ -356,7 +398,10 @@ impl Engine {
         let mut gone = Vec::new();
         for id in self.waiting.iter().chain(&self.running) {
             let request = self.requests.get(*id);
-            let patience = request.spec.patience_seconds.filter(|_| request.first_token.is_none());
+            let patience = request
+                .spec
+                .patience_seconds
+                .filter(|_| request.first_token.is_none());
             if patience.is_some_and(|seconds| now - request.arrived > seconds) {
                 gone.push(*id);
             }

@@ -69,16 +69,29 @@ impl StepWindow {
         let gap = figures
             .distribution(Quantity::InterTokenLatency)
             .ok_or(FitError::Missing("the inter-token latency"))?;
-        let (Some(gap_seconds), true) = (gap.mean, gap.count > 0.0) else { return Err(FitError::Idle) };
-        let running = figures.gauge(Quantity::RequestsRunning).ok_or(FitError::Missing("the number of running requests"))?;
-        let mean = |quantity| figures.distribution(quantity).and_then(|distribution| distribution.mean);
-        let prompt = mean(Quantity::RequestPromptTokens).ok_or(FitError::Missing("the length of prompts"))?;
-        let output = mean(Quantity::RequestGenerationTokens).ok_or(FitError::Missing("the length of outputs"))?;
+        let (Some(gap_seconds), true) = (gap.mean, gap.count > 0.0) else {
+            return Err(FitError::Idle);
+        };
+        let running = figures
+            .gauge(Quantity::RequestsRunning)
+            .ok_or(FitError::Missing("the number of running requests"))?;
+        let mean = |quantity| {
+            figures
+                .distribution(quantity)
+                .and_then(|distribution| distribution.mean)
+        };
+        let prompt =
+            mean(Quantity::PromptLength).ok_or(FitError::Missing("the length of prompts"))?;
+        let output =
+            mean(Quantity::GenerationLength).ok_or(FitError::Missing("the length of outputs"))?;
         let prefill = figures
             .value("prefill_tokens_increase")
             .or_else(|| figures.value("prompt_tokens_increase"))
             .ok_or(FitError::Missing("the number of prompt tokens"))?;
-        let counted = figures.distribution(Quantity::StepTokens).map(|steps| steps.count).filter(|steps| *steps > 0.0);
+        let counted = figures
+            .distribution(Quantity::StepTokens)
+            .map(|steps| steps.count)
+            .filter(|steps| *steps > 0.0);
         // each running request has a token in each step
         let steps = counted.unwrap_or(gap.count / running.mean.max(1.0));
         let busy = running.min >= RUNNING_THROUGHOUT && running.samples > 2;
@@ -102,19 +115,31 @@ impl StepWindow {
         })
     }
 
-    fn row(&self) -> [f64; PARTS] {
+    /// What the parts of a step's time are multiplied by, if fewer tokens than `knee` take as long as so many. Prompts
+    /// come on top of requests that decode.
+    fn row(&self, knee: f64) -> [f64; PARTS] {
         [
             1.0,
-            self.prefill_tokens,
-            self.prefill_context_tokens,
+            self.decode_sequences.max(knee) + self.prefill_tokens,
             self.decode_sequences,
             self.decode_context_tokens,
+            self.prefill_context_tokens,
         ]
     }
 }
 
-/// Parts of a step's time.
+/// Parts of a step's time that are found by least squares; the knee is tried out.
 const PARTS: usize = 5;
+
+/// Knees that are tried: from a CPU, which computes slowly for its memory, to the newest accelerators.
+const KNEES: [f64; 20] = [
+    0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 16.0, 23.0, 32.0, 45.0, 64.0, 91.0, 128.0, 181.0,
+    256.0, 362.0, 512.0, 724.0,
+];
+
+/// How much the parts are held back, of their squares: little for what every step has, more for what may only seem to
+/// matter because it rises and falls with the rest.
+const HELD_BACK: [f64; PARTS] = [0.0, 0.0, 0.01, 0.01, 0.01];
 
 /// Passes over the parts; far more than are needed to settle.
 const PASSES: usize = 20_000;
@@ -128,28 +153,39 @@ impl Fit {
         if windows.is_empty() {
             return Err(FitError::NoWindow);
         }
-        let rows: Vec<[f64; PARTS]> = windows
+        let (knee_tokens, parts, squares) = KNEES
             .iter()
-            .map(|window| window.row().map(|part| part / window.step_seconds))
+            .map(|knee| {
+                let rows: Vec<[f64; PARTS]> = windows
+                    .iter()
+                    .map(|window| window.row(*knee).map(|part| part / window.step_seconds))
+                    .collect();
+                let parts = non_negative(&rows);
+                let squares = rows.iter().map(|row| (dot(row, &parts) - 1.0).powi(2));
+                (*knee, parts, squares.sum::<f64>())
+            })
+            .min_by(|a, b| a.2.total_cmp(&b.2))
+            .ok_or(FitError::NoWindow)?;
+        let [fixed, token, decode, decode_context, prefill_context] = parts;
+        let told: Vec<f64> = windows
+            .iter()
+            .filter_map(|window| window.frontend_seconds)
             .collect();
-        let parts = non_negative(&rows);
-        let [fixed, prefill, prefill_context, decode, decode_context] = parts;
-        let told: Vec<f64> = windows.iter().filter_map(|window| window.frontend_seconds).collect();
         let step_time = StepTime {
             // a step that takes no time would never end
             fixed_seconds: fixed.max(1e-6),
-            prefill_token_seconds: prefill,
-            prefill_context_token_seconds: prefill_context,
+            token_seconds: token,
+            knee_tokens,
             decode_sequence_seconds: decode,
             decode_context_token_seconds: decode_context,
+            prefill_context_token_seconds: prefill_context,
             frontend_seconds: median(told).unwrap_or(0.0),
         };
-        let squares: f64 = rows.iter().map(|row| (dot(row, &parts) - 1.0).powi(2)).sum();
         let sequences = windows.iter().map(|window| window.decode_sequences);
         Ok(Self {
             step_time,
             windows: windows.len(),
-            residual_ratio: (squares / rows.len() as f64).sqrt(),
+            residual_ratio: (squares / windows.len() as f64).sqrt(),
             decode_sequences_range: (
                 sequences.clone().fold(f64::INFINITY, f64::min),
                 sequences.fold(0.0, f64::max),
@@ -171,8 +207,13 @@ fn non_negative(rows: &[[f64; PARTS]]) -> [f64; PARTS] {
             if norm <= 0.0 {
                 continue;
             }
-            let slope: f64 = column.clone().zip(&left).map(|(value, rest)| value * rest).sum();
-            let wanted = (*part + slope / norm).max(0.0);
+            let slope: f64 = column
+                .clone()
+                .zip(&left)
+                .map(|(value, rest)| value * rest)
+                .sum();
+            let held_back = HELD_BACK.get(at).copied().unwrap_or(0.0);
+            let wanted = ((*part * norm + slope) / (norm * (1.0 + held_back))).max(0.0);
             let step = wanted - *part;
             for (rest, value) in left.iter_mut().zip(column) {
                 *rest -= step * value;
@@ -212,7 +253,7 @@ mod tests {
             frontend_seconds: Some(2e-3),
         };
         window.step_seconds = step_time.fixed_seconds
-            + step_time.prefill_token_seconds * window.prefill_tokens
+            + step_time.token_seconds * (prefill + sequences.max(step_time.knee_tokens))
             + step_time.decode_sequence_seconds * window.decode_sequences
             + step_time.decode_context_token_seconds * window.decode_context_tokens;
         window
@@ -221,26 +262,34 @@ mod tests {
     #[test]
     fn times_are_found_from_windows_at_different_load() {
         let truth = StepTime {
+            fixed_seconds: 6e-3,
+            token_seconds: 0.4e-3,
+            knee_tokens: 6.0,
+            decode_sequence_seconds: 0.0,
+            decode_context_token_seconds: 0.4e-6,
             prefill_context_token_seconds: 0.0,
-            ..StepTime::default()
+            frontend_seconds: 2e-3,
         };
         let windows = [
             window(&truth, 1.0, 1.0, 100.0),
             window(&truth, 5.0, 4.0, 110.0),
-            window(&truth, 30.0, 8.0, 300.0),
+            window(&truth, 0.2, 4.0, 900.0),
+            window(&truth, 12.0, 12.0, 300.0),
             window(&truth, 40.0, 24.0, 90.0),
-            window(&truth, 200.0, 6.0, 500.0),
+            window(&truth, 100.0, 6.0, 500.0),
         ];
         let fit = Fit::to(&windows).unwrap();
-        assert!(fit.residual_ratio < 1e-3, "{fit:?}");
+        assert!(fit.residual_ratio < 0.01, "{fit:?}");
         assert_eq!(fit.decode_sequences_range, (1.0, 24.0));
-        let (found, truth) = (fit.step_time, truth);
+        assert_eq!(fit.step_time.knee_tokens, 6.0);
         for (found, truth) in [
-            (found.fixed_seconds, truth.fixed_seconds),
-            (found.prefill_token_seconds, truth.prefill_token_seconds),
-            (found.decode_sequence_seconds, truth.decode_sequence_seconds),
+            (fit.step_time.fixed_seconds, truth.fixed_seconds),
+            (fit.step_time.token_seconds, truth.token_seconds),
         ] {
-            assert!((found / truth - 1.0).abs() < 0.1, "{found} for {truth}: {fit:?}");
+            assert!(
+                (found / truth - 1.0).abs() < 0.1,
+                "{found} for {truth}: {fit:?}"
+            );
         }
         assert_eq!(Fit::to(&[]), Err(FitError::NoWindow));
     }

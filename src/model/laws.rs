@@ -50,11 +50,16 @@ impl Sink for Account {
 }
 
 fn simple(prompt: Lengths, output: Lengths, arrival: Arrival) -> Load {
-    Load { arrival, classes: vec![RequestClass::of(prompt, output)], seed: 11 }
+    Load {
+        arrival,
+        classes: vec![RequestClass::of(prompt, output)],
+        seed: 11,
+    }
 }
 
 fn run(settings: &Settings, step_time: StepTime, load: &Load, seconds: f64) -> Summary {
-    let mut simulation = Simulation::new(settings.clone(), step_time, load.clone(), (0, 1)).unwrap();
+    let mut simulation =
+        Simulation::new(settings.clone(), step_time, load.clone(), (0, 1)).unwrap();
     simulation.run_until(seconds / 5.0, &mut ());
     let mut tally = Tally::from(simulation.now());
     simulation.run_until(seconds, &mut tally);
@@ -69,23 +74,32 @@ fn uniform(min: u32, max: u32) -> Lengths {
 fn one_at_a_time_waits_as_queueing_theory_says() {
     let step_time = StepTime {
         fixed_seconds: 0.01,
-        prefill_token_seconds: 0.0,
+        token_seconds: 0.0,
+        knee_tokens: 0.0,
         prefill_context_token_seconds: 0.0,
         decode_sequence_seconds: 0.0,
         decode_context_token_seconds: 0.0,
         frontend_seconds: 0.0,
     };
-    let settings = Settings { max_num_seqs: 1, ..Settings::default() };
+    let settings = Settings {
+        max_num_seqs: 1,
+        ..Settings::default()
+    };
     // ten steps of 10 ms each
     let service = 0.1;
     for utilization in [0.3, 0.6, 0.8] {
-        let arrival = Arrival::Poisson { rate_per_second: utilization / service };
+        let arrival = Arrival::Poisson {
+            rate_per_second: utilization / service,
+        };
         let load = simple(Lengths::Fixed(50), Lengths::Fixed(10), arrival);
         let summary = run(&settings, step_time, &load, 40_000.0);
         // Pollaczek and Khinchine, for service times that do not vary
         let expected = utilization * service / (2.0 * (1.0 - utilization));
         let found = summary.mean_queue_seconds.unwrap();
-        assert!((found / expected - 1.0).abs() < 0.04, "{utilization}: {found} for {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < 0.04,
+            "{utilization}: {found} for {expected}"
+        );
         assert!((summary.busy_seconds / summary.seconds - utilization).abs() < 0.01);
     }
 }
@@ -93,11 +107,26 @@ fn one_at_a_time_waits_as_queueing_theory_says() {
 #[test]
 fn what_is_inside_is_what_comes_times_how_long_it_stays() {
     for policy in [Policy::Vllm, Policy::Sglang, Policy::Tgi] {
-        let settings = Settings { policy, max_num_seqs: 16, kv_blocks: 1_024, ..Settings::default() };
-        let load = simple(uniform(20, 400), uniform(10, 200), Arrival::Poisson { rate_per_second: 12.0 });
+        let settings = Settings {
+            policy,
+            max_num_seqs: 16,
+            kv_blocks: 1_024,
+            ..Settings::default()
+        };
+        let load = simple(
+            uniform(20, 400),
+            uniform(10, 200),
+            Arrival::Poisson {
+                rate_per_second: 12.0,
+            },
+        );
         let step_time = StepTime::default();
         let mut simulation = Simulation::new(settings, step_time, load, (0, 1)).unwrap();
-        let mut account = Account { budget: 2_048, seqs: 16, ..Account::default() };
+        let mut account = Account {
+            budget: 2_048,
+            seqs: 16,
+            ..Account::default()
+        };
         let (mut inside, mut samples) = (0.0, 0);
         while simulation.now() < 2_000.0 {
             simulation.run_until(simulation.now() + 0.05, &mut account);
@@ -107,14 +136,27 @@ fn what_is_inside_is_what_comes_times_how_long_it_stays() {
         }
         let inside = inside / f64::from(samples);
         let little = account.sojourn_seconds / simulation.now();
-        assert!((inside / little - 1.0).abs() < 0.02, "{policy:?}: {inside} for {little}");
+        assert!(
+            (inside / little - 1.0).abs() < 0.02,
+            "{policy:?}: {inside} for {little}"
+        );
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let load = simple(uniform(20, 400), uniform(10, 200), Arrival::Closed { clients: 20, think_seconds: 0.5 });
-    let settings = Settings { kv_blocks: 600, ..Settings::default() };
+    let load = simple(
+        uniform(20, 400),
+        uniform(10, 200),
+        Arrival::Closed {
+            clients: 20,
+            think_seconds: 0.5,
+        },
+    );
+    let settings = Settings {
+        kv_blocks: 600,
+        ..Settings::default()
+    };
     let once = run(&settings, StepTime::default(), &load, 200.0);
     assert_eq!(once, run(&settings, StepTime::default(), &load, 200.0));
     let other = Load { seed: 12, ..load };
@@ -124,9 +166,23 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn more_of_what_is_short_helps() {
     let step_time = StepTime::default();
-    let load = simple(uniform(40, 120), uniform(60, 180), Arrival::Closed { clients: 64, think_seconds: 0.0 });
-    let capped = |max_num_seqs| Settings { max_num_seqs, ..Settings::default() };
-    let small_cache = |kv_blocks| Settings { kv_blocks, max_model_len: 1_024, ..Settings::default() };
+    let load = simple(
+        uniform(40, 120),
+        uniform(60, 180),
+        Arrival::Closed {
+            clients: 64,
+            think_seconds: 0.0,
+        },
+    );
+    let capped = |max_num_seqs| Settings {
+        max_num_seqs,
+        ..Settings::default()
+    };
+    let small_cache = |kv_blocks| Settings {
+        kv_blocks,
+        max_model_len: 1_024,
+        ..Settings::default()
+    };
     let few = run(&capped(4), step_time, &load, 300.0);
     let some = run(&capped(16), step_time, &load, 300.0);
     let many = run(&capped(64), step_time, &load, 300.0);
@@ -143,19 +199,40 @@ fn more_of_what_is_short_helps() {
     assert!(tight.tokens_per_second() < wide.tokens_per_second());
     assert!(first(&tight) > first(&wide));
     // a queue grows with the rate
-    let open = |rate_per_second| simple(uniform(40, 120), uniform(60, 180), Arrival::Poisson { rate_per_second });
-    let (calm, busy) = (run(&capped(16), step_time, &open(4.0), 600.0), run(&capped(16), step_time, &open(14.0), 600.0));
+    let open = |rate_per_second| {
+        simple(
+            uniform(40, 120),
+            uniform(60, 180),
+            Arrival::Poisson { rate_per_second },
+        )
+    };
+    let (calm, busy) = (
+        run(&capped(16), step_time, &open(4.0), 600.0),
+        run(&capped(16), step_time, &open(14.0), 600.0),
+    );
     assert!(first(&calm) < first(&busy));
 }
 
 #[test]
 fn a_shared_beginning_is_computed_once() {
-    let mut load = simple(uniform(20, 40), uniform(10, 20), Arrival::Poisson { rate_per_second: 8.0 });
+    let mut load = simple(
+        uniform(20, 40),
+        uniform(10, 20),
+        Arrival::Poisson {
+            rate_per_second: 8.0,
+        },
+    );
     for class in &mut load.classes {
-        class.prefix = Some(SharedPrefix { tokens: 1_000, groups: 3 });
+        class.prefix = Some(SharedPrefix {
+            tokens: 1_000,
+            groups: 3,
+        });
     }
     let with = run(&Settings::default(), StepTime::default(), &load, 200.0);
-    let without = Settings { prefix_caching: false, ..Settings::default() };
+    let without = Settings {
+        prefix_caching: false,
+        ..Settings::default()
+    };
     let without = run(&without, StepTime::default(), &load, 200.0);
     // 62 blocks of 16
     let hits = with.cached_tokens as f64 / with.prompt_tokens as f64;
@@ -167,9 +244,19 @@ fn a_shared_beginning_is_computed_once() {
 
 #[test]
 fn guesses_that_are_right_save_steps() {
-    let load = simple(Lengths::Fixed(50), Lengths::Fixed(100), Arrival::Closed { clients: 2, think_seconds: 0.0 });
+    let load = simple(
+        Lengths::Fixed(50),
+        Lengths::Fixed(100),
+        Arrival::Closed {
+            clients: 2,
+            think_seconds: 0.0,
+        },
+    );
     let guessing = |acceptance_ratio| Settings {
-        speculation: Some(Speculation { tokens: 3, acceptance_ratio }),
+        speculation: Some(Speculation {
+            tokens: 3,
+            acceptance_ratio,
+        }),
         ..Settings::default()
     };
     let plain = run(&Settings::default(), StepTime::default(), &load, 100.0);
@@ -183,13 +270,25 @@ fn guesses_that_are_right_save_steps() {
 
 #[test]
 fn an_engine_that_is_restarted_begins_anew() {
-    let load = simple(Lengths::Fixed(50), Lengths::Fixed(100), Arrival::Closed { clients: 30, think_seconds: 0.0 });
-    let small = Settings { max_num_seqs: 4, ..Settings::default() };
+    let load = simple(
+        Lengths::Fixed(50),
+        Lengths::Fixed(100),
+        Arrival::Closed {
+            clients: 30,
+            think_seconds: 0.0,
+        },
+    );
+    let small = Settings {
+        max_num_seqs: 4,
+        ..Settings::default()
+    };
     let mut simulation = Simulation::new(small, StepTime::default(), load, (0, 1)).unwrap();
     simulation.run_until(50.0, &mut ());
     assert_eq!(simulation.gauges().running, 4);
-    let mut tally = Tally::from(simulation.now());
-    simulation.restart(Settings::default(), 20.0, &mut tally).unwrap();
+    let mut tally = Tally::from(0.0);
+    simulation
+        .restart(Settings::default(), 20.0, &mut tally)
+        .unwrap();
     assert!(!simulation.is_up());
     simulation.run_until(69.0, &mut tally);
     let summary = tally.summary(simulation.now());
@@ -198,7 +297,10 @@ fn an_engine_that_is_restarted_begins_anew() {
     simulation.run_until(100.0, &mut tally);
     assert!(simulation.is_up());
     assert_eq!(simulation.gauges().running, 30);
-    simulation.set_faults(Faults { stalled: true, ..Faults::default() });
+    simulation.set_faults(Faults {
+        stalled: true,
+        ..Faults::default()
+    });
     let mut tally = Tally::from(simulation.now());
     simulation.run_until(160.0, &mut tally);
     assert_eq!(tally.summary(simulation.now()).steps, 0);

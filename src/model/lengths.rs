@@ -56,7 +56,11 @@ impl Lengths {
         match self {
             Self::Fixed(length) => f64::from((*length).max(1)),
             Self::Observed(lengths) if !lengths.is_empty() => {
-                lengths.iter().map(|length| f64::from((*length).max(1))).sum::<f64>() / lengths.len() as f64
+                lengths
+                    .iter()
+                    .map(|length| f64::from((*length).max(1)))
+                    .sum::<f64>()
+                    / lengths.len() as f64
             }
             _ => {
                 let steps = 10_000;
@@ -75,16 +79,22 @@ impl Lengths {
     pub(super) fn fault(&self) -> Option<String> {
         match self {
             Self::Fixed(0) => Some("a length of 0 tokens".to_owned()),
-            Self::Uniform { min, max } if *min == 0 || min > max => {
-                Some(format!("lengths from {min} to {max}; from 1 to at least as many is meant"))
-            }
+            Self::Uniform { min, max } if *min == 0 || min > max => Some(format!(
+                "lengths from {min} to {max}; from 1 to at least as many is meant"
+            )),
             Self::LogNormal { median, sigma, max } => {
-                let sound = median.is_finite() && *median >= 1.0 && sigma.is_finite() && *sigma >= 0.0 && *max > 0;
+                let sound = median.is_finite()
+                    && *median >= 1.0
+                    && sigma.is_finite()
+                    && *sigma >= 0.0
+                    && *max > 0;
                 (!sound).then(|| {
                     format!("lengths with median {median}, sigma {sigma}, at most {max}; median and maximum are at least 1")
                 })
             }
-            Self::Observed(lengths) if lengths.is_empty() => Some("no length was observed".to_owned()),
+            Self::Observed(lengths) if lengths.is_empty() => {
+                Some("no length was observed".to_owned())
+            }
             _ => None,
         }
     }
@@ -99,11 +109,23 @@ mod tests {
         let uniform = Lengths::Uniform { min: 48, max: 96 };
         assert_eq!((uniform.at(1e-9), uniform.at(1.0 - 1e-9)), (48, 96));
         assert!((uniform.mean() - 72.0).abs() < 0.1);
-        let tail = Lengths::LogNormal { median: 100.0, sigma: 1.0, max: 100_000 };
+        let tail = Lengths::LogNormal {
+            median: 100.0,
+            sigma: 1.0,
+            max: 100_000,
+        };
         assert_eq!(tail.at(0.5), 100);
         // exp(sigma² / 2) times the median
         assert!((tail.mean() / 164.9 - 1.0).abs() < 0.02, "{}", tail.mean());
-        assert_eq!(Lengths::LogNormal { median: 100.0, sigma: 1.0, max: 120 }.max(), 120);
+        assert_eq!(
+            Lengths::LogNormal {
+                median: 100.0,
+                sigma: 1.0,
+                max: 120
+            }
+            .max(),
+            120
+        );
         let observed = Lengths::Observed([3, 5].into());
         assert_eq!((observed.at(0.2), observed.at(0.7)), (3, 5));
         assert_eq!(observed.mean(), 4.0);
@@ -111,7 +133,11 @@ mod tests {
             Lengths::Fixed(0),
             Lengths::Uniform { min: 5, max: 4 },
             Lengths::Observed([].into()),
-            Lengths::LogNormal { median: f64::NAN, sigma: 1.0, max: 5 },
+            Lengths::LogNormal {
+                median: f64::NAN,
+                sigma: 1.0,
+                max: 5,
+            },
         ] {
             assert!(wrong.fault().is_some(), "{wrong:?}");
         }

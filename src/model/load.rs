@@ -105,10 +105,22 @@ impl Load {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         match &self.arrival {
             Arrival::Poisson { rate_per_second } if !positive(*rate_per_second) => {
-                return refuse(format!("{rate_per_second} requests a second; more than 0 is meant"));
+                return refuse(format!(
+                    "{rate_per_second} requests a second; more than 0 is meant"
+                ));
             }
-            Arrival::Bursty { rate_per_second, burst_factor, burst_seconds, period_seconds } => {
-                let sound = [*rate_per_second, *burst_factor, *burst_seconds, *period_seconds];
+            Arrival::Bursty {
+                rate_per_second,
+                burst_factor,
+                burst_seconds,
+                period_seconds,
+            } => {
+                let sound = [
+                    *rate_per_second,
+                    *burst_factor,
+                    *burst_seconds,
+                    *period_seconds,
+                ];
                 if !sound.into_iter().all(positive) || burst_seconds >= period_seconds {
                     return refuse("bursts need a rate, a factor and a length above 0, and a period longer than a burst".to_owned());
                 }
@@ -120,14 +132,24 @@ impl Load {
                 }
             }
             Arrival::Trace(times) => {
-                let sorted = times.windows(2).all(|pair| matches!(pair, [a, b] if a <= b));
+                let sorted = times
+                    .windows(2)
+                    .all(|pair| matches!(pair, [a, b] if a <= b));
                 if !sorted || !times.iter().all(|time| time.is_finite() && *time >= 0.0) {
-                    return refuse("times of a trace are 0 or more, and none is before the last one".to_owned());
+                    return refuse(
+                        "times of a trace are 0 or more, and none is before the last one"
+                            .to_owned(),
+                    );
                 }
             }
-            Arrival::Closed { clients, think_seconds } => {
+            Arrival::Closed {
+                clients,
+                think_seconds,
+            } => {
                 if *clients == 0 || !think_seconds.is_finite() || *think_seconds < 0.0 {
-                    return refuse(format!("{clients} clients that pause {think_seconds} s; at least 1, and 0 s or more"));
+                    return refuse(format!(
+                        "{clients} clients that pause {think_seconds} s; at least 1, and 0 s or more"
+                    ));
                 }
             }
             Arrival::Poisson { .. } => {}
@@ -159,8 +181,13 @@ impl Load {
         let wanted = class.map_or(1, |class| class.output.at(unit(Use::OutputLength)));
         let shared_tokens = shared.map_or(0, |prefix| prefix.tokens);
         // one token of output has room
-        let prompt_tokens = own.saturating_add(shared_tokens).min(max_model_len.saturating_sub(1)).max(1);
-        let output_tokens = wanted.min(max_model_len.saturating_sub(prompt_tokens)).max(1);
+        let prompt_tokens = own
+            .saturating_add(shared_tokens)
+            .min(max_model_len.saturating_sub(1))
+            .max(1);
+        let output_tokens = wanted
+            .min(max_model_len.saturating_sub(prompt_tokens))
+            .max(1);
         let abort_ratio = class.map_or(0.0, |class| class.abort_ratio);
         let aborts = unit(Use::Abort) < abort_ratio;
         RequestSpec {

@@ -57,7 +57,10 @@ mod tests {
         let count = 100_000_u64;
         let (mut sum, mut product, mut exponential) = (0.0, 0.0, 0.0);
         for index in 0..count {
-            let (a, b) = (random.unit(Use::Arrival, index), random.unit(Use::Class, index));
+            let (a, b) = (
+                random.unit(Use::Arrival, index),
+                random.unit(Use::Class, index),
+            );
             assert!(a > 0.0 && a < 1.0);
             sum += a;
             product += (a - 0.5) * (b - 0.5);
@@ -68,7 +71,13 @@ mod tests {
         assert!((sum / count - 0.5).abs() < 5.0 / (12.0 * count).sqrt());
         assert!((product / count).abs() < 5.0 / (12.0 * count.sqrt()));
         assert!((exponential / count - 1.0).abs() < 5.0 / count.sqrt());
-        assert_eq!(random.unit(Use::Class, 3), Random::new(7).unit(Use::Class, 3));
-        assert_ne!(random.unit(Use::Class, 3), Random::new(8).unit(Use::Class, 3));
+        assert_eq!(
+            random.unit(Use::Class, 3),
+            Random::new(7).unit(Use::Class, 3)
+        );
+        assert_ne!(
+            random.unit(Use::Class, 3),
+            Random::new(8).unit(Use::Class, 3)
+        );
     }
 }

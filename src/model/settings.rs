@@ -91,7 +91,13 @@ impl Settings {
     /// # Errors
     /// The first setting that none can have.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let refuse = |setting, value: String, reason: String| Err(SettingsError { setting, value, reason });
+        let refuse = |setting, value: String, reason: String| {
+            Err(SettingsError {
+                setting,
+                value,
+                reason,
+            })
+        };
         for (setting, value) in [
             ("max_num_seqs", self.max_num_seqs),
             ("max_num_batched_tokens", self.max_num_batched_tokens),
@@ -100,17 +106,35 @@ impl Settings {
             ("max_model_len", self.max_model_len),
         ] {
             if value == 0 {
-                return refuse(setting, value.to_string(), "at least 1 is needed".to_owned());
+                return refuse(
+                    setting,
+                    value.to_string(),
+                    "at least 1 is needed".to_owned(),
+                );
             }
         }
         // one token of each has to fit into a step
         if self.policy == Policy::Vllm && self.max_num_batched_tokens < self.max_num_seqs {
-            let reason = format!("it is at least max_num_seqs, which is {}", self.max_num_seqs);
-            return refuse("max_num_batched_tokens", self.max_num_batched_tokens.to_string(), reason);
+            let reason = format!(
+                "it is at least max_num_seqs, which is {}",
+                self.max_num_seqs
+            );
+            return refuse(
+                "max_num_batched_tokens",
+                self.max_num_batched_tokens.to_string(),
+                reason,
+            );
         }
         if !self.chunked_prefill && self.max_num_batched_tokens < self.max_model_len {
-            let reason = format!("without chunked prefill a whole prompt has to fit: at least {}", self.max_model_len);
-            return refuse("max_num_batched_tokens", self.max_num_batched_tokens.to_string(), reason);
+            let reason = format!(
+                "without chunked prefill a whole prompt has to fit: at least {}",
+                self.max_model_len
+            );
+            return refuse(
+                "max_num_batched_tokens",
+                self.max_num_batched_tokens.to_string(),
+                reason,
+            );
         }
         if self.kv_tokens() < u64::from(self.max_model_len) {
             let reason = format!(
@@ -124,11 +148,19 @@ impl Settings {
             && !(0.0..=1.0).contains(&speculation.acceptance_ratio)
         {
             let value = speculation.acceptance_ratio.to_string();
-            return refuse("acceptance_ratio", value, "it is between 0 and 1".to_owned());
+            return refuse(
+                "acceptance_ratio",
+                value,
+                "it is between 0 and 1".to_owned(),
+            );
         }
         if !(self.schedule_conservativeness.is_finite() && self.schedule_conservativeness >= 0.0) {
             let value = self.schedule_conservativeness.to_string();
-            return refuse("schedule_conservativeness", value, "it is 0 or more".to_owned());
+            return refuse(
+                "schedule_conservativeness",
+                value,
+                "it is 0 or more".to_owned(),
+            );
         }
         Ok(())
     }

@@ -32,7 +32,11 @@ pub struct Faults {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { stalled: false, slowness: 1.0, failure_ratio: 0.0 }
+        Self {
+            stalled: false,
+            slowness: 1.0,
+            failure_ratio: 0.0,
+        }
     }
 }
 
@@ -150,7 +154,10 @@ impl Simulation {
         }
         self.engine = fresh;
         self.engine.wait_until(now);
-        self.set_faults(Faults { stalled: false, ..self.faults });
+        self.set_faults(Faults {
+            stalled: false,
+            ..self.faults
+        });
         self.down_until = now + load_seconds;
         Ok(())
     }

@@ -15,24 +15,27 @@ pub struct Batch {
     pub decode_context_tokens: u64,
 }
 
-/// Seconds of a step, linear in what is computed.
+/// Seconds of a step.
 ///
-/// A step reads the weights once, however many tokens it computes (`fixed_seconds`, with the scheduler and the launch),
-/// computes each token, and reads keys and values of what is before each. That is the usual model of decode and prefill
-/// (Agrawal et al., Sarathi-Serve, OSDI 2024, section 3; Zhong et al., DistServe, OSDI 2024, appendix A). It does not
-/// know steps in the curve from tile sizes and captured graphs.
+/// A step reads the weights once, however many tokens it computes: up to the knee it is bound by memory and takes as
+/// long as for so many tokens, beyond by computing each (the roofline of a matrix product; Williams, Waterman, Patterson
+/// 2009). Attention reads keys and values of what is before each token, and some work is done for each request and each
+/// step on the host. Prefill and decode share steps and differ in nothing else (Agrawal et al., Sarathi-Serve, OSDI
+/// 2024, section 3). Left out: the stairs of tile sizes and captured graphs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepTime {
-    /// Whatever is computed.
+    /// Whatever is computed: scheduler, launch, sampling.
     pub fixed_seconds: f64,
-    /// For each token of a prompt.
-    pub prefill_token_seconds: f64,
-    /// For each token before one of a prompt.
-    pub prefill_context_token_seconds: f64,
-    /// For each request that decodes.
+    /// For each token, of a prompt or decoded.
+    pub token_seconds: f64,
+    /// Fewer tokens take as long as so many.
+    pub knee_tokens: f64,
+    /// For each request that decodes, beside its token.
     pub decode_sequence_seconds: f64,
     /// For each token before one that is decoded.
     pub decode_context_token_seconds: f64,
+    /// For each token before one of a prompt.
+    pub prefill_context_token_seconds: f64,
     /// From a request's arrival until the scheduler knows of it, and from a token until the client has it.
     pub frontend_seconds: f64,
 }
@@ -40,22 +43,23 @@ pub struct StepTime {
 impl StepTime {
     /// Seconds of this step.
     pub fn seconds(&self, batch: &Batch) -> f64 {
-        let decoded = batch.decode_sequences + batch.speculated_tokens;
+        let tokens = batch.prefill_tokens + batch.decode_sequences + batch.speculated_tokens;
         self.fixed_seconds
-            + self.prefill_token_seconds * f64::from(batch.prefill_tokens)
-            + self.prefill_context_token_seconds * batch.prefill_context_tokens as f64
-            + self.decode_sequence_seconds * f64::from(decoded)
+            + self.token_seconds * f64::from(tokens).max(self.knee_tokens)
+            + self.decode_sequence_seconds * f64::from(batch.decode_sequences)
             + self.decode_context_token_seconds * batch.decode_context_tokens as f64
+            + self.prefill_context_token_seconds * batch.prefill_context_tokens as f64
     }
 
-    /// Whether each part is a time.
+    /// Whether each part is what it is said to be.
     pub fn is_sound(&self) -> bool {
         let parts = [
             self.fixed_seconds,
-            self.prefill_token_seconds,
-            self.prefill_context_token_seconds,
+            self.token_seconds,
+            self.knee_tokens,
             self.decode_sequence_seconds,
             self.decode_context_token_seconds,
+            self.prefill_context_token_seconds,
             self.frontend_seconds,
         ];
         // a step that takes no time would be repeated for ever at one instant
@@ -64,15 +68,16 @@ impl StepTime {
 }
 
 impl Default for StepTime {
-    /// About an 8-billion-parameter model in 16 bits on one H100: 16 GB of weights at 3.35 TB/s, 16 GFLOP a token at
-    /// 600 TFLOP/s, 128 KiB of keys and values a token.
+    /// About an 8-billion-parameter model in 16 bits on one H100: 16 GFLOP a token at 600 TFLOP/s, 16 GB of weights at
+    /// 3.35 TB/s (the time of 178 tokens), 128 KiB of keys and values a token.
     fn default() -> Self {
         Self {
-            fixed_seconds: 6e-3,
-            prefill_token_seconds: 27e-6,
-            prefill_context_token_seconds: 3e-9,
-            decode_sequence_seconds: 40e-6,
+            fixed_seconds: 1.5e-3,
+            token_seconds: 27e-6,
+            knee_tokens: 178.0,
+            decode_sequence_seconds: 10e-6,
             decode_context_token_seconds: 45e-9,
+            prefill_context_token_seconds: 1e-9,
             frontend_seconds: 2e-3,
         }
     }

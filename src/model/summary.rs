@@ -124,7 +124,10 @@ impl Summary {
     /// Requests that ended by themselves, a second.
     pub fn requests_per_second(&self) -> f64 {
         let ended = [FinishReason::Stop, FinishReason::Length];
-        let ended: u64 = ended.iter().filter_map(|reason| self.finished.get(reason)).sum();
+        let ended: u64 = ended
+            .iter()
+            .filter_map(|reason| self.finished.get(reason))
+            .sum();
         ended as f64 / self.seconds
     }
 }
@@ -140,7 +143,11 @@ impl Sink for Tally {
                 self.generated_tokens += u64::from(count);
                 self.inter_token.add(gap_seconds);
             }
-            Event::FirstToken { seconds, prompt_tokens, .. } => {
+            Event::FirstToken {
+                seconds,
+                prompt_tokens,
+                ..
+            } => {
                 self.generated_tokens += 1;
                 self.prompt_tokens += u64::from(prompt_tokens);
                 self.time_to_first_token.add(seconds);
@@ -150,7 +157,11 @@ impl Sink for Tally {
                 self.busy_seconds += seconds;
                 self.computed_tokens += u64::from(batch.prefill_tokens);
             }
-            Event::Scheduled { queue_seconds, cached_tokens, .. } => {
+            Event::Scheduled {
+                queue_seconds,
+                cached_tokens,
+                ..
+            } => {
                 self.queue_seconds.add(queue_seconds);
                 self.cached_tokens += u64::from(cached_tokens);
             }
@@ -226,7 +237,13 @@ impl Spread {
             // the middle of the bin
             found.map_or(0.0, |(bin, _)| BIN_RATIO.powf(f64::from(*bin) + 0.5))
         };
-        Some(Quantiles { count, mean: all.mean.value()?, p50: at(0.5), p90: at(0.9), p99: at(0.99) })
+        Some(Quantiles {
+            count,
+            mean: all.mean.value()?,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+        })
     }
 }
 
@@ -248,8 +265,16 @@ mod tests {
         }
         let found = spread.quantiles().unwrap();
         assert_eq!(found.count, 1_000);
-        for (found, expected) in [(found.mean, 0.5005), (found.p50, 0.5), (found.p90, 0.9), (found.p99, 0.99)] {
-            assert!((found / expected - 1.0).abs() < 0.01, "{found} for {expected}");
+        for (found, expected) in [
+            (found.mean, 0.5005),
+            (found.p50, 0.5),
+            (found.p90, 0.9),
+            (found.p99, 0.99),
+        ] {
+            assert!(
+                (found / expected - 1.0).abs() < 0.01,
+                "{found} for {expected}"
+            );
         }
         assert_eq!(Spread::default().quantiles(), None);
     }

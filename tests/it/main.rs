@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod accuracy;
 mod board;
 mod bounds;
 mod breaking;

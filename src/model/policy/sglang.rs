@@ -38,8 +38,15 @@ fn prefill(engine: &mut Engine, sink: &mut impl Sink) {
         }
         let tokens = request.missing().min(budget);
         // set aside when it began
-        if engine.cache.grow(&mut request.held, request.computed + tokens) {
-            engine.plan.push(Planned { id, tokens, guessed: 0 });
+        if engine
+            .cache
+            .grow(&mut request.held, request.computed + tokens)
+        {
+            engine.plan.push(Planned {
+                id,
+                tokens,
+                guessed: 0,
+            });
             budget -= tokens;
         }
     }
@@ -58,13 +65,22 @@ fn prefill(engine: &mut Engine, sink: &mut impl Sink) {
             return;
         }
         let tokens = (all - hit).min(budget);
-        let Some(held) = engine.cache.begin(request.spec.prefix, hit, hit + tokens, all) else { return };
+        let Some(held) = engine
+            .cache
+            .begin(request.spec.prefix, hit, hit + tokens, all)
+        else {
+            return;
+        };
         request.held = held;
         request.computed = hit;
         spoken_for += f64::from(all - hit - tokens) + still * engine.new_token_ratio;
         engine.waiting.pop_front();
         engine.running.push(id);
-        engine.plan.push(Planned { id, tokens, guessed: 0 });
+        engine.plan.push(Planned {
+            id,
+            tokens,
+            guessed: 0,
+        });
         engine.note_scheduled(id, hit, sink);
         budget -= tokens;
     }
@@ -76,7 +92,11 @@ fn spoken_for(engine: &mut Engine) -> f64 {
     let requests = &mut engine.requests;
     let of = |id: &u32| {
         let request = requests.get(*id);
-        let prompt = if request.decodes() { 0 } else { request.missing() };
+        let prompt = if request.decodes() {
+            0
+        } else {
+            request.missing()
+        };
         f64::from(prompt) + ratio * f64::from(request.spec.output_tokens - request.generated)
     };
     engine.running.iter().map(of).sum()
@@ -84,7 +104,10 @@ fn spoken_for(engine: &mut Engine) -> f64 {
 
 /// One token for each that runs.
 fn decode(engine: &mut Engine, sink: &mut impl Sink) {
-    let drafts = engine.settings.speculation.map_or(0, |speculation| speculation.tokens);
+    let drafts = engine
+        .settings
+        .speculation
+        .map_or(0, |speculation| speculation.tokens);
     let mut retracted = false;
     while engine.running.len() > 1 && !fits(engine, 1 + drafts) {
         retract(engine, sink);
@@ -95,13 +118,19 @@ fn decode(engine: &mut Engine, sink: &mut impl Sink) {
     } else {
         let initial = initial_new_token_ratio(&engine.settings);
         let least = initial * LEAST_OF_INITIAL;
-        engine.new_token_ratio = (engine.new_token_ratio - (initial - least) / DECAY_STEPS).max(least);
+        engine.new_token_ratio =
+            (engine.new_token_ratio - (initial - least) / DECAY_STEPS).max(least);
     }
     for &id in &engine.running {
         let request = engine.requests.get(id);
         let guessed = drafts.min(request.spec.output_tokens - request.generated - 1);
-        if engine.cache.grow(&mut request.held, request.tokens() + guessed) {
-            engine.plan.push(Planned { id, tokens: 1 + guessed, guessed });
+        let wanted = request.tokens() + guessed;
+        if engine.cache.grow(&mut request.held, wanted) {
+            engine.plan.push(Planned {
+                id,
+                tokens: 1 + guessed,
+                guessed,
+            });
         }
     }
 }
@@ -122,7 +151,10 @@ fn retract(engine: &mut Engine, sink: &mut impl Sink) {
     let requests = &engine.requests;
     let least = engine.running.iter().enumerate().min_by_key(|(_, id)| {
         let request = requests.look(**id);
-        (request.generated, std::cmp::Reverse(request.spec.prompt_tokens))
+        (
+            request.generated,
+            std::cmp::Reverse(request.spec.prompt_tokens),
+        )
     });
     let Some((at, _)) = least else { return };
     let id = engine.running.remove(at);

@@ -31,19 +31,37 @@ pub(super) fn schedule(engine: &mut Engine, sink: &mut impl Sink) {
 }
 
 fn decode(engine: &mut Engine, budget: &mut u32) {
-    let drafts = engine.settings.speculation.map_or(0, |speculation| speculation.tokens);
+    let drafts = engine
+        .settings
+        .speculation
+        .map_or(0, |speculation| speculation.tokens);
     for &id in &engine.running {
         let request = engine.requests.get(id);
         let decodes = request.decodes();
-        let guessed = if decodes { drafts.min(request.spec.output_tokens - request.generated - 1) } else { 0 };
+        let guessed = if decodes {
+            drafts.min(request.spec.output_tokens - request.generated - 1)
+        } else {
+            0
+        };
         // the budget is one of prompts
-        let tokens = if decodes { 1 + guessed } else { request.missing().min(*budget) };
+        let tokens = if decodes {
+            1 + guessed
+        } else {
+            request.missing().min(*budget)
+        };
         if tokens == 0 {
             continue;
         }
         // set aside when it began
-        if engine.cache.grow(&mut request.held, request.computed + tokens) {
-            engine.plan.push(Planned { id, tokens, guessed });
+        if engine
+            .cache
+            .grow(&mut request.held, request.computed + tokens)
+        {
+            engine.plan.push(Planned {
+                id,
+                tokens,
+                guessed,
+            });
         }
         if !decodes {
             *budget -= tokens;
@@ -72,14 +90,23 @@ fn admit(engine: &mut Engine, mut budget: u32, sink: &mut impl Sink) {
         if !engine.settings.chunked_prefill && tokens < prompt - hit {
             return;
         }
-        let Some(held) = engine.cache.begin(request.spec.prefix, hit, hit + tokens, prompt) else { return };
+        let Some(held) = engine
+            .cache
+            .begin(request.spec.prefix, hit, hit + tokens, prompt)
+        else {
+            return;
+        };
         request.held = held;
         request.computed = hit;
         request.reserved_tokens = u32::try_from(longest).unwrap_or(u32::MAX);
         reserved += longest;
         engine.waiting.pop_front();
         engine.running.push(id);
-        engine.plan.push(Planned { id, tokens, guessed: 0 });
+        engine.plan.push(Planned {
+            id,
+            tokens,
+            guessed: 0,
+        });
         engine.note_scheduled(id, hit, sink);
         budget -= tokens;
     }

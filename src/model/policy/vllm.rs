@@ -17,7 +17,10 @@ pub(super) fn schedule(engine: &mut Engine, sink: &mut impl Sink) {
 
 /// Running requests go on; whether one of them was preempted.
 fn run_on(engine: &mut Engine, budget: &mut u32, sink: &mut impl Sink) -> bool {
-    let drafts = engine.settings.speculation.map_or(0, |speculation| speculation.tokens);
+    let drafts = engine
+        .settings
+        .speculation
+        .map_or(0, |speculation| speculation.tokens);
     let mut preempted = false;
     let mut at = 0;
     while *budget > 0
@@ -28,14 +31,25 @@ fn run_on(engine: &mut Engine, budget: &mut u32, sink: &mut impl Sink) -> bool {
         // no more is guessed than the request may still have
         let room = request.spec.output_tokens - request.generated - u32::from(decodes);
         let guessed = if decodes { drafts.min(room) } else { 0 };
-        let mut tokens = bounded(request.missing() + guessed, engine.settings.long_prefill_token_threshold);
+        let mut tokens = bounded(
+            request.missing() + guessed,
+            engine.settings.long_prefill_token_threshold,
+        );
         tokens = tokens.min(*budget);
-        let guessed = if tokens < request.missing() + guessed { 0 } else { guessed };
+        let guessed = if tokens < request.missing() + guessed {
+            0
+        } else {
+            guessed
+        };
         let wanted = request.computed + tokens;
         if !make_room(engine, id, wanted, &mut preempted, sink) {
             break;
         }
-        engine.plan.push(Planned { id, tokens, guessed });
+        engine.plan.push(Planned {
+            id,
+            tokens,
+            guessed,
+        });
         *budget -= tokens;
         at += 1;
     }
@@ -43,13 +57,21 @@ fn run_on(engine: &mut Engine, budget: &mut u32, sink: &mut impl Sink) -> bool {
 }
 
 /// Room for a running request, at the cost of the newest; false where it was itself the newest.
-fn make_room(engine: &mut Engine, id: Id, wanted: u32, preempted: &mut bool, sink: &mut impl Sink) -> bool {
+fn make_room(
+    engine: &mut Engine,
+    id: Id,
+    wanted: u32,
+    preempted: &mut bool,
+    sink: &mut impl Sink,
+) -> bool {
     loop {
         let request = engine.requests.get(id);
         if engine.cache.grow(&mut request.held, wanted) {
             return true;
         }
-        let Some(victim) = engine.running.pop() else { return false };
+        let Some(victim) = engine.running.pop() else {
+            return false;
+        };
         engine.preempt(victim, sink);
         engine.waiting.push_front(victim);
         *preempted = true;
@@ -73,18 +95,33 @@ fn admit(engine: &mut Engine, mut budget: u32, sink: &mut impl Sink) {
             return;
         }
         tokens = tokens.min(budget);
-        let wanted = if engine.settings.reserve_full_prompt { all } else { hit + tokens };
-        let Some(held) = engine.cache.begin(request.spec.prefix, hit, hit + tokens, wanted) else { return };
+        let wanted = if engine.settings.reserve_full_prompt {
+            all
+        } else {
+            hit + tokens
+        };
+        let Some(held) = engine
+            .cache
+            .begin(request.spec.prefix, hit, hit + tokens, wanted)
+        else {
+            return;
+        };
         request.held = held;
         request.computed = hit;
         engine.waiting.pop_front();
         engine.running.push(id);
-        engine.plan.push(Planned { id, tokens, guessed: 0 });
+        engine.plan.push(Planned {
+            id,
+            tokens,
+            guessed: 0,
+        });
         engine.note_scheduled(id, hit, sink);
         budget -= tokens;
     }
 }
 
 fn bounded(tokens: u32, threshold: Option<u32>) -> u32 {
-    threshold.filter(|threshold| *threshold > 0).map_or(tokens, |threshold| tokens.min(threshold))
+    threshold
+        .filter(|threshold| *threshold > 0)
+        .map_or(tokens, |threshold| tokens.min(threshold))
 }
