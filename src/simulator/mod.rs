@@ -14,6 +14,9 @@ mod page;
 mod replica;
 mod scenario;
 mod sglang;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
 mod tgi;
 mod vllm;
 

@@ -98,8 +98,10 @@ pub struct RequestPart {
 pub struct TimingPart {
     /// Of every step.
     pub fixed_seconds: Option<f64>,
-    /// For each token of a prompt.
-    pub prefill_token_seconds: Option<f64>,
+    /// For each token that is computed.
+    pub token_seconds: Option<f64>,
+    /// Fewer tokens take as long as so many.
+    pub knee_tokens: Option<f64>,
     /// For each token before one of a prompt.
     pub prefill_context_token_seconds: Option<f64>,
     /// For each request that decodes.
@@ -283,7 +285,8 @@ impl TimingPart {
         let default = StepTime::default();
         StepTime {
             fixed_seconds: self.fixed_seconds.unwrap_or(default.fixed_seconds),
-            prefill_token_seconds: self.prefill_token_seconds.unwrap_or(default.prefill_token_seconds),
+            token_seconds: self.token_seconds.unwrap_or(default.token_seconds),
+            knee_tokens: self.knee_tokens.unwrap_or(default.knee_tokens),
             prefill_context_token_seconds: self
                 .prefill_context_token_seconds
                 .unwrap_or(default.prefill_context_token_seconds),
