@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::engine::SIMULATED_FAMILY;
-use crate::model::{Event, Faults, Policy, Settings, Simulation, Sink};
+use crate::model::{Event, Faults, Gauges, Policy, Settings, Simulation, Sink};
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues};
@@ -154,6 +154,11 @@ impl Replica {
             Shown::Sglang(of) => of.answer(path, &self.deployment.model_name, &self.simulation.gauges()),
             Shown::Tgi(of) => of.answer(path, &self.deployment.model_name),
         }
+    }
+
+    /// How it is now.
+    pub fn gauges(&self) -> Gauges {
+        self.simulation.gauges()
     }
 
     /// Its settings.
