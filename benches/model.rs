@@ -1,7 +1,12 @@
 //! How fast the model simulates: output tokens a second on one core.
 //!
 //! `cargo bench --bench model`, or `benches/run`.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 mod common;
 

@@ -47,11 +47,6 @@ pub(crate) fn fitted() -> Fit {
         .iter()
         .map(|run| StepWindow::of(&run.measured()).expect("a window under load"))
         .collect();
-    if std::env::var_os("SHOW").is_some() {
-        for w in &windows {
-            println!("{w:?}");
-        }
-    }
     Fit::to(&windows).expect("windows")
 }
 
