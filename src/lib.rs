@@ -16,7 +16,7 @@
 //! Held by `tests/architecture.rs`.
 //!
 //! - Modules are declared here in reading order; each uses only those above it.
-//! - [`exposition`], [`engine`], [`measure`] and [`model`] are pure: no clock, no network, no tonic. Times and bodies come in.
+//! - [`exposition`], [`engine`], [`measure`], [`model`] and [`simulator`] are pure: no clock, no network, no tonic. Times and bodies come in.
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
@@ -29,6 +29,8 @@ pub mod engine;
 pub mod measure;
 
 pub mod model;
+
+pub mod simulator;
 
 pub mod scrape;
 

@@ -84,7 +84,7 @@ fn protobuf_and_transport_stay_at_the_edge() {
 #[test]
 fn the_core_is_pure() {
     for source in sources() {
-        let pure = ["units", "exposition", "engine", "measure", "model"]
+        let pure = ["units", "exposition", "engine", "measure", "model", "simulator"]
             .iter()
             .any(|module| source.path.starts_with(module));
         if !pure {

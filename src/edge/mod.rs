@@ -6,5 +6,6 @@ mod docs;
 mod files;
 pub mod grpc;
 mod http;
+pub mod simulate;
 
 pub use files::FileError;

@@ -11,6 +11,7 @@ mod json;
 mod json_read;
 mod replay;
 mod serve;
+mod simulate;
 mod table;
 mod terminal;
 mod token;
@@ -65,6 +66,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Serve the recorded scrapes of an engine, as if it ran now
     Replay(replay::ReplayArgs),
+    /// Simulate an engine under load, with the metrics endpoint of a real one
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 /// Where the configuration comes from.
@@ -184,5 +187,6 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Descriptor(args) => descriptor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Replay(args) => replay::run(args).await,
+        Command::Simulate(args) => simulate::run(*args).await,
     }
 }

@@ -1,0 +1,28 @@
+//! A simulated engine as others see it: what the model does, counted and shown as vLLM, SGLang and TGI show it.
+//!
+//! ```text
+//! deployment (flags, load, timing, faults) → replica: model → events → counters → page of metrics
+//! ```
+//!
+//! Pure: time comes from outside, and so does the network. One family more than a real engine has,
+//! `perfagent_simulated 1`, tells that it is none.
+
+mod deployment;
+mod flags;
+mod histogram;
+mod page;
+mod replica;
+mod scenario;
+mod sglang;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
+mod tgi;
+mod vllm;
+
+pub use deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
+pub use flags::{FLAGS, Flag, FlagError, FlagValues, engine_name, engine_of};
+pub use replica::Replica;
+pub use scenario::{
+    BurstPart, FaultPart, LoadPart, RequestPart, Scenario, ScenarioError, TimingPart,
+};
