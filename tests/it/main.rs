@@ -18,6 +18,7 @@ mod compare;
 mod contract;
 mod corpus;
 mod credentials;
+mod demo;
 mod descriptor;
 mod docs;
 mod errors;

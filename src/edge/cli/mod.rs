@@ -5,6 +5,7 @@ mod collect;
 mod compare;
 mod completions;
 mod connect;
+mod demo;
 mod descriptor;
 mod instances;
 mod json;
@@ -43,6 +44,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configu
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it at work: simulated engines, an agent that watches them, and what it finds
+    Demo(demo::DemoArgs),
     /// Run the agent: gRPC, /metrics and /healthz on one port
     Serve(Box<serve::ServeArgs>),
     /// Measure an engine now, without a server; or ask an agent about an instance that it watches
@@ -178,6 +181,7 @@ async fn carry_out(command: Command) -> Outcome {
     match command {
         // carried out by itself
         Command::Serve(_) => Outcome::Done,
+        Command::Demo(args) => demo::run(args).await,
         Command::Collect(args) => collect::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Instances(command) => instances::run(command).await,

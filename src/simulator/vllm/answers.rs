@@ -54,7 +54,12 @@ impl Vllm {
     }
 
     /// What the paths of vLLM's server answer; none for those that it does not have.
-    pub(in crate::simulator) fn answer(&self, path: &str, query: Option<&str>, model: &str) -> Option<Value> {
+    pub(in crate::simulator) fn answer(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        model: &str,
+    ) -> Option<Value> {
         match (path, query) {
             ("/version", _) => Some(json!({ "version": VERSION })),
             ("/server_info", Some("config_format=json")) => Some(self.server_info(model)),
