@@ -158,7 +158,7 @@ impl Run {
 
     /// Over all scrapes after the load has settled.
     fn measured(&self) -> Measurement {
-        let profile = profile();
+        let profile = profile(self.meta["engine"].as_str().expect("engine"));
         let samples: Vec<Arc<Sample>> = self
             .settled()
             .into_iter()
@@ -299,8 +299,8 @@ impl Run {
 /// Until then requests that began together go on together.
 const SETTLED_SECONDS: f64 = 4.0;
 
-fn profile() -> Arc<EngineProfile> {
-    Registry::builtin().get("vllm").expect("built in").clone()
+fn profile(engine: &str) -> Arc<EngineProfile> {
+    Registry::builtin().get(engine).expect("built in").clone()
 }
 
 fn runs_in(dir: &Path) -> Vec<Run> {
