@@ -84,9 +84,16 @@ fn protobuf_and_transport_stay_at_the_edge() {
 #[test]
 fn the_core_is_pure() {
     for source in sources() {
-        let pure = ["units", "exposition", "engine", "measure", "model", "simulator"]
-            .iter()
-            .any(|module| source.path.starts_with(module));
+        let pure = [
+            "units",
+            "exposition",
+            "engine",
+            "measure",
+            "model",
+            "simulator",
+        ]
+        .iter()
+        .any(|module| source.path.starts_with(module));
         if !pure {
             continue;
         }

@@ -96,9 +96,15 @@ impl Simulated {
     ///
     /// # Errors
     /// Ports that cannot be had, a deployment that cannot be.
-    pub async fn bind(deployment: Deployment, host: IpAddr, port: u16) -> Result<Self, SimulateError> {
+    pub async fn bind(
+        deployment: Deployment,
+        host: IpAddr,
+        port: u16,
+    ) -> Result<Self, SimulateError> {
         let deployment = Arc::new(deployment);
-        let start_unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64());
+        let start_unix_seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |age| age.as_secs_f64());
         let start = Instant::now();
         let mut replicas = Vec::new();
         for number in 0..deployment.replicas {
@@ -107,14 +113,24 @@ impl Simulated {
                 port => u16::try_from(number)
                     .ok()
                     .and_then(|number| port.checked_add(number))
-                    .ok_or(SimulateError::Ports { port, replicas: deployment.replicas })?,
+                    .ok_or(SimulateError::Ports {
+                        port,
+                        replicas: deployment.replicas,
+                    })?,
             };
             let address = SocketAddr::new(host, port);
-            let listener =
-                TcpListener::bind(address).await.map_err(|source| SimulateError::Listen { address, source })?;
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| SimulateError::Listen { address, source })?;
             let replica = Mutex::new(Replica::new(&deployment, number, start_unix_seconds)?);
             let deployment = deployment.clone();
-            let served = Served { number, replica, start, deployment, lags: AtomicBool::new(false) };
+            let served = Served {
+                number,
+                replica,
+                start,
+                deployment,
+                lags: AtomicBool::new(false),
+            };
             replicas.push((listener, Arc::new(served)));
         }
         Ok(Self { replicas })
@@ -122,13 +138,22 @@ impl Simulated {
 
     /// Where each replica's metrics are.
     pub fn urls(&self) -> Vec<String> {
-        let addresses = self.replicas.iter().filter_map(|(listener, _)| listener.local_addr().ok());
-        addresses.map(|address| format!("http://{address}/metrics")).collect()
+        let addresses = self
+            .replicas
+            .iter()
+            .filter_map(|(listener, _)| listener.local_addr().ok());
+        addresses
+            .map(|address| format!("http://{address}/metrics"))
+            .collect()
     }
 
     /// Somebody who can look at the replicas while they are served.
     pub fn watcher(&self) -> impl Fn() -> Vec<Glance> + Send + use<> {
-        let replicas: Vec<Arc<Served>> = self.replicas.iter().map(|(_, served)| served.clone()).collect();
+        let replicas: Vec<Arc<Served>> = self
+            .replicas
+            .iter()
+            .map(|(_, served)| served.clone())
+            .collect();
         move || replicas.iter().map(|served| served.glance()).collect()
     }
 
@@ -188,7 +213,10 @@ impl Served {
             let next = (replica.reached() + SLICE_SECONDS).min(now);
             replica.run_until(next);
         }
-        self.lags.store(now - replica.reached() > LAG_SECONDS * speed, Ordering::Relaxed);
+        self.lags.store(
+            now - replica.reached() > LAG_SECONDS * speed,
+            Ordering::Relaxed,
+        );
         replica
     }
 
@@ -208,8 +236,11 @@ impl Served {
     fn state(&self, replica: &Replica) -> Value {
         let faults = replica.faults();
         let gauges = replica.gauges();
-        let flags: Map<String, Value> =
-            replica.flags().iter().map(|(name, value)| (name.replace('-', "_"), json!(value))).collect();
+        let flags: Map<String, Value> = replica
+            .flags()
+            .iter()
+            .map(|(name, value)| (name.replace('-', "_"), json!(value)))
+            .collect();
         json!({
             "simulated": true,
             "engine": engine_name(self.deployment.engine),
@@ -246,7 +277,11 @@ async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response
     match path {
         "/metrics" => {
             let stamped = served.deployment.speed != 1.0;
-            ([(CONTENT_TYPE, replica.content_type())], replica.metrics(stamped)).into_response()
+            (
+                [(CONTENT_TYPE, replica.content_type())],
+                replica.metrics(stamped),
+            )
+                .into_response()
         }
         "/health" => StatusCode::OK.into_response(),
         path => match replica.answer(path, request.uri().query()) {
@@ -257,7 +292,12 @@ async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response
 }
 
 fn json_of(status: StatusCode, value: &Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
+    (
+        status,
+        [(CONTENT_TYPE, "application/json")],
+        format!("{value}\n"),
+    )
+        .into_response()
 }
 
 fn refused(status: StatusCode, message: &str) -> Response {
@@ -266,9 +306,14 @@ fn refused(status: StatusCode, message: &str) -> Response {
 
 /// Faults and restarts, for callers on the same machine.
 async fn control(served: &Served, request: Request) -> Response {
-    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let peer = request
+        .extensions()
+        .get::<TcpConnectInfo>()
+        .and_then(TcpConnectInfo::remote_addr);
     // a page in a browser says where it is from
-    if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) || request.headers().contains_key(ORIGIN) {
+    if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+        || request.headers().contains_key(ORIGIN)
+    {
         return refused(StatusCode::FORBIDDEN, "answered only on the machine itself");
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -283,7 +328,8 @@ async fn control(served: &Served, request: Request) -> Response {
             Err(response) => return response,
         },
         _ => {
-            let known = "GET /simulator, POST /simulator/faults and POST /simulator/restart are answered";
+            let known =
+                "GET /simulator, POST /simulator/faults and POST /simulator/restart are answered";
             return refused(StatusCode::NOT_FOUND, known);
         }
     };
@@ -295,6 +341,8 @@ async fn control(served: &Served, request: Request) -> Response {
 
 async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
     let bad = |message: String| refused(StatusCode::BAD_REQUEST, &message);
-    let body = axum::body::to_bytes(request.into_body(), MOST_BODY).await.map_err(|error| bad(error.to_string()))?;
+    let body = axum::body::to_bytes(request.into_body(), MOST_BODY)
+        .await
+        .map_err(|error| bad(error.to_string()))?;
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }

@@ -110,12 +110,32 @@ impl FaultChange {
     /// # Errors
     /// A slowness or a share that is none.
     pub fn applied(self, to: Faults) -> Result<Faults, IncidentError> {
-        let refuse = |name, value, reason| Err(IncidentError::Number { name, value, reason });
-        if let Some(value) = self.slowness.filter(|value| !(value.is_finite() && *value > 0.0)) {
-            return refuse("slowness", value, "steps take this many times as long: a number above 0");
+        let refuse = |name, value, reason| {
+            Err(IncidentError::Number {
+                name,
+                value,
+                reason,
+            })
+        };
+        if let Some(value) = self
+            .slowness
+            .filter(|value| !(value.is_finite() && *value > 0.0))
+        {
+            return refuse(
+                "slowness",
+                value,
+                "steps take this many times as long: a number above 0",
+            );
         }
-        if let Some(value) = self.failure_ratio.filter(|value| !(0.0..=1.0).contains(value)) {
-            return refuse("failure_ratio", value, "a share of requests is between 0 and 1");
+        if let Some(value) = self
+            .failure_ratio
+            .filter(|value| !(0.0..=1.0).contains(value))
+        {
+            return refuse(
+                "failure_ratio",
+                value,
+                "a share of requests is between 0 and 1",
+            );
         }
         Ok(Faults {
             stalled: self.stalled.unwrap_or(to.stalled),
@@ -135,6 +155,10 @@ impl Restart {
         if value.is_finite() && value >= 0.0 {
             return Ok(());
         }
-        Err(IncidentError::Number { name: "load_seconds", value, reason: "seconds are 0 or more" })
+        Err(IncidentError::Number {
+            name: "load_seconds",
+            value,
+            reason: "seconds are 0 or more",
+        })
     }
 }

@@ -58,92 +58,198 @@ const T: Policy = Policy::Tgi;
 
 /// Every flag that is simulated. Those that others are counted in come first.
 pub const FLAGS: &[Flag] = &[
-    flag(V, "max-num-seqs", "N", "requests that run at once [256]", |settings, text| {
-        whole(text, &mut settings.max_num_seqs)
-    }),
-    flag(V, "max-num-batched-tokens", "N", "tokens of one step [2048]", |settings, text| {
-        whole(text, &mut settings.max_num_batched_tokens)
-    }),
-    flag(V, "block-size", "N", "tokens of a block of the KV cache [16]", |settings, text| {
-        whole(text, &mut settings.block_size)
-    }),
-    flag(V, "num-gpu-blocks-override", "N", "blocks of the KV cache, one of which is kept back [16385]", |settings, text| {
-        whole(text, &mut settings.kv_blocks)?;
-        settings.kv_blocks = settings.kv_blocks.saturating_sub(1);
-        Ok(())
-    }),
-    flag(V, "max-model-len", "N", "most tokens of prompt and output together [8192]", |settings, text| {
-        whole(text, &mut settings.max_model_len)
-    }),
-    flag(V, "long-prefill-token-threshold", "N", "most tokens of one prompt in a step; 0 for no bound", |settings, text| {
-        let mut tokens = 0;
-        whole(text, &mut tokens)?;
-        settings.long_prefill_token_threshold = (tokens > 0).then_some(tokens);
-        Ok(())
-    }),
-    flag(V, "max-num-queued-reqs", "N", "requests that may wait; others are refused with 503", |settings, text| {
-        optional(text, &mut settings.max_num_queued_reqs)
-    }),
-    flag(V, "speculative-config", "JSON", "guesses tokens ahead: {\"num_speculative_tokens\": 4}", speculative_config),
-    switch(V, "no-enable-prefix-caching", "computes every prompt anew", |settings, text| {
-        negated(text, &mut settings.prefix_caching)
-    }),
-    switch(V, "no-enable-chunked-prefill", "computes each prompt in one step", |settings, text| {
-        negated(text, &mut settings.chunked_prefill)
-    }),
-    switch(V, "no-scheduler-reserve-full-isl", "lets a request begin before its whole prompt has room", |settings, text| {
-        negated(text, &mut settings.reserve_full_prompt)
-    }),
-    flag(S, "max-running-requests", "N", "requests that run at once [2048]", |settings, text| {
-        whole(text, &mut settings.max_num_seqs)
-    }),
-    flag(S, "page-size", "N", "tokens of a page of the KV cache [1]", |settings, text| {
-        let tokens = settings.kv_tokens();
-        whole(text, &mut settings.block_size)?;
-        settings.kv_blocks = blocks(tokens, settings.block_size);
-        Ok(())
-    }),
-    flag(S, "max-total-tokens", "N", "tokens of the KV cache [262144]", |settings, text| {
-        let mut tokens = 0;
-        whole(text, &mut tokens)?;
-        settings.kv_blocks = blocks(tokens.into(), settings.block_size);
-        Ok(())
-    }),
-    flag(S, "context-length", "N", "most tokens of prompt and output together [8192]", |settings, text| {
-        whole(text, &mut settings.max_model_len)
-    }),
-    flag(S, "chunked-prefill-size", "N", "tokens of one prefill [8192]", |settings, text| {
-        whole(text, &mut settings.max_num_batched_tokens)
-    }),
-    flag(S, "schedule-conservativeness", "X", "how much room is set aside for outputs [1.0]", |settings, text| {
-        settings.schedule_conservativeness =
-            text.parse().map_err(|_| "a number is meant".to_owned())?;
-        Ok(())
-    }),
-    flag(S, "max-queued-requests", "N", "requests that may wait; others are refused with 503", |settings, text| {
-        optional(text, &mut settings.max_num_queued_reqs)
-    }),
-    switch(S, "disable-radix-cache", "computes every prompt anew", |settings, text| {
-        negated(text, &mut settings.prefix_caching)
-    }),
-    flag(T, "max-batch-prefill-tokens", "N", "tokens of one prefill [4096]", |settings, text| {
-        whole(text, &mut settings.max_num_batched_tokens)
-    }),
-    flag(T, "max-batch-total-tokens", "N", "tokens of the KV cache [65536]", |settings, text| {
-        let mut tokens = 0;
-        whole(text, &mut tokens)?;
-        settings.kv_blocks = blocks(tokens.into(), settings.block_size);
-        Ok(())
-    }),
-    flag(T, "max-total-tokens", "N", "most tokens of prompt and output together [4096]", |settings, text| {
-        whole(text, &mut settings.max_model_len)
-    }),
-    flag(T, "max-batch-size", "N", "requests that run at once [1024]", |settings, text| {
-        whole(text, &mut settings.max_num_seqs)
-    }),
-    flag(T, "max-concurrent-requests", "N", "requests that may wait; others are refused with 429 [128]", |settings, text| {
-        optional(text, &mut settings.max_num_queued_reqs)
-    }),
+    flag(
+        V,
+        "max-num-seqs",
+        "N",
+        "requests that run at once [256]",
+        |settings, text| whole(text, &mut settings.max_num_seqs),
+    ),
+    flag(
+        V,
+        "max-num-batched-tokens",
+        "N",
+        "tokens of one step [2048]",
+        |settings, text| whole(text, &mut settings.max_num_batched_tokens),
+    ),
+    flag(
+        V,
+        "block-size",
+        "N",
+        "tokens of a block of the KV cache [16]",
+        |settings, text| whole(text, &mut settings.block_size),
+    ),
+    flag(
+        V,
+        "num-gpu-blocks-override",
+        "N",
+        "blocks of the KV cache, one of which is kept back [16385]",
+        |settings, text| {
+            whole(text, &mut settings.kv_blocks)?;
+            settings.kv_blocks = settings.kv_blocks.saturating_sub(1);
+            Ok(())
+        },
+    ),
+    flag(
+        V,
+        "max-model-len",
+        "N",
+        "most tokens of prompt and output together [8192]",
+        |settings, text| whole(text, &mut settings.max_model_len),
+    ),
+    flag(
+        V,
+        "long-prefill-token-threshold",
+        "N",
+        "most tokens of one prompt in a step; 0 for no bound",
+        |settings, text| {
+            let mut tokens = 0;
+            whole(text, &mut tokens)?;
+            settings.long_prefill_token_threshold = (tokens > 0).then_some(tokens);
+            Ok(())
+        },
+    ),
+    flag(
+        V,
+        "max-num-queued-reqs",
+        "N",
+        "requests that may wait; others are refused with 503",
+        |settings, text| optional(text, &mut settings.max_num_queued_reqs),
+    ),
+    flag(
+        V,
+        "speculative-config",
+        "JSON",
+        "guesses tokens ahead: {\"num_speculative_tokens\": 4}",
+        speculative_config,
+    ),
+    switch(
+        V,
+        "no-enable-prefix-caching",
+        "computes every prompt anew",
+        |settings, text| negated(text, &mut settings.prefix_caching),
+    ),
+    switch(
+        V,
+        "no-enable-chunked-prefill",
+        "computes each prompt in one step",
+        |settings, text| negated(text, &mut settings.chunked_prefill),
+    ),
+    switch(
+        V,
+        "no-scheduler-reserve-full-isl",
+        "lets a request begin before its whole prompt has room",
+        |settings, text| negated(text, &mut settings.reserve_full_prompt),
+    ),
+    flag(
+        S,
+        "max-running-requests",
+        "N",
+        "requests that run at once [2048]",
+        |settings, text| whole(text, &mut settings.max_num_seqs),
+    ),
+    flag(
+        S,
+        "page-size",
+        "N",
+        "tokens of a page of the KV cache [1]",
+        |settings, text| {
+            let tokens = settings.kv_tokens();
+            whole(text, &mut settings.block_size)?;
+            settings.kv_blocks = blocks(tokens, settings.block_size);
+            Ok(())
+        },
+    ),
+    flag(
+        S,
+        "max-total-tokens",
+        "N",
+        "tokens of the KV cache [262144]",
+        |settings, text| {
+            let mut tokens = 0;
+            whole(text, &mut tokens)?;
+            settings.kv_blocks = blocks(tokens.into(), settings.block_size);
+            Ok(())
+        },
+    ),
+    flag(
+        S,
+        "context-length",
+        "N",
+        "most tokens of prompt and output together [8192]",
+        |settings, text| whole(text, &mut settings.max_model_len),
+    ),
+    flag(
+        S,
+        "chunked-prefill-size",
+        "N",
+        "tokens of one prefill [8192]",
+        |settings, text| whole(text, &mut settings.max_num_batched_tokens),
+    ),
+    flag(
+        S,
+        "schedule-conservativeness",
+        "X",
+        "how much room is set aside for outputs [1.0]",
+        |settings, text| {
+            settings.schedule_conservativeness =
+                text.parse().map_err(|_| "a number is meant".to_owned())?;
+            Ok(())
+        },
+    ),
+    flag(
+        S,
+        "max-queued-requests",
+        "N",
+        "requests that may wait; others are refused with 503",
+        |settings, text| optional(text, &mut settings.max_num_queued_reqs),
+    ),
+    switch(
+        S,
+        "disable-radix-cache",
+        "computes every prompt anew",
+        |settings, text| negated(text, &mut settings.prefix_caching),
+    ),
+    flag(
+        T,
+        "max-batch-prefill-tokens",
+        "N",
+        "tokens of one prefill [4096]",
+        |settings, text| whole(text, &mut settings.max_num_batched_tokens),
+    ),
+    flag(
+        T,
+        "max-batch-total-tokens",
+        "N",
+        "tokens of the KV cache [65536]",
+        |settings, text| {
+            let mut tokens = 0;
+            whole(text, &mut tokens)?;
+            settings.kv_blocks = blocks(tokens.into(), settings.block_size);
+            Ok(())
+        },
+    ),
+    flag(
+        T,
+        "max-total-tokens",
+        "N",
+        "most tokens of prompt and output together [4096]",
+        |settings, text| whole(text, &mut settings.max_model_len),
+    ),
+    flag(
+        T,
+        "max-batch-size",
+        "N",
+        "requests that run at once [1024]",
+        |settings, text| whole(text, &mut settings.max_num_seqs),
+    ),
+    flag(
+        T,
+        "max-concurrent-requests",
+        "N",
+        "requests that may wait; others are refused with 429 [128]",
+        |settings, text| optional(text, &mut settings.max_num_queued_reqs),
+    ),
 ];
 
 const fn flag(
@@ -153,7 +259,13 @@ const fn flag(
     help: &'static str,
     set: fn(&mut Settings, &str) -> Result<(), String>,
 ) -> Flag {
-    Flag { name, engine, value: Some(value), help, set }
+    Flag {
+        name,
+        engine,
+        value: Some(value),
+        help,
+        set,
+    }
 }
 
 const fn switch(
@@ -162,11 +274,19 @@ const fn switch(
     help: &'static str,
     set: fn(&mut Settings, &str) -> Result<(), String>,
 ) -> Flag {
-    Flag { name, engine, value: None, help, set }
+    Flag {
+        name,
+        engine,
+        value: None,
+        help,
+        set,
+    }
 }
 
 fn whole(text: &str, into: &mut u32) -> Result<(), String> {
-    *into = text.parse().map_err(|_| "a whole number is meant".to_owned())?;
+    *into = text
+        .parse()
+        .map_err(|_| "a whole number is meant".to_owned())?;
     Ok(())
 }
 
@@ -178,7 +298,9 @@ fn optional(text: &str, into: &mut Option<u32>) -> Result<(), String> {
 }
 
 fn negated(text: &str, into: &mut bool) -> Result<(), String> {
-    let on: bool = text.parse().map_err(|_| "true or false is meant".to_owned())?;
+    let on: bool = text
+        .parse()
+        .map_err(|_| "true or false is meant".to_owned())?;
     *into = !on;
     Ok(())
 }
@@ -190,9 +312,14 @@ fn blocks(tokens: u64, block_size: u32) -> u32 {
 fn speculative_config(settings: &mut Settings, text: &str) -> Result<(), String> {
     let config: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let tokens = config.get("num_speculative_tokens").and_then(Value::as_u64);
-    let tokens = tokens.and_then(|tokens| u32::try_from(tokens).ok()).filter(|tokens| (1..=64).contains(tokens));
+    let tokens = tokens
+        .and_then(|tokens| u32::try_from(tokens).ok())
+        .filter(|tokens| (1..=64).contains(tokens));
     let tokens = tokens.ok_or("num_speculative_tokens is a number from 1 to 64")?;
-    settings.speculation = Some(Speculation { tokens, acceptance_ratio: 0.7 });
+    settings.speculation = Some(Speculation {
+        tokens,
+        acceptance_ratio: 0.7,
+    });
     Ok(())
 }
 
@@ -207,7 +334,9 @@ pub fn engine_name(engine: Policy) -> &'static str {
 
 /// The engine of this name.
 pub fn engine_of(name: &str) -> Option<Policy> {
-    [V, S, T].into_iter().find(|engine| engine_name(*engine) == name)
+    [V, S, T]
+        .into_iter()
+        .find(|engine| engine_name(*engine) == name)
 }
 
 /// Settings that an engine has without flags.
@@ -244,7 +373,12 @@ impl FlagValues {
 
     /// Sets what another has set.
     pub fn extend(&mut self, other: &Self) {
-        self.0.extend(other.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.0.extend(
+            other
+                .0
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
     }
 
     /// From names and JSON values, as a file or a request has them. A value of null goes back to the default.
@@ -260,9 +394,16 @@ impl FlagValues {
         }
     }
 
+    /// Whether the flag of this name is set.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Names with values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The settings of an engine that is started with these flags.
@@ -283,7 +424,9 @@ impl FlagValues {
         }
         let mut settings = defaults(engine);
         for flag in own() {
-            let Some(value) = self.0.get(flag.name) else { continue };
+            let Some(value) = self.0.get(flag.name) else {
+                continue;
+            };
             (flag.set)(&mut settings, value).map_err(|reason| FlagError::Value {
                 name: flag.name,
                 value: value.clone(),
@@ -322,24 +465,45 @@ mod tests {
             ("no-enable-prefix-caching", "true"),
         ]);
         let settings = settings.settings(Policy::Vllm).unwrap();
-        assert_eq!((settings.max_num_seqs, settings.kv_blocks, settings.block_size), (4, 63, 32));
+        assert_eq!(
+            (
+                settings.max_num_seqs,
+                settings.kv_blocks,
+                settings.block_size
+            ),
+            (4, 63, 32)
+        );
         assert!(!settings.prefix_caching);
         let settings = values(&[("max-total-tokens", "32768"), ("page-size", "16")]);
         assert_eq!(settings.settings(Policy::Sglang).unwrap().kv_blocks, 2_048);
         let settings = values(&[("max-total-tokens", "1024")]);
         assert_eq!(settings.settings(Policy::Tgi).unwrap().max_model_len, 1_024);
         // a default gives way
-        let settings = values(&[("max-num-batched-tokens", "64")]).settings(Policy::Vllm).unwrap();
+        let settings = values(&[("max-num-batched-tokens", "64")])
+            .settings(Policy::Vllm)
+            .unwrap();
         assert_eq!(settings.max_num_seqs, 64);
     }
 
     #[test]
     fn what_an_engine_refuses_is_refused() {
         for (flags, what) in [
-            (values(&[("max-running-requests", "4")]), "vllm has no setting `max-running-requests`"),
-            (values(&[("max-num-seqs", "many")]), "--max-num-seqs many: a whole number is meant"),
-            (values(&[("max-num-seqs", "4096")]), "max_num_batched_tokens = 2048"),
-            (values(&[("speculative-config", "{}")]), "num_speculative_tokens"),
+            (
+                values(&[("max-running-requests", "4")]),
+                "vllm has no setting `max-running-requests`",
+            ),
+            (
+                values(&[("max-num-seqs", "many")]),
+                "--max-num-seqs many: a whole number is meant",
+            ),
+            (
+                values(&[("max-num-seqs", "4096")]),
+                "max_num_batched_tokens = 2048",
+            ),
+            (
+                values(&[("speculative-config", "{}")]),
+                "num_speculative_tokens",
+            ),
         ] {
             let error = flags.settings(Policy::Vllm).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");

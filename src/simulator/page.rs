@@ -158,7 +158,13 @@ mod tests {
     #[test]
     fn samples_say_their_time_where_they_have_one() {
         let mut page = Page::new(Style::Python, Some(1.5));
-        page.single("a", "gauge", "Of \"it\".", &[("z", "1"), ("b", "q\"\n")], 2.0);
+        page.single(
+            "a",
+            "gauge",
+            "Of \"it\".",
+            &[("z", "1"), ("b", "q\"\n")],
+            2.0,
+        );
         assert_eq!(
             page.finish(),
             "# HELP a Of \"it\".\n# TYPE a gauge\na{b=\"q\\\"\\n\",z=\"1\"} 2.0 1500\n"

@@ -8,9 +8,9 @@ use crate::model::{Event, Faults, Gauges, Policy, Settings, Simulation, Sink};
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues};
 use super::page::{Page, Style};
+use super::scenario::ScenarioError;
 use super::sglang::Sglang;
 use super::tgi::Tgi;
-use super::scenario::ScenarioError;
 use super::vllm::Vllm;
 
 /// One replica. Its time is given from outside, in seconds since it was started.
@@ -47,13 +47,26 @@ impl Sink for Shown {
 }
 
 impl Shown {
-    fn new(settings: &Settings, frontend_seconds: f64, started: f64, start_unix_seconds: f64) -> Self {
+    fn new(
+        settings: &Settings,
+        given: &FlagValues,
+        frontend_seconds: f64,
+        started: f64,
+        start_unix_seconds: f64,
+    ) -> Self {
         match settings.policy {
             Policy::Vllm => {
                 let created = start_unix_seconds + started;
-                Self::Vllm(Box::new(Vllm::new(settings, frontend_seconds, created)))
+                Self::Vllm(Box::new(Vllm::new(
+                    settings,
+                    given,
+                    frontend_seconds,
+                    created,
+                )))
             }
-            Policy::Sglang => Self::Sglang(Box::new(Sglang::new(settings, frontend_seconds, started))),
+            Policy::Sglang => {
+                Self::Sglang(Box::new(Sglang::new(settings, frontend_seconds, started)))
+            }
             Policy::Tgi => Self::Tgi(Box::new(Tgi::new(settings, frontend_seconds))),
         }
     }
@@ -64,13 +77,23 @@ impl Replica {
     ///
     /// # Errors
     /// What cannot be simulated.
-    pub fn new(of: &Deployment, number: u32, start_unix_seconds: f64) -> Result<Self, ScenarioError> {
+    pub fn new(
+        of: &Deployment,
+        number: u32,
+        start_unix_seconds: f64,
+    ) -> Result<Self, ScenarioError> {
         let settings = of.settings(&of.flags)?;
         let place = (number, of.replicas);
         let simulation = Simulation::new(settings.clone(), of.step_time, of.load.clone(), place)?;
         let mine = |incident: &&Incident| incident.replica.is_none_or(|replica| replica == number);
         Ok(Self {
-            shown: Shown::new(&settings, of.step_time.frontend_seconds, 0.0, start_unix_seconds),
+            shown: Shown::new(
+                &settings,
+                &of.flags,
+                of.step_time.frontend_seconds,
+                0.0,
+                start_unix_seconds,
+            ),
             simulation,
             flags: of.flags.clone(),
             incidents: of.incidents.iter().filter(mine).rev().cloned().collect(),
@@ -88,15 +111,20 @@ impl Replica {
 
     /// The same, and tells somebody else too.
     pub fn run_until_with(&mut self, seconds: f64, other: &mut impl Sink) {
-        while let Some(incident) = self.incidents.pop_if(|incident| incident.at_seconds <= seconds) {
-            self.simulation.run_until(incident.at_seconds, &mut (&mut self.shown, &mut *other));
+        while let Some(incident) = self
+            .incidents
+            .pop_if(|incident| incident.at_seconds <= seconds)
+        {
+            self.simulation
+                .run_until(incident.at_seconds, &mut (&mut self.shown, &mut *other));
             // whether these are possible was found out before the start
             let _ = self.change_faults(incident.faults);
             if let Some(restart) = incident.restart {
                 let _ = self.restart(&restart);
             }
         }
-        self.simulation.run_until(seconds, &mut (&mut self.shown, other));
+        self.simulation
+            .run_until(seconds, &mut (&mut self.shown, other));
         self.reached = self.reached.max(seconds);
     }
 
@@ -132,7 +160,12 @@ impl Replica {
         let gauges = self.simulation.gauges();
         match &self.shown {
             Shown::Vllm(of) => of.write(&mut page, &self.deployment.model_name, &gauges),
-            Shown::Sglang(of) => of.write(&mut page, &self.deployment.model_name, &gauges, self.reached),
+            Shown::Sglang(of) => of.write(
+                &mut page,
+                &self.deployment.model_name,
+                &gauges,
+                self.reached,
+            ),
             Shown::Tgi(of) => of.write(&mut page, &gauges),
         }
         page.finish()
@@ -151,7 +184,9 @@ impl Replica {
     pub fn answer(&self, path: &str, query: Option<&str>) -> Option<Value> {
         match &self.shown {
             Shown::Vllm(of) => of.answer(path, query, &self.deployment.model_name),
-            Shown::Sglang(of) => of.answer(path, &self.deployment.model_name, &self.simulation.gauges()),
+            Shown::Sglang(of) => {
+                of.answer(path, &self.deployment.model_name, &self.simulation.gauges())
+            }
             Shown::Tgi(of) => of.answer(path, &self.deployment.model_name),
         }
     }
@@ -206,7 +241,13 @@ impl Replica {
         // what is counted is created when the engine is up
         let started = self.simulation.now() + how.load_seconds;
         let frontend_seconds = self.deployment.step_time.frontend_seconds;
-        self.shown = Shown::new(&settings, frontend_seconds, started, self.start_unix_seconds);
+        self.shown = Shown::new(
+            &settings,
+            &flags,
+            frontend_seconds,
+            started,
+            self.start_unix_seconds,
+        );
         self.flags = flags;
         self.restarts += 1;
         Ok(())

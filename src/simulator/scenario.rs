@@ -139,7 +139,9 @@ pub enum ScenarioError {
     #[error("no engine `{0}` is simulated; vllm, sglang and tgi are")]
     Engine(String),
     /// A length that is none.
-    #[error("{0}: tokens are written `64`, `48..96` or `lognormal 200 0.8 4000` (median, sigma, most)")]
+    #[error(
+        "{0}: tokens are written `64`, `48..96` or `lognormal 200 0.8 4000` (median, sigma, most)"
+    )]
     Lengths(String),
     /// A number that is none of its kind.
     #[error("{0}")]
@@ -173,13 +175,21 @@ impl Scenario {
         flags.change(&self.settings);
         let speed = self.speed.unwrap_or(1.0);
         if !(speed.is_finite() && speed > 0.0) {
-            return Err(ScenarioError::Number(format!("speed = {speed}: a number above 0 is meant")));
+            return Err(ScenarioError::Number(format!(
+                "speed = {speed}: a number above 0 is meant"
+            )));
         }
         let replicas = self.replicas.unwrap_or(1);
         if replicas == 0 {
-            return Err(ScenarioError::Number("replicas = 0: at least 1 is meant".to_owned()));
+            return Err(ScenarioError::Number(
+                "replicas = 0: at least 1 is meant".to_owned(),
+            ));
         }
-        let mut incidents = self.faults.iter().map(FaultPart::incident).collect::<Result<Vec<_>, _>>()?;
+        let mut incidents = self
+            .faults
+            .iter()
+            .map(FaultPart::incident)
+            .collect::<Result<Vec<_>, _>>()?;
         incidents.sort_by(|one, other| one.at_seconds.total_cmp(&other.at_seconds));
         let deployment = Deployment {
             engine,
@@ -195,7 +205,11 @@ impl Scenario {
         };
         // restarts that will be are tried now, not when their time has come
         let mut later = deployment.flags.clone();
-        for restart in deployment.incidents.iter().filter_map(|incident| incident.restart.as_ref()) {
+        for restart in deployment
+            .incidents
+            .iter()
+            .filter_map(|incident| incident.restart.as_ref())
+        {
             later.change(&restart.settings);
             deployment.settings(&later)?;
         }
@@ -208,7 +222,9 @@ impl LoadPart {
     fn load(&self) -> Result<Load, ScenarioError> {
         let arrival = match (self.rate, self.clients, self.bursts) {
             (Some(_), Some(_), _) => {
-                return Err(ScenarioError::Number("a load is either a rate or clients, not both".to_owned()));
+                return Err(ScenarioError::Number(
+                    "a load is either a rate or clients, not both".to_owned(),
+                ));
             }
             (Some(rate_per_second), None, None) => Arrival::Poisson { rate_per_second },
             (Some(rate_per_second), None, Some(bursts)) => Arrival::Bursty {
@@ -222,15 +238,24 @@ impl LoadPart {
                 think_seconds: self.think_seconds.unwrap_or(0.0),
             },
             (None, _, Some(_)) => {
-                return Err(ScenarioError::Number("bursts are of a rate, and there is none".to_owned()));
+                return Err(ScenarioError::Number(
+                    "bursts are of a rate, and there is none".to_owned(),
+                ));
             }
         };
         let classes = if self.classes.is_empty() {
             vec![self.request.class(&self.request)?]
         } else {
-            self.classes.iter().map(|class| class.class(&self.request)).collect::<Result<_, _>>()?
+            self.classes
+                .iter()
+                .map(|class| class.class(&self.request))
+                .collect::<Result<_, _>>()?
         };
-        let load = Load { arrival, classes, seed: self.seed.unwrap_or(1) };
+        let load = Load {
+            arrival,
+            classes,
+            seed: self.seed.unwrap_or(1),
+        };
         load.check()?;
         Ok(load)
     }
@@ -239,18 +264,35 @@ impl LoadPart {
 impl RequestPart {
     /// With what another says where this says nothing.
     fn class(&self, other: &Self) -> Result<RequestClass, ScenarioError> {
-        let lengths = |own: &Option<Value>, other: &Option<Value>, default| match own.as_ref().or(other.as_ref()) {
+        let lengths = |own: &Option<Value>, other: &Option<Value>, default| match own
+            .as_ref()
+            .or(other.as_ref())
+        {
             Some(value) => lengths(value),
             None => Ok(default),
         };
-        let shared = self.shared_prefix_tokens.or(other.shared_prefix_tokens).filter(|tokens| *tokens > 0);
+        let shared = self
+            .shared_prefix_tokens
+            .or(other.shared_prefix_tokens)
+            .filter(|tokens| *tokens > 0);
         Ok(RequestClass {
             weight: self.weight.unwrap_or(1.0),
-            prompt: lengths(&self.prompt_tokens, &other.prompt_tokens, Lengths::Uniform { min: 64, max: 512 })?,
-            output: lengths(&self.output_tokens, &other.output_tokens, Lengths::Uniform { min: 32, max: 256 })?,
+            prompt: lengths(
+                &self.prompt_tokens,
+                &other.prompt_tokens,
+                Lengths::Uniform { min: 64, max: 512 },
+            )?,
+            output: lengths(
+                &self.output_tokens,
+                &other.output_tokens,
+                Lengths::Uniform { min: 32, max: 256 },
+            )?,
             prefix: shared.map(|tokens| SharedPrefix {
                 tokens,
-                groups: self.shared_prefix_groups.or(other.shared_prefix_groups).unwrap_or(1),
+                groups: self
+                    .shared_prefix_groups
+                    .or(other.shared_prefix_groups)
+                    .unwrap_or(1),
             }),
             abort_ratio: self.abort_ratio.or(other.abort_ratio).unwrap_or(0.0),
             patience_seconds: self.patience_seconds.or(other.patience_seconds),
@@ -265,7 +307,11 @@ fn lengths(value: &Value) -> Result<Lengths, ScenarioError> {
         other => other.to_string(),
     };
     let found = match text.split_once("..") {
-        Some((min, max)) => min.parse().ok().zip(max.parse().ok()).map(|(min, max)| Lengths::Uniform { min, max }),
+        Some((min, max)) => min
+            .parse()
+            .ok()
+            .zip(max.parse().ok())
+            .map(|(min, max)| Lengths::Uniform { min, max }),
         None => match text.split_whitespace().collect::<Vec<_>>()[..] {
             [fixed] => fixed.parse().ok().map(Lengths::Fixed),
             ["lognormal", median, sigma, max] => median
@@ -290,7 +336,9 @@ impl TimingPart {
             prefill_context_token_seconds: self
                 .prefill_context_token_seconds
                 .unwrap_or(default.prefill_context_token_seconds),
-            decode_sequence_seconds: self.decode_sequence_seconds.unwrap_or(default.decode_sequence_seconds),
+            decode_sequence_seconds: self
+                .decode_sequence_seconds
+                .unwrap_or(default.decode_sequence_seconds),
             decode_context_token_seconds: self
                 .decode_context_token_seconds
                 .unwrap_or(default.decode_context_token_seconds),
@@ -312,9 +360,18 @@ impl FaultPart {
         }
         let value = self.at_seconds;
         if !(value.is_finite() && value >= 0.0) {
-            return Err(IncidentError::Number { name: "at_seconds", value, reason: "seconds are 0 or more" });
+            return Err(IncidentError::Number {
+                name: "at_seconds",
+                value,
+                reason: "seconds are 0 or more",
+            });
         }
-        Ok(Incident { at_seconds: value, replica: self.replica, faults, restart: self.restart.clone() })
+        Ok(Incident {
+            at_seconds: value,
+            replica: self.replica,
+            faults,
+            restart: self.restart.clone(),
+        })
     }
 }
 
@@ -358,13 +415,33 @@ mod tests {
         .unwrap();
         let settings = deployment.settings(&deployment.flags).unwrap();
         assert_eq!((settings.max_num_seqs, settings.prefix_caching), (4, false));
-        assert_eq!(deployment.load.arrival, Arrival::Poisson { rate_per_second: 3.0 });
-        let [short, long] = &deployment.load.classes[..] else { unreachable!() };
-        assert_eq!((&short.prompt, &short.output), (&Lengths::Uniform { min: 48, max: 96 }, &Lengths::Fixed(80)));
+        assert_eq!(
+            deployment.load.arrival,
+            Arrival::Poisson {
+                rate_per_second: 3.0
+            }
+        );
+        let [short, long] = &deployment.load.classes[..] else {
+            unreachable!()
+        };
+        assert_eq!(
+            (&short.prompt, &short.output),
+            (&Lengths::Uniform { min: 48, max: 96 }, &Lengths::Fixed(80))
+        );
         assert_eq!(long.output, Lengths::Fixed(80));
-        assert_eq!(long.prefix, Some(SharedPrefix { tokens: 512, groups: 1 }));
+        assert_eq!(
+            long.prefix,
+            Some(SharedPrefix {
+                tokens: 512,
+                groups: 1
+            })
+        );
         assert_eq!(deployment.step_time.fixed_seconds, 0.01);
-        let times: Vec<f64> = deployment.incidents.iter().map(|incident| incident.at_seconds).collect();
+        let times: Vec<f64> = deployment
+            .incidents
+            .iter()
+            .map(|incident| incident.at_seconds)
+            .collect();
         assert_eq!(times, [30.0, 60.0]);
         assert_eq!(deployment.cause.as_deref(), Some("too few sequences"));
     }
@@ -376,10 +453,16 @@ mod tests {
             ("load = { rate = 1, clients = 2 }", "not both"),
             ("load = { prompt_tokens = \"9-5\" }", "`48..96`"),
             ("load = { rate = 0 }", "more than 0"),
-            ("settings = { max_running_requests = 4 }", "vllm has no setting"),
+            (
+                "settings = { max_running_requests = 4 }",
+                "vllm has no setting",
+            ),
             ("timing = { fixed_seconds = 0 }", "fixed part is above 0"),
             ("faults = [{ failure_ratio = 2 }]", "between 0 and 1"),
-            ("faults = [{ restart = { settings = { block_size = 0 } } }]", "block_size = 0"),
+            (
+                "faults = [{ restart = { settings = { block_size = 0 } } }]",
+                "block_size = 0",
+            ),
             ("speed = 0", "above 0"),
         ] {
             let error = parsed(text).unwrap_err().to_string();

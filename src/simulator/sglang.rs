@@ -56,25 +56,57 @@ pub(super) struct Sglang {
 
 const HTTP_CODES: [&str; 3] = ["200", "500", "503"];
 const FIRST_TOKEN: &[f64] = &[
-    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0, 400.0,
+    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
+    400.0,
 ];
 const INTER_TOKEN: &[f64] = &[
-    0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4, 0.6,
-    0.8, 1.0, 2.0, 4.0, 6.0, 8.0,
+    0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08, 0.1, 0.2,
+    0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0,
 ];
 const END_TO_END: &[f64] = &[
-    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0, 400.0, 600.0,
-    1_200.0, 1_800.0, 2_400.0,
+    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
+    400.0, 600.0, 1_200.0, 1_800.0, 2_400.0,
 ];
 const QUEUE: &[f64] = &[
-    0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0,
-    60.0, 70.0, 80.0, 90.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1_000.0, 1_200.0,
-    1_400.0, 1_600.0, 1_800.0, 2_000.0, 2_500.0, 3_000.0,
+    0.0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 15.0, 20.0, 30.0,
+    40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0,
+    900.0, 1_000.0, 1_200.0, 1_400.0, 1_600.0, 1_800.0, 2_000.0, 2_500.0, 3_000.0,
 ];
 const LENGTH: &[f64] = &[
-    100.0, 300.0, 500.0, 700.0, 1_000.0, 1_500.0, 2_000.0, 3_000.0, 4_000.0, 5_000.0, 6_000.0, 7_000.0, 8_000.0,
-    9_000.0, 10_000.0, 12_500.0, 15_000.0, 17_500.0, 20_000.0, 22_500.0, 25_000.0, 27_500.0, 30_000.0, 35_000.0,
-    40_000.0, 60_000.0, 80_000.0, 100_000.0, 200_000.0, 300_000.0, 400_000.0, 600_000.0, 800_000.0, 1_000_000.0,
+    100.0,
+    300.0,
+    500.0,
+    700.0,
+    1_000.0,
+    1_500.0,
+    2_000.0,
+    3_000.0,
+    4_000.0,
+    5_000.0,
+    6_000.0,
+    7_000.0,
+    8_000.0,
+    9_000.0,
+    10_000.0,
+    12_500.0,
+    15_000.0,
+    17_500.0,
+    20_000.0,
+    22_500.0,
+    25_000.0,
+    27_500.0,
+    30_000.0,
+    35_000.0,
+    40_000.0,
+    60_000.0,
+    80_000.0,
+    100_000.0,
+    200_000.0,
+    300_000.0,
+    400_000.0,
+    600_000.0,
+    800_000.0,
+    1_000_000.0,
     1_100_000.0,
 ];
 
@@ -121,7 +153,11 @@ impl Sglang {
     pub(super) fn count(&mut self, now: f64, event: &Event) {
         match *event {
             Event::Rejected => self.responded(2),
-            Event::Scheduled { queue_seconds, prompt_tokens, cached_tokens } => {
+            Event::Scheduled {
+                queue_seconds,
+                prompt_tokens,
+                cached_tokens,
+            } => {
                 self.queue.observe(queue_seconds);
                 self.effective_input += u64::from(prompt_tokens - cached_tokens);
                 self.effective_hits += u64::from(cached_tokens);
@@ -130,7 +166,8 @@ impl Sglang {
             Event::Preempted => self.retracted += 1,
             Event::FirstToken { seconds, .. } => self.time_to_first_token.observe(seconds),
             Event::Tokens { count, gap_seconds } => {
-                self.inter_token.observe_times(gap_seconds / f64::from(count.max(1)), count.into());
+                self.inter_token
+                    .observe_times(gap_seconds / f64::from(count.max(1)), count.into());
                 self.unreported += u64::from(count);
             }
             Event::Speculated { guessed, accepted } => {
@@ -182,13 +219,18 @@ impl Sglang {
         self.generation_tokens += u64::from(output);
         self.cached_tokens += u64::from(of.cached_tokens);
         self.prompt_length.observe(prompt.into());
-        self.uncached_length.observe((prompt - of.cached_tokens).into());
+        self.uncached_length
+            .observe((prompt - of.cached_tokens).into());
         self.generation_length.observe(output.into());
-        self.end_to_end.observe(of.ended - of.arrived + self.frontend_seconds);
-        let (Some(scheduled), Some(first)) = (of.first_scheduled, of.first_token) else { return };
+        self.end_to_end
+            .observe(of.ended - of.arrived + self.frontend_seconds);
+        let (Some(scheduled), Some(first)) = (of.first_scheduled, of.first_token) else {
+            return;
+        };
         self.prefill_forward.observe(first - scheduled);
         if output > 1 {
-            self.time_per_output_token.observe((of.ended - first) / f64::from(output - 1));
+            self.time_per_output_token
+                .observe((of.ended - first) / f64::from(output - 1));
         }
     }
 
@@ -205,39 +247,124 @@ impl Sglang {
         let used = (gauges.kv_usage_ratio * capacity).round();
         let usage = gauges.kv_usage_ratio;
         let [guessed, right] = self.accepted.unwrap_or_default();
-        let accepted = if guessed > 0 { right as f64 / guessed as f64 } else { 0.0 };
-        let drafts = settings.speculation.map_or(0, |speculation| speculation.tokens);
-        let length = if guessed > 0 { 1.0 + accepted * f64::from(drafts) } else { 0.0 };
+        let accepted = if guessed > 0 {
+            right as f64 / guessed as f64
+        } else {
+            0.0
+        };
+        let drafts = settings
+            .speculation
+            .map_or(0, |speculation| speculation.tokens);
+        let length = if guessed > 0 {
+            1.0 + accepted * f64::from(drafts)
+        } else {
+            0.0
+        };
         for (name, help, value) in [
-            ("max_total_num_tokens", "Maximum total number of tokens in the KV cache pool.", capacity),
-            ("page_size", "KV cache page size in tokens.", settings.block_size.into()),
-            ("num_pages", "Number of KV cache pages.", settings.kv_blocks.into()),
-            ("context_len", "Maximum context length.", settings.max_model_len.into()),
-            ("num_running_reqs", "The number of running requests.", gauges.running.into()),
-            ("num_queue_reqs", "The number of requests in the waiting queue.", gauges.waiting.into()),
-            ("num_grammar_queue_reqs", "The number of requests in the grammar waiting queue.", 0.0),
-            ("gen_throughput", "The generation throughput (token/s).", self.throughput),
-            ("cache_hit_rate", "The prefix cache hit rate.", self.last_hit_ratio),
-            ("token_usage", "The token usage.", (usage * 100.0).round() / 100.0),
-            ("full_token_usage", "The token usage for full attention layers.", usage),
+            (
+                "max_total_num_tokens",
+                "Maximum total number of tokens in the KV cache pool.",
+                capacity,
+            ),
+            (
+                "page_size",
+                "KV cache page size in tokens.",
+                settings.block_size.into(),
+            ),
+            (
+                "num_pages",
+                "Number of KV cache pages.",
+                settings.kv_blocks.into(),
+            ),
+            (
+                "context_len",
+                "Maximum context length.",
+                settings.max_model_len.into(),
+            ),
+            (
+                "num_running_reqs",
+                "The number of running requests.",
+                gauges.running.into(),
+            ),
+            (
+                "num_queue_reqs",
+                "The number of requests in the waiting queue.",
+                gauges.waiting.into(),
+            ),
+            (
+                "num_grammar_queue_reqs",
+                "The number of requests in the grammar waiting queue.",
+                0.0,
+            ),
+            (
+                "gen_throughput",
+                "The generation throughput (token/s).",
+                self.throughput,
+            ),
+            (
+                "cache_hit_rate",
+                "The prefix cache hit rate.",
+                self.last_hit_ratio,
+            ),
+            (
+                "token_usage",
+                "The token usage.",
+                (usage * 100.0).round() / 100.0,
+            ),
+            (
+                "full_token_usage",
+                "The token usage for full attention layers.",
+                usage,
+            ),
             ("swa_token_usage", "The token usage for SWA layers.", 0.0),
             ("mamba_usage", "The token usage for Mamba layers.", 0.0),
             ("num_used_tokens", "The number of used tokens.", used),
-            ("kv_used_tokens", "Number of actively used token slots in the KV cache pool.", used),
-            ("spec_accept_length", "Mean acceptance length of speculative decoding (accepted drafts + bonus token per forward).", length),
-            ("spec_accept_rate", "Speculative acceptance rate (`accepted drafts / proposed drafts` in batch).", accepted),
-            ("num_prefill_bootstrap_queue_reqs", "The number of requests in the prefill bootstrap queue.", 0.0),
-            ("num_decode_prealloc_queue_reqs", "The number of requests in the decode prealloc queue.", 0.0),
-            ("num_decode_transfer_queue_reqs", "The number of requests in the decode transfer queue.", 0.0),
-            ("new_token_ratio", "The new token ratio.", gauges.new_token_ratio),
+            (
+                "kv_used_tokens",
+                "Number of actively used token slots in the KV cache pool.",
+                used,
+            ),
+            (
+                "spec_accept_length",
+                "Mean acceptance length of speculative decoding (accepted drafts + bonus token per forward).",
+                length,
+            ),
+            (
+                "spec_accept_rate",
+                "Speculative acceptance rate (`accepted drafts / proposed drafts` in batch).",
+                accepted,
+            ),
+            (
+                "num_prefill_bootstrap_queue_reqs",
+                "The number of requests in the prefill bootstrap queue.",
+                0.0,
+            ),
+            (
+                "num_decode_prealloc_queue_reqs",
+                "The number of requests in the decode prealloc queue.",
+                0.0,
+            ),
+            (
+                "num_decode_transfer_queue_reqs",
+                "The number of requests in the decode transfer queue.",
+                0.0,
+            ),
+            (
+                "new_token_ratio",
+                "The new token ratio.",
+                gauges.new_token_ratio,
+            ),
         ] {
             page.single(&format!("sglang:{name}"), "gauge", help, labels, value);
         }
     }
 
     fn write_requests(&self, page: &mut Page, model: &str) {
-        let http: Vec<(&str, u64)> =
-            HTTP_CODES.into_iter().zip(self.http).filter(|(_, count)| *count > 0).collect();
+        let http: Vec<(&str, u64)> = HTTP_CODES
+            .into_iter()
+            .zip(self.http)
+            .filter(|(_, count)| *count > 0)
+            .collect();
         if !http.is_empty() {
             let endpoint = [("endpoint", "/v1/completions"), ("method", "POST")];
             let all: u64 = http.iter().map(|(_, count)| count).sum();
@@ -249,7 +376,11 @@ impl Sglang {
                 all as f64,
             );
             let name = "sglang:http_responses_total";
-            page.family(name, "counter", "Total number of HTTP responses by endpoint and status code");
+            page.family(
+                name,
+                "counter",
+                "Total number of HTTP responses by endpoint and status code",
+            );
             for (code, count) in http {
                 let labels = [endpoint.as_slice(), &[("status_code", code)]].concat();
                 page.sample(name, &labels, count as f64);
@@ -259,24 +390,90 @@ impl Sglang {
         let streaming = [engine.as_slice(), &[("is_streaming", "true")]].concat();
         let cached = [engine.as_slice(), &[("cache_source", "device")]].concat();
         for (name, help, labels, count) in [
-            ("prompt_tokens", "Number of prefill tokens processed.", &streaming, self.prompt_tokens),
-            ("generation_tokens", "Number of generation tokens processed.", &streaming, self.generation_tokens),
-            ("num_requests", "Number of requests processed.", &streaming, self.requests),
-            ("cached_tokens", "Number of cached prompt tokens by source (device/host/storage).", &cached, self.cached_tokens),
-            ("num_aborted_requests", "Number of requests aborted.", &engine.to_vec(), self.aborted),
+            (
+                "prompt_tokens",
+                "Number of prefill tokens processed.",
+                &streaming,
+                self.prompt_tokens,
+            ),
+            (
+                "generation_tokens",
+                "Number of generation tokens processed.",
+                &streaming,
+                self.generation_tokens,
+            ),
+            (
+                "num_requests",
+                "Number of requests processed.",
+                &streaming,
+                self.requests,
+            ),
+            (
+                "cached_tokens",
+                "Number of cached prompt tokens by source (device/host/storage).",
+                &cached,
+                self.cached_tokens,
+            ),
+            (
+                "num_aborted_requests",
+                "Number of requests aborted.",
+                &engine.to_vec(),
+                self.aborted,
+            ),
         ] {
             if count > 0 {
-                page.single(&format!("sglang:{name}_total"), "counter", help, labels, count as f64);
+                page.single(
+                    &format!("sglang:{name}_total"),
+                    "counter",
+                    help,
+                    labels,
+                    count as f64,
+                );
             }
         }
         for (name, help, labels, histogram) in [
-            ("time_to_first_token_seconds", "Histogram of time to first token in seconds.", &streaming, &self.time_to_first_token),
-            ("inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &engine.to_vec(), &self.inter_token),
-            ("e2e_request_latency_seconds", "Histogram of End-to-end request latency in seconds", &streaming, &self.end_to_end),
-            ("request_time_per_output_token_seconds", "Per-request TPOT in seconds: (finished_time - first_token_time) / (completion_tokens - 1).", &streaming, &self.time_per_output_token),
-            ("prompt_tokens_histogram", "Histogram of prompt token length.", &engine.to_vec(), &self.prompt_length),
-            ("uncached_prompt_tokens_histogram", "Histogram of uncached (compute) prompt token length.", &engine.to_vec(), &self.uncached_length),
-            ("generation_tokens_histogram", "Histogram of generation token length.", &engine.to_vec(), &self.generation_length),
+            (
+                "time_to_first_token_seconds",
+                "Histogram of time to first token in seconds.",
+                &streaming,
+                &self.time_to_first_token,
+            ),
+            (
+                "inter_token_latency_seconds",
+                "Histogram of inter-token latency in seconds.",
+                &engine.to_vec(),
+                &self.inter_token,
+            ),
+            (
+                "e2e_request_latency_seconds",
+                "Histogram of End-to-end request latency in seconds",
+                &streaming,
+                &self.end_to_end,
+            ),
+            (
+                "request_time_per_output_token_seconds",
+                "Per-request TPOT in seconds: (finished_time - first_token_time) / (completion_tokens - 1).",
+                &streaming,
+                &self.time_per_output_token,
+            ),
+            (
+                "prompt_tokens_histogram",
+                "Histogram of prompt token length.",
+                &engine.to_vec(),
+                &self.prompt_length,
+            ),
+            (
+                "uncached_prompt_tokens_histogram",
+                "Histogram of uncached (compute) prompt token length.",
+                &engine.to_vec(),
+                &self.uncached_length,
+            ),
+            (
+                "generation_tokens_histogram",
+                "Histogram of generation token length.",
+                &engine.to_vec(),
+                &self.generation_length,
+            ),
         ] {
             write_histogram(page, &format!("sglang:{name}"), help, labels, histogram);
         }
@@ -285,7 +482,13 @@ impl Sglang {
     fn write_scheduler(&self, page: &mut Page, labels: Labels, now: f64) {
         let staged = [labels, &[("stage", "prefill_forward")]].concat();
         let name = "sglang:per_stage_req_latency_seconds";
-        write_histogram(page, name, "The latency of each stage of requests.", &staged, &self.prefill_forward);
+        write_histogram(
+            page,
+            name,
+            "The latency of each stage of requests.",
+            &staged,
+            &self.prefill_forward,
+        );
         let help = "Histogram of queueing time in seconds.";
         write_histogram(page, "sglang:queue_time_seconds", help, labels, &self.queue);
         let modes = |page: &mut Page, name: &str, help: &str, modes: &[(&str, u64)]| {
@@ -328,7 +531,10 @@ impl Sglang {
                 page,
                 "sglang:cuda_graph_passes_total",
                 "Total number of forward passes categorized by CUDA graph.",
-                &[("prefill_none", self.prefill_steps), ("decode_cuda_graph", self.decode_steps)],
+                &[
+                    ("prefill_none", self.prefill_steps),
+                    ("decode_cuda_graph", self.decode_steps),
+                ],
             );
             modes(
                 page,

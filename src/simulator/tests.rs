@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::{EngineProfile, Quantity, Registry};
 use crate::exposition::{self, Family, Options, Role, parse};
-use crate::measure::{InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind, detect_engine};
+use crate::measure::{
+    InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind, detect_engine,
+};
 use crate::model::{Summary, Tally};
 
 macro_rules! capture {
@@ -37,7 +39,16 @@ struct Shape {
 struct Shapes(BTreeMap<String, Shape>);
 
 /// Labels whose values depend on the load or the settings.
-const OPEN: &[&str] = &["model_name", "handler", "status", "endpoint", "status_code", "method", "err", "mode"];
+const OPEN: &[&str] = &[
+    "model_name",
+    "handler",
+    "status",
+    "endpoint",
+    "status_code",
+    "method",
+    "err",
+    "mode",
+];
 
 impl<'a> exposition::Sink<'a> for Shapes {
     fn family(&mut self, family: &Family<'a>) {
@@ -52,7 +63,9 @@ impl<'a> exposition::Sink<'a> for Shapes {
             let (name, value) = (label.name.get(), label.value.get());
             match name.as_ref() {
                 "le" | "quantile" => {}
-                open if settings || OPEN.contains(&open) => drop(shape.labels.insert(open.to_owned())),
+                open if settings || OPEN.contains(&open) => {
+                    drop(shape.labels.insert(open.to_owned()))
+                }
                 name => drop(shape.labels.insert(format!("{name}={value}"))),
             }
         }
@@ -73,7 +86,12 @@ fn shapes(bodies: &[&str]) -> BTreeMap<String, Shape> {
 }
 
 /// Every family that the profile reads and a capture has is shown just so.
-fn assert_shown_as_recorded(engine: &str, simulated: &[&str], recorded: &[&str], left_out: &[&str]) {
+fn assert_shown_as_recorded(
+    engine: &str,
+    simulated: &[&str],
+    recorded: &[&str],
+    left_out: &[&str],
+) {
     let (simulated, recorded) = (shapes(simulated), shapes(recorded));
     let profile = profile(engine);
     let read: BTreeSet<&str> = profile
@@ -85,15 +103,24 @@ fn assert_shown_as_recorded(engine: &str, simulated: &[&str], recorded: &[&str],
     let mut compared = 0;
     for (name, expected) in &recorded {
         let names = [name.clone(), format!("{name}_total")];
-        if !names.iter().any(|name| read.contains(name.as_str())) || left_out.contains(&name.as_str()) {
+        if !names.iter().any(|name| read.contains(name.as_str()))
+            || left_out.contains(&name.as_str())
+        {
             continue;
         }
-        let shape = simulated.get(name).unwrap_or_else(|| panic!("{name} is not shown"));
+        let shape = simulated
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not shown"));
         assert_eq!(shape.kind, expected.kind, "{name}");
         assert_eq!(shape.labels, expected.labels, "{name}");
         assert_eq!(shape.bounds.len(), expected.bounds.len(), "{name}");
-        let near = |(one, other): (&f64, &f64)| one == other || (one - other).abs() < 1e-9 * other.abs();
-        assert!(shape.bounds.iter().zip(&expected.bounds).all(near), "{name}: {:?}", shape.bounds);
+        let near =
+            |(one, other): (&f64, &f64)| one == other || (one - other).abs() < 1e-9 * other.abs();
+        assert!(
+            shape.bounds.iter().zip(&expected.bounds).all(near),
+            "{name}: {:?}",
+            shape.bounds
+        );
         compared += 1;
     }
     let most = if engine == "tgi" { 15 } else { 20 };
@@ -140,7 +167,10 @@ fn sglang_shows_what_a_recorded_one_shows() {
     );
     simulated.run_until(120.0);
     let body = simulated.metrics(false);
-    assert!(body.contains("sglang:num_retracted_requests_total"), "nothing was retracted");
+    assert!(
+        body.contains("sglang:num_retracted_requests_total"),
+        "nothing was retracted"
+    );
     assert_shown_as_recorded(
         "sglang",
         &[&body],
@@ -153,7 +183,10 @@ fn sglang_shows_what_a_recorded_one_shows() {
     );
     // an idle one shows no requests
     let fresh = replica("engine = 'sglang'").metrics(false);
-    assert!(!fresh.contains("sglang:time_to_first_token_seconds"), "{fresh}");
+    assert!(
+        !fresh.contains("sglang:time_to_first_token_seconds"),
+        "{fresh}"
+    );
     assert!(fresh.contains("sglang:num_running_reqs"));
 }
 
@@ -165,7 +198,13 @@ fn tgi_shows_what_a_recorded_one_shows() {
          load = { clients = 32, prompt_tokens = '48..96', output_tokens = '48..96', abort_ratio = 0.1 }",
     );
     let fresh = simulated.metrics(false);
-    assert_eq!(fresh.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["perfagent_simulated 1"]);
+    assert_eq!(
+        fresh
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .collect::<Vec<_>>(),
+        ["perfagent_simulated 1"]
+    );
     simulated.run_until(60.0);
     let recorded = capture!("tgi-3.3.6/c-saturation/scrape-3.prom");
     assert_shown_as_recorded("tgi", &[&simulated.metrics(false)], &[recorded], &[]);
@@ -190,8 +229,12 @@ fn measured(replica: &mut Replica, from: u32, to: u32) -> (Measurement, Summary)
     for tick in from..=to {
         replica.run_until_with(f64::from(tick) * 10.0, &mut tally);
         let body = replica.metrics(true);
-        let (mut sample, _) = Sample::read(&profile, body.as_bytes(), 5.0, &Options::default()).unwrap();
-        assert_eq!(sample.at_unix_seconds, 1_800_000_000.0 + f64::from(tick) * 10.0);
+        let (mut sample, _) =
+            Sample::read(&profile, body.as_bytes(), 5.0, &Options::default()).unwrap();
+        assert_eq!(
+            sample.at_unix_seconds,
+            1_800_000_000.0 + f64::from(tick) * 10.0
+        );
         sample.tick = tick;
         samples.push(Arc::new(sample));
     }
@@ -213,7 +256,10 @@ fn measured(replica: &mut Replica, from: u32, to: u32) -> (Measurement, Summary)
 #[track_caller]
 fn assert_near(found: Option<f64>, expected: f64, tolerance: f64, what: &str) {
     let found = found.unwrap_or_else(|| panic!("{what} is not measured"));
-    assert!((found - expected).abs() <= tolerance * expected.abs(), "{what}: {found} for {expected}");
+    assert!(
+        (found - expected).abs() <= tolerance * expected.abs(),
+        "{what}: {found} for {expected}"
+    );
 }
 
 #[test]
@@ -228,19 +274,44 @@ fn what_is_measured_of_vllm_is_what_was_simulated() {
     assert_eq!(measurement.model_name.as_deref(), Some("simulated"));
     let figures = &measurement.figures;
     let mean = |quantity| figures.distribution(quantity).and_then(|of| of.mean);
-    assert_near(figures.value("generation_tokens_per_second"), summary.tokens_per_second(), 1e-3, "tokens");
-    assert_near(figures.value("prompt_tokens_increase"), summary.prompt_tokens as f64, 0.0, "prompts");
-    assert_near(figures.value("requests_finished_per_second"), summary.requests_per_second(), 1e-3, "requests");
+    assert_near(
+        figures.value("generation_tokens_per_second"),
+        summary.tokens_per_second(),
+        1e-3,
+        "tokens",
+    );
+    assert_near(
+        figures.value("prompt_tokens_increase"),
+        summary.prompt_tokens as f64,
+        0.0,
+        "prompts",
+    );
+    assert_near(
+        figures.value("requests_finished_per_second"),
+        summary.requests_per_second(),
+        1e-3,
+        "requests",
+    );
     let first = summary.time_to_first_token_seconds.unwrap();
     assert_near(mean(Quantity::TimeToFirstToken), first.mean, 1e-9, "TTFT");
-    assert_near(mean(Quantity::InterTokenLatency), summary.inter_token_seconds.unwrap().mean, 1e-9, "ITL");
+    assert_near(
+        mean(Quantity::InterTokenLatency),
+        summary.inter_token_seconds.unwrap().mean,
+        1e-9,
+        "ITL",
+    );
     // the front end is on the client's way
     let end_to_end = summary.end_to_end_seconds.unwrap().mean + 2e-3;
     assert_near(mean(Quantity::EndToEndLatency), end_to_end, 1e-9, "e2e");
     // Little's law: what is inside is what comes in times how long it stays
     let gauge = |quantity| figures.gauge(quantity).unwrap().mean;
     let inside = gauge(Quantity::RequestsRunning) + gauge(Quantity::RequestsWaiting);
-    assert_near(Some(inside), summary.requests_per_second() * end_to_end, 0.1, "Little's law");
+    assert_near(
+        Some(inside),
+        summary.requests_per_second() * end_to_end,
+        0.1,
+        "Little's law",
+    );
     assert!((0.0..1.0).contains(&gauge(Quantity::KvCacheUsage)));
     assert!(measurement.notes.is_empty(), "{:?}", measurement.notes);
 }
@@ -254,13 +325,37 @@ fn tokens_of_the_other_engines_are_measured_too() {
         let (measurement, summary) = measured(&mut replica, 3, 60);
         let figures = &measurement.figures;
         // SGLang reports each 40 steps
-        assert_near(figures.value("generation_tokens_per_second"), summary.tokens_per_second(), 2e-3, engine);
-        assert_near(figures.value("requests_finished_per_second"), summary.requests_per_second(), 2e-3, engine);
-        let end_to_end = figures.distribution(Quantity::EndToEndLatency).and_then(|of| of.mean);
-        assert_near(end_to_end, summary.end_to_end_seconds.unwrap().mean + 2e-3, 1e-9, engine);
+        assert_near(
+            figures.value("generation_tokens_per_second"),
+            summary.tokens_per_second(),
+            2e-3,
+            engine,
+        );
+        assert_near(
+            figures.value("requests_finished_per_second"),
+            summary.requests_per_second(),
+            2e-3,
+            engine,
+        );
+        let end_to_end = figures
+            .distribution(Quantity::EndToEndLatency)
+            .and_then(|of| of.mean);
+        assert_near(
+            end_to_end,
+            summary.end_to_end_seconds.unwrap().mean + 2e-3,
+            1e-9,
+            engine,
+        );
         let inside = figures.gauge(Quantity::RequestsRunning).unwrap().mean;
         assert_near(Some(inside), 16.0, 0.05, engine);
-        let found = detect_engine(&Registry::builtin(), replica.metrics(false).as_bytes(), &Options::default()).unwrap().name.clone();
+        let found = detect_engine(
+            &Registry::builtin(),
+            replica.metrics(false).as_bytes(),
+            &Options::default(),
+        )
+        .unwrap()
+        .name
+        .clone();
         assert_eq!(found, engine);
     }
 }
@@ -270,13 +365,22 @@ fn a_restart_begins_anew_with_other_flags() {
     let mut replica = replica("settings = { max_num_seqs = 4 }\nload = { clients = 16 }");
     replica.run_until(50.0);
     let finished = |body: &str| {
-        let line = body.lines().find(|line| line.starts_with("vllm:generation_tokens_total{")).unwrap().to_owned();
+        let line = body
+            .lines()
+            .find(|line| line.starts_with("vllm:generation_tokens_total{"))
+            .unwrap()
+            .to_owned();
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
     assert!(finished(&replica.metrics(false)) > 0.0);
-    let how: Restart = serde_json::from_str("{\"settings\": {\"max_num_seqs\": 8}, \"load_seconds\": 20}").unwrap();
+    let how: Restart =
+        serde_json::from_str("{\"settings\": {\"max_num_seqs\": 8}, \"load_seconds\": 20}")
+            .unwrap();
     replica.restart(&how).unwrap();
-    assert_eq!((replica.settings().max_num_seqs, replica.is_up()), (8, false));
+    assert_eq!(
+        (replica.settings().max_num_seqs, replica.is_up()),
+        (8, false)
+    );
     assert_eq!(finished(&replica.metrics(false)), 0.0);
     replica.run_until(60.0);
     assert!(!replica.is_up());
@@ -286,7 +390,10 @@ fn a_restart_begins_anew_with_other_flags() {
     let wrong: Restart = serde_json::from_str("{\"settings\": {\"max_num_seqs\": 0}}").unwrap();
     let error = replica.restart(&wrong).unwrap_err().to_string();
     assert!(error.contains("max_num_seqs = 0"), "{error}");
-    assert_eq!((replica.settings().max_num_seqs, replica.restarts()), (8, 1));
+    assert_eq!(
+        (replica.settings().max_num_seqs, replica.restarts()),
+        (8, 1)
+    );
 }
 
 #[test]
@@ -301,6 +408,9 @@ fn incidents_come_at_their_time_and_to_their_replica() {
         replica.run_until(at);
         replica.faults().stalled
     };
-    assert_eq!([stalled(1, 19.0), stalled(1, 21.0), stalled(1, 41.0)], [false, true, false]);
+    assert_eq!(
+        [stalled(1, 19.0), stalled(1, 21.0), stalled(1, 41.0)],
+        [false, true, false]
+    );
     assert!(!stalled(0, 21.0));
 }

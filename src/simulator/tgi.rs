@@ -43,10 +43,13 @@ const METHODS: [&str; 2] = ["prefill", "decode"];
 
 impl Tgi {
     pub(super) fn new(settings: &Settings, frontend_seconds: f64) -> Self {
-        let durations: Vec<f64> = (0..35).map(|power| 0.000_15 * 1.5_f64.powi(power)).collect();
+        let durations: Vec<f64> = (0..35)
+            .map(|power| 0.000_15 * 1.5_f64.powi(power))
+            .collect();
         let duration = Histogram::new(&durations);
         let longest = f64::from(settings.max_model_len);
-        let linear = |most: f64| -> Vec<f64> { (1..=100).map(|at| most / 100.0 * f64::from(at)).collect() };
+        let linear =
+            |most: f64| -> Vec<f64> { (1..=100).map(|at| most / 100.0 * f64::from(at)).collect() };
         let length = Histogram::new(&linear(longest));
         let sizes: Vec<f64> = (1..=1_024).map(f64::from).collect();
         Self {
@@ -94,7 +97,9 @@ impl Tgi {
             Event::Step { batch, seconds, .. } => {
                 // with chunking, a step that takes prompts in is booked as one of prefill
                 let method = usize::from(batch.prefill_tokens == 0);
-                if let (Some(steps), Some(forward)) = (self.steps.get_mut(method), self.forward.get_mut(method)) {
+                if let (Some(steps), Some(forward)) =
+                    (self.steps.get_mut(method), self.forward.get_mut(method))
+                {
                     *steps += 1;
                     forward.observe(seconds);
                 }
@@ -116,11 +121,15 @@ impl Tgi {
                 self.succeeded += 1;
                 self.asked.observe(of.request.output_tokens.into());
                 self.generated.observe(of.output_tokens.into());
-                self.duration.observe(of.ended - of.arrived + self.frontend_seconds);
-                let Some(scheduled) = of.first_scheduled else { return };
+                self.duration
+                    .observe(of.ended - of.arrived + self.frontend_seconds);
+                let Some(scheduled) = of.first_scheduled else {
+                    return;
+                };
                 self.queue.observe(scheduled - of.arrived);
                 self.inference.observe(of.ended - scheduled);
-                self.per_token.observe((of.ended - scheduled) / f64::from(of.output_tokens.max(1)));
+                self.per_token
+                    .observe((of.ended - scheduled) / f64::from(of.output_tokens.max(1)));
             }
         }
     }
@@ -131,24 +140,52 @@ impl Tgi {
             return;
         }
         for (name, help, value) in [
-            ("tgi_queue_size", "Current queue size", f64::from(gauges.waiting)),
-            ("tgi_batch_current_size", "Current batch size", f64::from(gauges.running)),
-            ("tgi_batch_current_max_tokens", "Maximum tokens for the current batch", gauges.reserved_tokens as f64),
+            (
+                "tgi_queue_size",
+                "Current queue size",
+                f64::from(gauges.waiting),
+            ),
+            (
+                "tgi_batch_current_size",
+                "Current batch size",
+                f64::from(gauges.running),
+            ),
+            (
+                "tgi_batch_current_max_tokens",
+                "Maximum tokens for the current batch",
+                gauges.reserved_tokens as f64,
+            ),
         ] {
             page.single(name, "gauge", help, &[], value);
         }
         let inside = u64::from(gauges.waiting) + u64::from(gauges.running);
         for (name, help, count) in [
-            ("tgi_request_count", "Total number of requests", self.ended + self.overloaded + inside),
-            ("tgi_request_success", "Number of successful requests", self.succeeded),
+            (
+                "tgi_request_count",
+                "Total number of requests",
+                self.ended + self.overloaded + inside,
+            ),
+            (
+                "tgi_request_success",
+                "Number of successful requests",
+                self.succeeded,
+            ),
         ] {
             if count > 0 {
                 page.single(name, "counter", help, &[], count as f64);
             }
         }
-        let failures = [("dropped", self.dropped), ("generation", self.failed), ("overloaded", self.overloaded)];
+        let failures = [
+            ("dropped", self.dropped),
+            ("generation", self.failed),
+            ("overloaded", self.overloaded),
+        ];
         if failures.iter().any(|(_, count)| *count > 0) {
-            page.family("tgi_request_failure", "counter", "Number of failed requests");
+            page.family(
+                "tgi_request_failure",
+                "counter",
+                "Number of failed requests",
+            );
             for (error, count) in failures.into_iter().filter(|(_, count)| *count > 0) {
                 page.sample("tgi_request_failure", &[("err", error)], count as f64);
             }
@@ -156,14 +193,46 @@ impl Tgi {
         self.write_steps(page);
         for (name, help, histogram) in [
             ("tgi_request_duration", "Request duration", &self.duration),
-            ("tgi_request_validation_duration", "Request validation duration", &self.validation),
-            ("tgi_request_queue_duration", "Request queue duration", &self.queue),
-            ("tgi_request_inference_duration", "Request inference duration", &self.inference),
-            ("tgi_request_mean_time_per_token_duration", "Mean time per token per request", &self.per_token),
-            ("tgi_request_input_length", "Input token length per request", &self.input_length),
-            ("tgi_request_generated_tokens", "Generated tokens per request", &self.generated),
-            ("tgi_request_max_new_tokens", "Maximum new tokens per request", &self.asked),
-            ("tgi_batch_next_size", "Batch size of the next batch", &self.batch_size),
+            (
+                "tgi_request_validation_duration",
+                "Request validation duration",
+                &self.validation,
+            ),
+            (
+                "tgi_request_queue_duration",
+                "Request queue duration",
+                &self.queue,
+            ),
+            (
+                "tgi_request_inference_duration",
+                "Request inference duration",
+                &self.inference,
+            ),
+            (
+                "tgi_request_mean_time_per_token_duration",
+                "Mean time per token per request",
+                &self.per_token,
+            ),
+            (
+                "tgi_request_input_length",
+                "Input token length per request",
+                &self.input_length,
+            ),
+            (
+                "tgi_request_generated_tokens",
+                "Generated tokens per request",
+                &self.generated,
+            ),
+            (
+                "tgi_request_max_new_tokens",
+                "Maximum new tokens per request",
+                &self.asked,
+            ),
+            (
+                "tgi_batch_next_size",
+                "Batch size of the next batch",
+                &self.batch_size,
+            ),
         ] {
             if histogram.count() > 0 {
                 page.family(name, "histogram", help);
@@ -176,7 +245,11 @@ impl Tgi {
             for quantile in ["0", "0.5", "0.9", "0.95", "0.99", "0.999", "1"] {
                 page.sample(name, &[("quantile", quantile)], 0.0);
             }
-            page.sample("tgi_request_skipped_tokens_sum", &[], self.speculated as f64);
+            page.sample(
+                "tgi_request_skipped_tokens_sum",
+                &[],
+                self.speculated as f64,
+            );
             page.sample("tgi_request_skipped_tokens_count", &[], self.outputs as f64);
         }
     }
@@ -186,16 +259,30 @@ impl Tgi {
             return;
         }
         for (name, help) in [
-            ("tgi_batch_inference_count", "Inference calls per method (prefill or decode)"),
-            ("tgi_batch_inference_success", "Number of successful inference calls per method (prefill or decode)"),
+            (
+                "tgi_batch_inference_count",
+                "Inference calls per method (prefill or decode)",
+            ),
+            (
+                "tgi_batch_inference_success",
+                "Number of successful inference calls per method (prefill or decode)",
+            ),
         ] {
             page.family(name, "counter", help);
-            for (method, count) in METHODS.into_iter().zip(self.steps).filter(|(_, count)| *count > 0) {
+            for (method, count) in METHODS
+                .into_iter()
+                .zip(self.steps)
+                .filter(|(_, count)| *count > 0)
+            {
                 page.sample(name, &[("method", method)], count as f64);
             }
         }
         let name = "tgi_batch_forward_duration";
-        page.family(name, "histogram", "Batch forward duration per method (prefill or decode)");
+        page.family(
+            name,
+            "histogram",
+            "Batch forward duration per method (prefill or decode)",
+        );
         for (method, histogram) in METHODS.into_iter().zip(&self.forward) {
             if histogram.count() > 0 {
                 page.histogram(name, &[("method", method)], histogram);

@@ -32,6 +32,7 @@ mod prometheus;
 mod proxied;
 mod sent_back;
 mod services;
+mod simulator;
 mod tls;
 mod trouble;
 mod truth;

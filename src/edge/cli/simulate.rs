@@ -10,14 +10,14 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::terminal::{complain, note, print};
 use super::Outcome;
+use super::terminal::{complain, note, print};
 use crate::edge::simulate::{Glance, SimulateError, Simulated};
 use crate::simulator::{Deployment, FLAGS, Flag, FlagValues, Scenario, engine_name};
 
 /// Flags of `perfagent simulate`.
 #[derive(Debug, Args)]
-#[command(after_help = TEACHING, next_line_help = false)]
+#[command(after_help = TEACHING)]
 pub(super) struct SimulateArgs {
     /// vllm, sglang or tgi [default: vllm]
     #[arg(long, value_name = "ENGINE")]
@@ -87,7 +87,9 @@ struct LoadArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Time of a step (defaults: about an 8B model in 16 bits on one H100)")]
+#[command(
+    next_help_heading = "Time of a step (defaults: about an 8B model in 16 bits on one H100)"
+)]
 struct TimingArgs {
     /// Seconds of every step [default: 0.0015]
     #[arg(long, value_name = "SECONDS")]
@@ -161,15 +163,22 @@ impl EngineFlags {
 
 impl Args for EngineFlags {
     fn augment_args(command: Command) -> Command {
-        Self::by_name().into_iter().fold(command, |command, (name, flags)| {
-            let help: Vec<String> =
-                flags.iter().map(|flag| format!("{}: {}", engine_name(flag.engine), flag.help)).collect();
-            let arg = Arg::new(name).long(name).help(help.join("; ")).help_heading("Flags of the engines");
-            command.arg(match flags.first().and_then(|flag| flag.value) {
-                Some(value) => arg.value_name(value).allow_hyphen_values(true),
-                None => arg.action(ArgAction::SetTrue),
+        Self::by_name()
+            .into_iter()
+            .fold(command, |command, (name, flags)| {
+                let help: Vec<String> = flags
+                    .iter()
+                    .map(|flag| format!("{}: {}", engine_name(flag.engine), flag.help))
+                    .collect();
+                let arg = Arg::new(name)
+                    .long(name)
+                    .help(help.join("; "))
+                    .help_heading("Flags of the engines");
+                command.arg(match flags.first().and_then(|flag| flag.value) {
+                    Some(value) => arg.value_name(value).allow_hyphen_values(true),
+                    None => arg.action(ArgAction::SetTrue),
+                })
             })
-        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -226,8 +235,12 @@ impl SimulateArgs {
         put(&self.speed, &mut scenario.speed);
         put(&self.model, &mut scenario.model);
         for (name, value) in self.flags.0.iter() {
-            scenario.settings.retain(|known, _| known.replace('_', "-") != name);
-            scenario.settings.insert(name.to_owned(), Value::String(value.to_owned()));
+            scenario
+                .settings
+                .retain(|known, _| known.replace('_', "-") != name);
+            scenario
+                .settings
+                .insert(name.to_owned(), Value::String(value.to_owned()));
         }
         let (args, load) = (&self.load, &mut scenario.load);
         // the one replaces the other
@@ -242,10 +255,19 @@ impl SimulateArgs {
         put(&args.think, &mut load.think_seconds);
         put(&args.seed, &mut load.seed);
         let request = &mut load.request;
-        put(&args.prompt_tokens.clone().map(Value::String), &mut request.prompt_tokens);
-        put(&args.output_tokens.clone().map(Value::String), &mut request.output_tokens);
+        put(
+            &args.prompt_tokens.clone().map(Value::String),
+            &mut request.prompt_tokens,
+        );
+        put(
+            &args.output_tokens.clone().map(Value::String),
+            &mut request.output_tokens,
+        );
         put(&args.shared_prefix, &mut request.shared_prefix_tokens);
-        put(&args.shared_prefix_groups, &mut request.shared_prefix_groups);
+        put(
+            &args.shared_prefix_groups,
+            &mut request.shared_prefix_groups,
+        );
         put(&args.abort_ratio, &mut request.abort_ratio);
         put(&args.patience, &mut request.patience_seconds);
         put(&args.stop_ratio, &mut request.stop_ratio);
@@ -253,9 +275,18 @@ impl SimulateArgs {
         put(&args.fixed_seconds, &mut timing.fixed_seconds);
         put(&args.token_seconds, &mut timing.token_seconds);
         put(&args.knee_tokens, &mut timing.knee_tokens);
-        put(&args.decode_sequence_seconds, &mut timing.decode_sequence_seconds);
-        put(&args.decode_context_token_seconds, &mut timing.decode_context_token_seconds);
-        put(&args.prefill_context_token_seconds, &mut timing.prefill_context_token_seconds);
+        put(
+            &args.decode_sequence_seconds,
+            &mut timing.decode_sequence_seconds,
+        );
+        put(
+            &args.decode_context_token_seconds,
+            &mut timing.decode_context_token_seconds,
+        );
+        put(
+            &args.prefill_context_token_seconds,
+            &mut timing.prefill_context_token_seconds,
+        );
         put(&args.frontend_seconds, &mut timing.frontend_seconds);
         put(&args.acceptance_ratio, &mut timing.acceptance_ratio);
     }
@@ -265,7 +296,10 @@ pub(super) async fn run(args: SimulateArgs) -> Outcome {
     let deployment = match args.deployment() {
         Ok(deployment) => deployment,
         Err(message) => {
-            complain(&message, Some("perfagent simulate --help shows flags, and a scenario"));
+            complain(
+                &message,
+                Some("perfagent simulate --help shows flags, and a scenario"),
+            );
             return Outcome::Usage;
         }
     };
@@ -281,8 +315,15 @@ pub(super) async fn run(args: SimulateArgs) -> Outcome {
             return Outcome::Failed;
         }
     };
+    let pace = if speed == 1.0 {
+        "in real time".to_owned()
+    } else {
+        format!("{speed} times as fast")
+    };
     for url in simulated.urls() {
-        print(&format!("SIMULATED {engine} at {url} {speed} times as fast; stop with Ctrl-C\n"));
+        print(&format!(
+            "SIMULATED {engine} at {url} {pace}; stop with Ctrl-C\n"
+        ));
     }
     let stop = CancellationToken::new();
     tokio::spawn({
@@ -329,13 +370,20 @@ async fn show(look: impl Fn() -> Vec<Glance>, stop: CancellationToken) {
         let glances = look();
         if !told && glances.iter().any(|glance| glance.lags) {
             told = true;
-            note("warning", "this machine is too slow for this load at this speed: simulated time lags behind");
+            note(
+                "warning",
+                "this machine is too slow for this load at this speed: simulated time lags behind",
+            );
         }
         if live {
             let parts: Vec<String> = glances.iter().map(line).collect();
             let seconds = glances.first().map_or(0.0, |glance| glance.seconds);
             // nobody is left to be told when standard error is closed
-            let _ = write!(std::io::stderr(), "\r\x1b[K{seconds:.0} s simulated: {}", parts.join(" | "));
+            let _ = write!(
+                std::io::stderr(),
+                "\r\x1b[K{seconds:.0} s simulated: {}",
+                parts.join(" | ")
+            );
         }
     }
     if live {

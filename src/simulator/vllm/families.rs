@@ -15,8 +15,10 @@ impl Families<'_> {
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
         let labels = [ENGINE, ("model_name", self.model)];
         let (total, created) = (format!("{name}_total"), format!("{name}_created"));
-        self.page.single(&total, "counter", help, &labels, value as f64);
-        self.page.single(&created, "gauge", help, &labels, self.created);
+        self.page
+            .single(&total, "counter", help, &labels, value as f64);
+        self.page
+            .single(&created, "gauge", help, &labels, self.created);
     }
 
     /// One series for each value of a label.
@@ -48,6 +50,12 @@ impl Families<'_> {
         let labels = [ENGINE, ("model_name", self.model)];
         self.page.family(name, "histogram", help);
         self.page.histogram(name, &labels, of);
-        self.page.single(&format!("{name}_created"), "gauge", help, &labels, self.created);
+        self.page.single(
+            &format!("{name}_created"),
+            "gauge",
+            help,
+            &labels,
+            self.created,
+        );
     }
 }

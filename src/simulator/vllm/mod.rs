@@ -10,6 +10,7 @@ mod write;
 
 use crate::model::{Event, FinishReason, Finished, Settings};
 
+use super::flags::FlagValues;
 use super::histogram::{Histogram, one_two_five};
 
 /// The version that it says it is.
@@ -19,6 +20,8 @@ pub(super) const VERSION: &str = "0.33.0";
 #[derive(Debug, Clone)]
 pub(super) struct Vllm {
     settings: Settings,
+    /// Flags that are given, and not left to the engine.
+    given: FlagValues,
     created_unix_seconds: f64,
     /// From the engine to the client and back, seconds; part of what the front end measures.
     frontend_seconds: f64,
@@ -63,8 +66,8 @@ const LATENCY: &[f64] = &[
     480.0, 960.0, 1_920.0, 7_680.0,
 ];
 const FIRST_TOKEN: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0, 160.0, 640.0, 2_560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2_560.0,
 ];
 const INTER_TOKEN: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
@@ -77,12 +80,20 @@ const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 const PREEMPTIONS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0];
 
 impl Vllm {
-    pub(super) fn new(settings: &Settings, frontend_seconds: f64, created_unix_seconds: f64) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        given: &FlagValues,
+        frontend_seconds: f64,
+        created_unix_seconds: f64,
+    ) -> Self {
         let length = Histogram::new(&one_two_five(settings.max_model_len.into()));
         let latency = Histogram::new(LATENCY);
-        let positions = settings.speculation.map_or(0, |speculation| speculation.tokens);
+        let positions = settings
+            .speculation
+            .map_or(0, |speculation| speculation.tokens);
         Self {
             settings: settings.clone(),
+            given: given.clone(),
             created_unix_seconds,
             frontend_seconds,
             preemptions: 0,
@@ -124,7 +135,11 @@ impl Vllm {
                 self.rejected += 1;
                 self.http_failed += 1;
             }
-            Event::Scheduled { prompt_tokens, cached_tokens, .. } => {
+            Event::Scheduled {
+                prompt_tokens,
+                cached_tokens,
+                ..
+            } => {
                 if self.settings.prefix_caching {
                     self.prefix_queries += u64::from(prompt_tokens);
                     self.prefix_hits += u64::from(cached_tokens);
@@ -132,7 +147,11 @@ impl Vllm {
                 self.admitted_cached += u64::from(cached_tokens);
             }
             Event::Preempted => self.preemptions += 1,
-            Event::FirstToken { seconds, prompt_tokens, cached_tokens } => {
+            Event::FirstToken {
+                seconds,
+                prompt_tokens,
+                cached_tokens,
+            } => {
                 self.time_to_first_token.observe(seconds);
                 self.prompt_tokens += u64::from(prompt_tokens);
                 self.prompt_tokens_cached += u64::from(cached_tokens);
@@ -181,15 +200,19 @@ impl Vllm {
         } else {
             self.http_ok += 1;
         }
-        self.end_to_end.observe(of.ended - of.arrived + self.frontend_seconds);
+        self.end_to_end
+            .observe(of.ended - of.arrived + self.frontend_seconds);
         let request = &of.request;
         self.prompt_length.observe(request.prompt_tokens.into());
-        self.prompt_computed.observe((request.prompt_tokens - of.cached_tokens).into());
+        self.prompt_computed
+            .observe((request.prompt_tokens - of.cached_tokens).into());
         self.generation_length.observe(of.output_tokens.into());
         self.asked.observe(request.output_tokens.into());
         self.asked_choices.observe(1.0);
         self.request_preemptions.observe(of.preemptions.into());
-        let (Some(scheduled), Some(first)) = (of.first_scheduled, of.first_token) else { return };
+        let (Some(scheduled), Some(first)) = (of.first_scheduled, of.first_token) else {
+            return;
+        };
         self.queue.observe(scheduled - of.arrived);
         self.prefill.observe(first - scheduled);
         self.decode.observe(of.ended - first);

@@ -17,7 +17,13 @@ impl Vllm {
             ("patchlevel", "11"),
             ("version", "3.12.11"),
         ];
-        page.single("python_info", "gauge", "Python platform information", python, 1.0);
+        page.single(
+            "python_info",
+            "gauge",
+            "Python platform information",
+            python,
+            1.0,
+        );
         page.single(
             "process_start_time_seconds",
             "gauge",
@@ -26,7 +32,11 @@ impl Vllm {
             (created * 100.0).round() / 100.0,
         );
         self.write_gauges(page, model, gauges);
-        let mut out = Families { page, model, created };
+        let mut out = Families {
+            page,
+            model,
+            created,
+        };
         if self.settings.speculation.is_some() {
             self.write_speculation(&mut out);
         }
@@ -38,34 +48,88 @@ impl Vllm {
 
     fn write_gauges(&self, page: &mut Page, model: &str, gauges: &Gauges) {
         let own: Labels = &[("engine", "0"), ("model_name", model)];
-        let gauge = |page: &mut Page, name, help, value| page.single(name, "gauge", help, own, value);
+        let gauge =
+            |page: &mut Page, name, help, value| page.single(name, "gauge", help, own, value);
         let (running, waiting) = (f64::from(gauges.running), f64::from(gauges.waiting));
-        gauge(page, "vllm:num_requests_running", "Number of requests in model execution batches.", running);
-        gauge(page, "vllm:num_requests_waiting", "Number of requests waiting to be processed.", waiting);
+        gauge(
+            page,
+            "vllm:num_requests_running",
+            "Number of requests in model execution batches.",
+            running,
+        );
+        gauge(
+            page,
+            "vllm:num_requests_waiting",
+            "Number of requests waiting to be processed.",
+            waiting,
+        );
         let by_reason = "vllm:num_requests_waiting_by_reason";
         page.family(by_reason, "gauge", WAITING_HELP);
         for (reason, value) in [("capacity", waiting), ("deferred", 0.0)] {
-            page.sample(by_reason, &[("engine", "0"), ("model_name", model), ("reason", reason)], value);
+            page.sample(
+                by_reason,
+                &[("engine", "0"), ("model_name", model), ("reason", reason)],
+                value,
+            );
         }
         let sleep = "vllm:engine_sleep_state";
         page.family(sleep, "gauge", SLEEP_HELP);
-        for (state, value) in [("awake", 1.0), ("weights_offloaded", 0.0), ("discard_all", 0.0)] {
-            page.sample(sleep, &[("engine", "0"), ("model_name", model), ("sleep_state", state)], value);
+        for (state, value) in [
+            ("awake", 1.0),
+            ("weights_offloaded", 0.0),
+            ("discard_all", 0.0),
+        ] {
+            page.sample(
+                sleep,
+                &[
+                    ("engine", "0"),
+                    ("model_name", model),
+                    ("sleep_state", state),
+                ],
+                value,
+            );
         }
         let usage = gauges.kv_usage_ratio;
-        gauge(page, "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", usage);
+        gauge(
+            page,
+            "vllm:kv_cache_usage_perc",
+            "KV-cache usage. 1 means 100 percent usage.",
+            usage,
+        );
     }
 
     fn write_speculation(&self, out: &mut Families) {
-        out.counter("vllm:spec_decode_num_drafts", "Number of spec decoding drafts.", self.drafts);
-        out.counter("vllm:spec_decode_num_draft_tokens", "Number of draft tokens.", self.draft_tokens);
+        out.counter(
+            "vllm:spec_decode_num_drafts",
+            "Number of spec decoding drafts.",
+            self.drafts,
+        );
+        out.counter(
+            "vllm:spec_decode_num_draft_tokens",
+            "Number of draft tokens.",
+            self.draft_tokens,
+        );
         let accepted: u64 = self.accepted_by_position.iter().sum();
-        out.counter("vllm:spec_decode_num_accepted_tokens", "Number of accepted tokens.", accepted);
-        let positions: Vec<String> = (0..self.accepted_by_position.len()).map(|at| at.to_string()).collect();
-        let by_position: Vec<(&str, u64)> =
-            positions.iter().map(String::as_str).zip(self.accepted_by_position.iter().copied()).collect();
+        out.counter(
+            "vllm:spec_decode_num_accepted_tokens",
+            "Number of accepted tokens.",
+            accepted,
+        );
+        let positions: Vec<String> = (0..self.accepted_by_position.len())
+            .map(|at| at.to_string())
+            .collect();
+        let by_position: Vec<(&str, u64)> = positions
+            .iter()
+            .map(String::as_str)
+            .zip(self.accepted_by_position.iter().copied())
+            .collect();
         let help = "Accepted tokens per draft position.";
-        out.counters("vllm:spec_decode_num_accepted_tokens_per_pos", help, "position", &by_position);
+        out.counters(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            help,
+            "position",
+            &by_position,
+        );
     }
 
     fn write_counters(&self, out: &mut Families) {
@@ -94,22 +158,41 @@ impl Vllm {
             "Cumulative number of preemption from the engine.",
             self.preemptions,
         );
-        out.counter("vllm:prompt_tokens", "Number of prefill tokens processed.", self.prompt_tokens);
+        out.counter(
+            "vllm:prompt_tokens",
+            "Number of prefill tokens processed.",
+            self.prompt_tokens,
+        );
         let cached = self.prompt_tokens_cached;
         let sources = [
             ("local_compute", self.prompt_tokens - cached),
             ("local_cache_hit", cached),
             ("external_kv_transfer", 0),
         ];
-        out.counters("vllm:prompt_tokens_by_source", "Number of prompt tokens by source.", "source", &sources);
+        out.counters(
+            "vllm:prompt_tokens_by_source",
+            "Number of prompt tokens by source.",
+            "source",
+            &sources,
+        );
         out.counter(
             "vllm:prompt_tokens_cached",
             "Number of cached prompt tokens (local + external).",
             cached,
         );
-        let tiers =
-            [("device", self.admitted_cached), ("host", 0), ("p2p", 0), ("disk", 0), ("external_unspecified", 0)];
-        out.counters("vllm:prompt_tokens_cached_by_source", TIERS_HELP, "source", &tiers);
+        let tiers = [
+            ("device", self.admitted_cached),
+            ("host", 0),
+            ("p2p", 0),
+            ("disk", 0),
+            ("external_unspecified", 0),
+        ];
+        out.counters(
+            "vllm:prompt_tokens_cached_by_source",
+            TIERS_HELP,
+            "source",
+            &tiers,
+        );
         out.counter(
             "vllm:generation_tokens",
             "Number of generation tokens processed.",
@@ -118,30 +201,103 @@ impl Vllm {
         let finished: Vec<(&str, u64)> = REASONS.into_iter().zip(self.finished).collect();
         let help = "Count of successfully processed requests.";
         out.counters("vllm:request_success", help, "finished_reason", &finished);
-        let rejections = [("max_num_queued_reqs", self.rejected), ("max_num_queued_tokens", 0)];
+        let rejections = [
+            ("max_num_queued_reqs", self.rejected),
+            ("max_num_queued_tokens", 0),
+        ];
         let help = "Number of admission attempts rejected by a queue limit, by reason.";
         // this one family has no label `engine`
-        out.series("vllm:admission_rejections", help, &[], "reason", &rejections);
+        out.series(
+            "vllm:admission_rejections",
+            help,
+            &[],
+            "reason",
+            &rejections,
+        );
     }
 
     fn write_histograms(&self, out: &mut Families) {
         for (name, help, histogram) in [
-            ("request_prompt_tokens", "Number of prefill tokens processed.", &self.prompt_length),
-            ("request_generation_tokens", "Number of generation tokens processed.", &self.generation_length),
-            ("iteration_tokens_total", "Histogram of number of tokens per engine_step.", &self.iteration_tokens),
-            ("request_max_num_generation_tokens", "Histogram of maximum number of requested generation tokens.", &self.generation_length),
-            ("request_params_n", "Histogram of the n request parameter.", &self.asked_choices),
-            ("request_params_max_tokens", "Histogram of the max_tokens request parameter.", &self.asked),
-            ("time_to_first_token_seconds", "Histogram of time to first token in seconds.", &self.time_to_first_token),
-            ("inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &self.inter_token),
-            ("request_time_per_output_token_seconds", "Histogram of time_per_output_token_seconds per request.", &self.time_per_output_token),
-            ("e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &self.end_to_end),
-            ("request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &self.queue),
-            ("request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", &self.inference),
-            ("request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", &self.prefill),
-            ("request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", &self.decode),
-            ("request_num_preemptions", "Histogram of the number of times a request was preempted.", &self.request_preemptions),
-            ("request_prefill_kv_computed_tokens", "Histogram of new KV tokens computed during prefill (excluding cached tokens).", &self.prompt_computed),
+            (
+                "request_prompt_tokens",
+                "Number of prefill tokens processed.",
+                &self.prompt_length,
+            ),
+            (
+                "request_generation_tokens",
+                "Number of generation tokens processed.",
+                &self.generation_length,
+            ),
+            (
+                "iteration_tokens_total",
+                "Histogram of number of tokens per engine_step.",
+                &self.iteration_tokens,
+            ),
+            (
+                "request_max_num_generation_tokens",
+                "Histogram of maximum number of requested generation tokens.",
+                &self.generation_length,
+            ),
+            (
+                "request_params_n",
+                "Histogram of the n request parameter.",
+                &self.asked_choices,
+            ),
+            (
+                "request_params_max_tokens",
+                "Histogram of the max_tokens request parameter.",
+                &self.asked,
+            ),
+            (
+                "time_to_first_token_seconds",
+                "Histogram of time to first token in seconds.",
+                &self.time_to_first_token,
+            ),
+            (
+                "inter_token_latency_seconds",
+                "Histogram of inter-token latency in seconds.",
+                &self.inter_token,
+            ),
+            (
+                "request_time_per_output_token_seconds",
+                "Histogram of time_per_output_token_seconds per request.",
+                &self.time_per_output_token,
+            ),
+            (
+                "e2e_request_latency_seconds",
+                "Histogram of e2e request latency in seconds.",
+                &self.end_to_end,
+            ),
+            (
+                "request_queue_time_seconds",
+                "Histogram of time spent in WAITING phase for request.",
+                &self.queue,
+            ),
+            (
+                "request_inference_time_seconds",
+                "Histogram of time spent in RUNNING phase for request.",
+                &self.inference,
+            ),
+            (
+                "request_prefill_time_seconds",
+                "Histogram of time spent in PREFILL phase for request.",
+                &self.prefill,
+            ),
+            (
+                "request_decode_time_seconds",
+                "Histogram of time spent in DECODE phase for request.",
+                &self.decode,
+            ),
+            (
+                "request_num_preemptions",
+                "Histogram of the number of times a request was preempted.",
+                &self.request_preemptions,
+            ),
+            (
+                "request_prefill_kv_computed_tokens",
+                "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+                &self.prompt_computed,
+            ),
         ] {
             out.histogram(&format!("vllm:{name}"), help, histogram);
         }
@@ -153,9 +309,16 @@ impl Vllm {
         let config = self.cache_config();
         let mut labels: Vec<(&str, String)> = vec![("engine", "0".to_owned())];
         if let Some(config) = config.as_object() {
-            labels.extend(config.iter().map(|(key, value)| (key.as_str(), python_text(value))));
+            labels.extend(
+                config
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), python_text(value))),
+            );
         }
-        let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let labels: Vec<(&str, &str)> = labels
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .collect();
         page.sample(name, &labels, 1.0);
     }
 
@@ -165,9 +328,17 @@ impl Vllm {
         if statuses.iter().all(|(_, count)| *count == 0) {
             return;
         }
-        page.family(name, "counter", "Total number of requests by method, status and handler.");
+        page.family(
+            name,
+            "counter",
+            "Total number of requests by method, status and handler.",
+        );
         for (status, count) in statuses.into_iter().filter(|(_, count)| *count > 0) {
-            let labels: Labels = &[("handler", "/v1/completions"), ("method", "POST"), ("status", status)];
+            let labels: Labels = &[
+                ("handler", "/v1/completions"),
+                ("method", "POST"),
+                ("status", status),
+            ];
             page.sample(name, labels, count as f64);
         }
     }
