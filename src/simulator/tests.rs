@@ -64,9 +64,11 @@ impl<'a> exposition::Sink<'a> for Shapes {
             match name.as_ref() {
                 "le" | "quantile" => {}
                 open if settings || OPEN.contains(&open) => {
-                    drop(shape.labels.insert(open.to_owned()))
+                    shape.labels.insert(open.to_owned());
                 }
-                name => drop(shape.labels.insert(format!("{name}={value}"))),
+                name => {
+                    shape.labels.insert(format!("{name}={value}"));
+                }
             }
         }
         if let Role::Bucket { le } = sample.role
