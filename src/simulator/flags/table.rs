@@ -201,7 +201,7 @@ pub const FLAGS: &[Flag] = &[
         T,
         "max-concurrent-requests",
         "N",
-        "requests that may wait; others are refused with 429 [128]",
+        "requests inside, waiting or running; others are refused with 429 [128]",
         |settings, text| optional(text, &mut settings.max_num_queued_reqs),
     ),
 ];

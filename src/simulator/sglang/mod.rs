@@ -152,6 +152,7 @@ impl Sglang {
 
     pub(super) fn count(&mut self, now: f64, event: &Event) {
         match *event {
+            Event::Arrived(_) => {}
             Event::Rejected => self.responded(2),
             Event::Scheduled {
                 queue_seconds,

@@ -131,6 +131,7 @@ impl Vllm {
 
     pub(super) fn count(&mut self, event: &Event) {
         match *event {
+            Event::Arrived(_) => {}
             Event::Rejected => {
                 self.rejected += 1;
                 self.http_failed += 1;
