@@ -22,8 +22,12 @@ const REPORT_STEPS: u64 = 40;
 pub(super) struct Sglang {
     settings: Settings,
     frontend_seconds: f64,
-    started: f64,
-    busy_seconds: f64,
+    /// Requests that wait or run.
+    inside: u64,
+    /// Time in which there were none, without that since the last one left.
+    idle_seconds: f64,
+    /// When the last one left.
+    empty_since: f64,
     accepted: Option<[u64; 2]>,
     requests: u64,
     aborted: u64,
@@ -118,8 +122,9 @@ impl Sglang {
         Self {
             settings: settings.clone(),
             frontend_seconds,
-            started,
-            busy_seconds: 0.0,
+            inside: 0,
+            idle_seconds: 0.0,
+            empty_since: started,
             accepted: settings.speculation.map(|_| [0, 0]),
             requests: 0,
             aborted: 0,
@@ -152,7 +157,13 @@ impl Sglang {
 
     pub(super) fn count(&mut self, now: f64, event: &Event) {
         match *event {
-            Event::Arrived(_) => {}
+            Event::Arrived(_) => {
+                if self.inside == 0 {
+                    // during the last step, it may be
+                    self.idle_seconds += (now - self.empty_since).max(0.0);
+                }
+                self.inside += 1;
+            }
             Event::Rejected => self.responded(2),
             Event::Scheduled {
                 queue_seconds,
@@ -177,8 +188,7 @@ impl Sglang {
                     *right += u64::from(accepted);
                 }
             }
-            Event::Step { batch, seconds, .. } => {
-                self.busy_seconds += seconds;
+            Event::Step { batch, .. } => {
                 if batch.prefill_tokens > 0 {
                     self.prefill_compute += u64::from(batch.prefill_tokens);
                     self.prefill_steps += 1;
@@ -190,8 +200,22 @@ impl Sglang {
                     }
                 }
             }
-            Event::Finished(finished) => self.count_finished(&finished),
+            Event::Finished(finished) => {
+                // those that came before a restart were not counted
+                self.inside = self.inside.saturating_sub(1);
+                self.empty_since = now;
+                self.count_finished(&finished);
+            }
         }
+    }
+
+    fn idle_seconds_until(&self, now: f64) -> f64 {
+        let since = if self.inside == 0 {
+            now - self.empty_since
+        } else {
+            0.0
+        };
+        self.idle_seconds + since.max(0.0)
     }
 
     fn report(&mut self, now: f64) {

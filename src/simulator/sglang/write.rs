@@ -303,7 +303,7 @@ impl Sglang {
             "counter",
             "Total wall time while the scheduler has no runnable or queued work.",
             labels,
-            (now - self.started - self.busy_seconds).max(0.0),
+            self.idle_seconds_until(now),
         );
         if self.prefill_steps + self.decode_steps > 0 {
             modes(
