@@ -377,8 +377,8 @@ fn nothing_is_taken_back() {
                 .0
         };
         let mut before = sample(&replica);
-        for step in 1..2_000 {
-            replica.run_until(f64::from(step) * 0.013);
+        for step in 1..500 {
+            replica.run_until(f64::from(step) * 0.037);
             let after = sample(&replica);
             let restarted = has_restarted(&profile, &before, &after);
             assert!(!restarted, "{engine} at {}", replica.reached());
