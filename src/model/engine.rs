@@ -7,7 +7,7 @@ use super::event::{Event, FinishReason, Finished, Sink};
 use super::policy;
 use super::random::{Random, Use};
 use super::request::{Request, RequestSpec};
-use super::settings::{Settings, SettingsError};
+use super::settings::{Policy, Settings, SettingsError};
 use super::step_time::{Batch, StepTime};
 
 /// One engine. Its time moves by [`Engine::step`] and [`Engine::wait_until`].
@@ -145,7 +145,12 @@ impl Engine {
     /// A request arrives, at a time that is not after now.
     pub fn submit(&mut self, spec: RequestSpec, arrived: f64, sink: &mut impl Sink) {
         let bound = self.settings.max_num_queued_reqs;
-        if bound.is_some_and(|most| self.waiting.len() >= most as usize) {
+        let counted = match self.settings.policy {
+            // TGI bounds all that are inside
+            Policy::Tgi => self.waiting.len() + self.running.len(),
+            _ => self.waiting.len(),
+        };
+        if bound.is_some_and(|most| counted >= most as usize) {
             sink.event(arrived, &Event::Rejected);
             self.ended.push(Ended {
                 at: arrived,
@@ -154,6 +159,7 @@ impl Engine {
             });
             return;
         }
+        sink.event(arrived, &Event::Arrived(spec));
         self.someone_is_impatient |= spec.patience_seconds.is_some();
         let id = self.requests.add(Request::new(spec, arrived));
         self.waiting.push_back(id);

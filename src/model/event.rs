@@ -6,6 +6,8 @@ use super::step_time::Batch;
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
+    /// A request came in, and was not refused.
+    Arrived(RequestSpec),
     /// A request was refused at the door.
     Rejected,
     /// A request runs for the first time.

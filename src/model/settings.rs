@@ -23,7 +23,7 @@ pub struct Settings {
     pub long_prefill_token_threshold: Option<u32>,
     /// A request begins only if its whole prompt fits (vLLM since 0.19).
     pub reserve_full_prompt: bool,
-    /// Requests that may wait; more are refused. None for no bound.
+    /// Requests that may wait, with TGI that may be inside; more are refused. None for no bound.
     pub max_num_queued_reqs: Option<u32>,
     /// Tokens guessed ahead.
     pub speculation: Option<Speculation>,

@@ -167,7 +167,7 @@ impl Sink for Tally {
             }
             Event::Preempted => self.preemptions += 1,
             Event::Rejected => self.rejected += 1,
-            Event::Speculated { .. } => {}
+            Event::Arrived(_) | Event::Speculated { .. } => {}
             Event::Finished(finished) => {
                 *self.finished.entry(finished.reason).or_default() += 1;
                 if matches!(finished.reason, FinishReason::Stop | FinishReason::Length) {

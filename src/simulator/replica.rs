@@ -49,6 +49,7 @@ impl Sink for Shown {
 impl Shown {
     fn new(
         settings: &Settings,
+        given: &FlagValues,
         frontend_seconds: f64,
         started: f64,
         start_unix_seconds: f64,
@@ -56,7 +57,12 @@ impl Shown {
         match settings.policy {
             Policy::Vllm => {
                 let created = start_unix_seconds + started;
-                Self::Vllm(Box::new(Vllm::new(settings, frontend_seconds, created)))
+                Self::Vllm(Box::new(Vllm::new(
+                    settings,
+                    given,
+                    frontend_seconds,
+                    created,
+                )))
             }
             Policy::Sglang => {
                 Self::Sglang(Box::new(Sglang::new(settings, frontend_seconds, started)))
@@ -83,6 +89,7 @@ impl Replica {
         Ok(Self {
             shown: Shown::new(
                 &settings,
+                &of.flags,
                 of.step_time.frontend_seconds,
                 0.0,
                 start_unix_seconds,
@@ -236,6 +243,7 @@ impl Replica {
         let frontend_seconds = self.deployment.step_time.frontend_seconds;
         self.shown = Shown::new(
             &settings,
+            &flags,
             frontend_seconds,
             started,
             self.start_unix_seconds,

@@ -7,7 +7,7 @@ use super::*;
 use crate::engine::{EngineProfile, Quantity, Registry};
 use crate::exposition::{self, Family, Options, Role, parse};
 use crate::measure::{
-    InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind, detect_engine,
+    InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind, detect_engine, has_restarted,
 };
 use crate::model::{Summary, Tally};
 
@@ -64,9 +64,11 @@ impl<'a> exposition::Sink<'a> for Shapes {
             match name.as_ref() {
                 "le" | "quantile" => {}
                 open if settings || OPEN.contains(&open) => {
-                    drop(shape.labels.insert(open.to_owned()))
+                    shape.labels.insert(open.to_owned());
                 }
-                name => drop(shape.labels.insert(format!("{name}={value}"))),
+                name => {
+                    shape.labels.insert(format!("{name}={value}"));
+                }
             }
         }
         if let Role::Bucket { le } = sample.role
@@ -357,6 +359,31 @@ fn tokens_of_the_other_engines_are_measured_too() {
         .name
         .clone();
         assert_eq!(found, engine);
+    }
+}
+
+#[test]
+fn nothing_is_taken_back() {
+    // scrapes in the middle of steps, an engine that is idle now and then
+    for engine in ["vllm", "sglang", "tgi"] {
+        let mut replica = replica(&format!(
+            "engine = '{engine}'\nload = {{ rate = 3, output_tokens = '10..40' }}"
+        ));
+        let profile = profile(engine);
+        let sample = |replica: &Replica| {
+            let body = replica.metrics(true);
+            Sample::read(&profile, body.as_bytes(), 5.0, &Options::default())
+                .unwrap()
+                .0
+        };
+        let mut before = sample(&replica);
+        for step in 1..500 {
+            replica.run_until(f64::from(step) * 0.037);
+            let after = sample(&replica);
+            let restarted = has_restarted(&profile, &before, &after);
+            assert!(!restarted, "{engine} at {}", replica.reached());
+            before = after;
+        }
     }
 }
 

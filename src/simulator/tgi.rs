@@ -1,8 +1,7 @@
 //! What TGI 3.3.7 shows of itself (`router/src/server.rs`, `backends/v3/src/backend.rs`): names, types, texts, labels
 //! and bounds as recorded from a running router. Every family is absent until it was used.
 //!
-//! Left out, as nothing is measured by them: times of filtering, concatenation and decoding. The model does not tell
-//! when a request arrives, so what TGI counts then is counted here when it is first scheduled.
+//! Left out, as nothing is measured by them: times of filtering, concatenation and decoding.
 
 use serde_json::{Value, json};
 
@@ -17,7 +16,7 @@ pub(super) struct Tgi {
     settings: Settings,
     frontend_seconds: f64,
     used: bool,
-    ended: u64,
+    received: u64,
     succeeded: u64,
     dropped: u64,
     failed: u64,
@@ -56,7 +55,7 @@ impl Tgi {
             settings: settings.clone(),
             frontend_seconds,
             used: false,
-            ended: 0,
+            received: 0,
             succeeded: 0,
             dropped: 0,
             failed: 0,
@@ -81,12 +80,17 @@ impl Tgi {
     pub(super) fn count(&mut self, event: &Event) {
         self.used = true;
         match *event {
-            Event::Rejected => self.overloaded += 1,
-            Event::Scheduled { prompt_tokens, .. } => {
-                self.begun += 1;
-                self.input_length.observe(prompt_tokens.into());
+            Event::Arrived(request) => {
+                self.received += 1;
+                self.input_length.observe(request.prompt_tokens.into());
+                self.asked.observe(request.output_tokens.into());
                 self.validation.observe(self.frontend_seconds);
             }
+            Event::Rejected => {
+                self.received += 1;
+                self.overloaded += 1;
+            }
+            Event::Scheduled { .. } => self.begun += 1,
             Event::Preempted => {}
             Event::FirstToken { .. } => self.outputs += 1,
             Event::Tokens { count, .. } => {
@@ -113,13 +117,11 @@ impl Tgi {
     }
 
     fn count_finished(&mut self, of: &Finished) {
-        self.ended += 1;
         match of.reason {
             FinishReason::Abort => self.dropped += 1,
             FinishReason::Error => self.failed += 1,
             FinishReason::Stop | FinishReason::Length => {
                 self.succeeded += 1;
-                self.asked.observe(of.request.output_tokens.into());
                 self.generated.observe(of.output_tokens.into());
                 self.duration
                     .observe(of.ended - of.arrived + self.frontend_seconds);
@@ -158,12 +160,11 @@ impl Tgi {
         ] {
             page.single(name, "gauge", help, &[], value);
         }
-        let inside = u64::from(gauges.waiting) + u64::from(gauges.running);
         for (name, help, count) in [
             (
                 "tgi_request_count",
                 "Total number of requests",
-                self.ended + self.overloaded + inside,
+                self.received,
             ),
             (
                 "tgi_request_success",

@@ -33,6 +33,7 @@ mod prometheus;
 mod proxied;
 mod sent_back;
 mod services;
+mod simulator;
 mod tls;
 mod trouble;
 mod truth;

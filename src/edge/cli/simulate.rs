@@ -17,7 +17,7 @@ use crate::simulator::{Deployment, FLAGS, Flag, FlagValues, Scenario, engine_nam
 
 /// Flags of `perfagent simulate`.
 #[derive(Debug, Args)]
-#[command(after_help = TEACHING, next_line_help = false)]
+#[command(after_help = TEACHING)]
 pub(super) struct SimulateArgs {
     /// vllm, sglang or tgi [default: vllm]
     #[arg(long, value_name = "ENGINE")]
@@ -315,9 +315,14 @@ pub(super) async fn run(args: SimulateArgs) -> Outcome {
             return Outcome::Failed;
         }
     };
+    let pace = if speed == 1.0 {
+        "in real time".to_owned()
+    } else {
+        format!("{speed} times as fast")
+    };
     for url in simulated.urls() {
         print(&format!(
-            "SIMULATED {engine} at {url} {speed} times as fast; stop with Ctrl-C\n"
+            "SIMULATED {engine} at {url} {pace}; stop with Ctrl-C\n"
         ));
     }
     let stop = CancellationToken::new();

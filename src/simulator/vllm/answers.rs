@@ -39,7 +39,7 @@ impl Vllm {
             "mamba_ssm_cache_dtype": "float32",
             "num_cpu_blocks": null,
             "num_gpu_blocks": self.blocks(),
-            "num_gpu_blocks_override": self.blocks(),
+            "num_gpu_blocks_override": self.given.has("num-gpu-blocks-override").then(|| self.blocks()),
             "prefix_cache_retention_interval": 0,
             "prefix_caching_hash_algo": "sha256",
             "prefix_match_unit": null,
@@ -49,7 +49,7 @@ impl Vllm {
             "swa_bounded_replay": true,
             "use_kda_recoverssm": false,
             "use_replayssm": false,
-            "user_specified_block_size": true,
+            "user_specified_block_size": self.given.has("block-size"),
         })
     }
 

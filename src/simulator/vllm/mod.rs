@@ -10,6 +10,7 @@ mod write;
 
 use crate::model::{Event, FinishReason, Finished, Settings};
 
+use super::flags::FlagValues;
 use super::histogram::{Histogram, one_two_five};
 
 /// The version that it says it is.
@@ -19,6 +20,8 @@ pub(super) const VERSION: &str = "0.33.0";
 #[derive(Debug, Clone)]
 pub(super) struct Vllm {
     settings: Settings,
+    /// Flags that are given, and not left to the engine.
+    given: FlagValues,
     created_unix_seconds: f64,
     /// From the engine to the client and back, seconds; part of what the front end measures.
     frontend_seconds: f64,
@@ -79,6 +82,7 @@ const PREEMPTIONS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0];
 impl Vllm {
     pub(super) fn new(
         settings: &Settings,
+        given: &FlagValues,
         frontend_seconds: f64,
         created_unix_seconds: f64,
     ) -> Self {
@@ -89,6 +93,7 @@ impl Vllm {
             .map_or(0, |speculation| speculation.tokens);
         Self {
             settings: settings.clone(),
+            given: given.clone(),
             created_unix_seconds,
             frontend_seconds,
             preemptions: 0,
@@ -126,6 +131,7 @@ impl Vllm {
 
     pub(super) fn count(&mut self, event: &Event) {
         match *event {
+            Event::Arrived(_) => {}
             Event::Rejected => {
                 self.rejected += 1;
                 self.http_failed += 1;
