@@ -159,11 +159,11 @@ impl History {
         to_ask
     }
 
-    /// Keeps what a replica's endpoints said.
-    pub(super) fn told(&mut self, at: usize, tick: u32, probed: Probed) {
+    /// Keeps what a replica's endpoints said; whether that is anything new.
+    pub(super) fn told(&mut self, at: usize, tick: u32, probed: Probed) -> bool {
         let again = ASK_AGAIN_AFTER.as_secs_f64() / self.interval.as_secs_f64();
         let Some(replica) = self.replicas.get_mut(at) else {
-            return;
+            return false;
         };
         let told = probed.proves_engine || !probed.settings.is_empty();
         replica.asked = match (replica.asked, told) {
@@ -172,7 +172,11 @@ impl History {
             (_, true) => Asked::Done,
             (_, false) => Asked::From(tick.saturating_add(again.ceil() as u32)),
         };
+        if *replica.probed == probed {
+            return false;
+        }
         replica.probed = Arc::new(probed);
+        true
     }
 
     /// The window that ends with this scrape; none where it brought no sample.

@@ -49,9 +49,10 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
             () = tokio::time::sleep_until(fleet.begin + due) => {}
             Some((at, probed)) = asking.next(), if !asking.is_empty() => {
                 let last = tick.saturating_sub(1);
-                history.told(at, last, probed);
-                let number = entry.state().sequence;
-                publish(&fleet, &entry, &mut history, (last, number));
+                if history.told(at, last, probed) {
+                    let number = entry.state().sequence;
+                    publish(&fleet, &entry, &mut history, (last, number));
+                }
                 continue;
             }
         }

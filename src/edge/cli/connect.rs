@@ -291,7 +291,10 @@ fn described(problem: &Problem, server: &str) -> Failure {
 fn tls_problem(error: &rustls::Error) -> (String, &'static str) {
     use rustls::{AlertDescription as Alert, CertificateError, Error as Tls};
     match error {
-        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => (
+        // a signature that is bad is one of another issuer of the same name
+        Tls::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => (
             "its certificate is not signed by anybody who is trusted here".to_owned(),
             "give the certificate of who signed it with --ca-cert",
         ),

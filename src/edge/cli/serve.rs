@@ -88,7 +88,13 @@ pub(super) async fn run(config: Config) -> Outcome {
     match serve(config).await {
         Ok(()) => Outcome::Done,
         Err(error) => {
-            complain(&error.to_string(), None);
+            let hint = match error.downcast_ref() {
+                Some(ServeError::Listen { .. }) => Some(
+                    "stop what listens there, or give another --listen, such as 127.0.0.1:8003",
+                ),
+                _ => None,
+            };
+            complain(&error.to_string(), hint);
             match error.downcast_ref() {
                 Some(ServeError::File(_)) => Outcome::Usage,
                 _ => Outcome::Failed,

@@ -15,6 +15,14 @@ pub(super) fn of(address: SocketAddr) -> Option<String> {
         })?;
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
+        // there are others, such as `self`
+        let name = process.file_name();
+        if name
+            .to_str()
+            .is_none_or(|name| name.parse::<u32>().is_err())
+        {
+            continue;
+        }
         let Ok(files) = fs::read_dir(process.path().join("fd")) else {
             continue;
         };
@@ -54,11 +62,8 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = of(socket.local_addr().unwrap());
         if cfg!(target_os = "linux") {
-            assert!(
-                found
-                    .unwrap()
-                    .contains(&format!("pid {}", std::process::id()))
-            );
+            let (found, us) = (found.unwrap(), std::process::id());
+            assert!(found.contains(&format!("(pid {us})")), "{found}, {us}");
         }
     }
 }
