@@ -328,6 +328,31 @@ async fn a_restart_asks_for_settings_and_version_again() {
     next(&mut stream, of("0.32.0")).await;
 }
 
+/// An engine that was restarted is asked anew; where it says what it said before, there is nothing to tell twice.
+#[tokio::test]
+async fn a_window_is_told_again_only_where_something_new_is_known() {
+    // from 300 tokens back to 0 each third scrape
+    let engine = counting_vllm(|count| 100 * (count as u64 % 3)).await;
+    let agent = TestAgent::start().await;
+    let mut instances = agent.instances().await;
+    instances
+        .register_instance(registration("a", &engine.url()))
+        .await
+        .unwrap();
+    let mut events = watch(&agent, &["a"]).await;
+    let (mut before, mut restarts) = (pb::WatchMetricsResponse::default(), 0);
+    while restarts < 4 {
+        let event = next(&mut events, |_| true).await;
+        assert_ne!(event, before, "told twice");
+        let whole = event.measurement.iter();
+        let replicas = whole.flat_map(|measurement| &measurement.replicas);
+        restarts += replicas
+            .map(|replica| replica.dropped_intervals.len())
+            .sum::<usize>();
+        before = event;
+    }
+}
+
 #[tokio::test]
 async fn a_watch_of_all_tells_what_comes_and_goes() {
     let engine = counting_vllm(|count| count as u64).await;
