@@ -1,5 +1,6 @@
 //! Bounds on windows, batches, deadlines, connections and URLs, and what a reset within a window does.
 
+use prost::Message;
 use std::time::Duration;
 
 use perfagent::agent::Reason;
@@ -56,6 +57,27 @@ async fn batches_beyond_their_bounds_are_refused() {
         results += 1;
     }
     assert_eq!(results, 100);
+}
+
+/// What is asked comes back with its refusal, but no more of it than an id can be.
+#[tokio::test]
+async fn a_refusal_is_not_as_long_as_what_was_asked() {
+    let agent = TestAgent::start().await;
+    let mut client = agent.metrics().await;
+    let batch = pb::BatchCollectMetricsRequest {
+        requests: vec![pb::CollectMetricsRequest {
+            instance_id: "x".repeat(3_000_000),
+            ..Default::default()
+        }],
+    };
+    let mut answers = client
+        .batch_collect_metrics(batch)
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    assert!(answer.encoded_len() < 10_000, "{}", answer.encoded_len());
+    assert!(answer.instance_id.starts_with("xxx"));
 }
 
 #[tokio::test]

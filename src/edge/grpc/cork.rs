@@ -69,13 +69,15 @@ impl Cork {
         if self.bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.told = false;
+        // until all is sent: where it has to wait, whoever made room tells
+        self.told = true;
         while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut *to).poll_write(context, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.sent += sent,
             }
         }
+        self.told = false;
         self.sent = 0;
         put_back(std::mem::take(&mut self.bytes));
         Pin::new(to).poll_flush(context)
@@ -195,5 +197,26 @@ mod tests {
             prop_assert_eq!(to.taken, expected);
             prop_assert!(!cork.put_off(&context));
         }
+    }
+
+    /// Where the other end does not read, room tells, and not the flush of each poll.
+    #[test]
+    fn one_that_does_not_read_costs_nothing() {
+        let woken = Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut context = Context::from_waker(&waker);
+        let mut to = Slow {
+            taken: Vec::new(),
+            takes: vec![0; 100],
+        };
+        let mut cork = Cork::default();
+        let written = cork.write(&mut to, &mut context, &[IoSlice::new(b"some")]);
+        assert!(written.is_ready());
+        for _ in 0..100 {
+            // as h2 does at each poll: it reads, which sends, and flushes
+            assert!(cork.send(&mut to, &mut context).is_pending());
+            assert!(cork.put_off(&context));
+        }
+        assert!(woken.0.load(Ordering::Relaxed) <= 1);
     }
 }

@@ -38,8 +38,8 @@ fn is_trusted(trusted: &[Network], address: IpAddr) -> bool {
 fn caller(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
     let mut last = None;
     for value in headers.get_all(FORWARDED_FOR).into_iter().rev() {
-        for entry in value.to_str().ok()?.rsplit(',') {
-            let address = parsed(entry.trim())?;
+        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+            let address = parsed(std::str::from_utf8(entry).ok()?.trim())?;
             last = Some(address);
             if !is_trusted(trusted, address) {
                 return last;
@@ -52,7 +52,9 @@ fn caller(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
 /// An address; some proxies write the port too.
 fn parsed(entry: &str) -> Option<IpAddr> {
     let with_port = || entry.parse().map(|address: SocketAddr| address.ip());
-    entry.parse().or_else(|_| with_port()).ok()
+    let address: Result<IpAddr, _> = entry.parse().or_else(|_| with_port());
+    // IPv4 as a socket of both kinds writes it
+    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -65,7 +67,10 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+            headers.append(
+                FORWARDED_FOR,
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
         caller(&headers, &trusted).map(|address| address.to_string())
     }
@@ -84,6 +89,8 @@ mod tests {
             // called from where only proxies are
             (&["10.0.0.1, 10.0.0.7"], Some("10.0.0.1")),
             (&["nonsense, 192.0.2.1"], Some("192.0.2.1")),
+            (&["\u{ff}, 192.0.2.1"], Some("192.0.2.1")),
+            (&["192.0.2.1, ::ffff:10.0.0.7"], Some("192.0.2.1")),
             (&["192.0.2.1, nonsense"], None),
             (&["192.0.2.1, nonsense, 10.0.0.7"], None),
             (&["unknown"], None),

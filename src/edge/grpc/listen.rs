@@ -129,7 +129,9 @@ impl Door {
 
     /// A connection in the clear, at once; with TLS, later, when its handshake is done.
     fn admit(&mut self, stream: TcpStream) -> Option<Connection> {
-        let address = stream.peer_addr().ok();
+        // on a socket of both kinds IPv4 comes as IPv6, and would be another peer
+        let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port()).into();
+        let address = stream.peer_addr().ok().map(canonical);
         let of_peer = self.of_peer(address).try_acquire_owned();
         let of_all = self.places.clone().try_acquire_owned();
         let (Ok(of_peer), Ok(of_all)) = (of_peer, of_all) else {

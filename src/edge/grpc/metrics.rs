@@ -51,7 +51,11 @@ impl MetricsService for MetricsHandler {
         let requests = request.into_inner().requests;
         let asked: Vec<(String, View)> = requests
             .iter()
-            .map(|one| (one.instance_id.clone(), View::of(one.view)))
+            // what is longer is no id, and would be sent back with its refusal
+            .map(|one| {
+                let id = one.instance_id.chars().take(MAX_ID_CHARS).collect();
+                (id, View::of(one.view))
+            })
             .collect();
         let targets = requests
             .into_iter()
@@ -94,6 +98,9 @@ impl MetricsService for MetricsHandler {
         Ok(Response::new(answer))
     }
 }
+
+/// Ids are not longer.
+const MAX_ID_CHARS: usize = 63;
 
 fn batch_answer(
     at: usize,

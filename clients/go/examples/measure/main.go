@@ -14,9 +14,6 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		log.Fatal("usage: measure URL")
-	}
 	client, err := perfagent.Dial(context.Background(), "")
 	if err != nil {
 		log.Fatal(err)
