@@ -180,7 +180,7 @@ async fn once(
         }
     }
     if args.output == Output::Table {
-        print(&rows.table(usize::MAX));
+        print(&rows.table(usize::MAX, true));
     }
     Ok(())
 }
@@ -237,16 +237,19 @@ impl Show {
             .map_or((24, 80), |size| {
                 (usize::from(size.ws_row), usize::from(size.ws_col))
             });
-        let mut text = self.rows.table(height.saturating_sub(4).max(1));
-        text += match &self.trouble {
-            Some(trouble) => trouble,
-            None => "Ctrl-C ends",
-        };
-        let cut: Vec<String> = text
+        let width = width.max(1);
+        // reasons are read to their end, however narrow the terminal is
+        let reasons: Vec<String> = self.rows.reasons(height / 4, width);
+        let room = height.saturating_sub(4 + reasons.len());
+        let table = self.rows.table(room.max(1), false);
+        let mut lines: Vec<String> = table
             .lines()
-            .map(|line| line.chars().take(width.max(1)).collect())
+            .map(|line| line.chars().take(width).collect())
             .collect();
-        raw(&format!("\u{1b}[H\u{1b}[J{}", cut.join("\r\n")));
+        lines.extend(reasons);
+        let last = self.trouble.as_deref().unwrap_or("Ctrl-C ends");
+        lines.push(last.chars().take(width).collect());
+        raw(&format!("\u{1b}[H\u{1b}[J{}", lines.join("\r\n")));
         self.changed = false;
         self.drawn = Instant::now();
     }
@@ -304,15 +307,29 @@ impl Rows {
         }
     }
 
-    /// At most this many instances.
-    fn table(&self, most: usize) -> String {
+    /// Why instances could not be read: at most so many lines, none longer than the width.
+    fn reasons(&self, most: usize, width: usize) -> Vec<String> {
+        let reasons = self.0.values().filter_map(|(message, _)| {
+            let failure = message.failure.as_ref()?;
+            let (id, reason) = (clean(&message.instance_id), clean(&failure.message));
+            Some(format!("{id}: {reason}").chars().collect::<Vec<char>>())
+        });
+        let lines = reasons.flat_map(|reason| {
+            let lines = reason.chunks(width).map(|line| line.iter().collect());
+            lines.collect::<Vec<String>>()
+        });
+        lines.take(most).collect()
+    }
+
+    /// At most this many instances, with the reasons of those that could not be read if they are wanted beside them.
+    fn table(&self, most: usize, with_reasons: bool) -> String {
         if self.0.is_empty() {
             return "no instances yet; register one with `perfagent instances register`\n"
                 .to_owned();
         }
         let mut rows = vec![HEADINGS.map(str::to_owned)];
         let shown = self.0.values().take(most);
-        rows.extend(shown.map(|(message, at)| row(message, at.elapsed())));
+        rows.extend(shown.map(|(message, at)| row(message, at.elapsed(), with_reasons)));
         let mut text = aligned(&rows);
         if let Some(more) = self.0.len().checked_sub(most).filter(|more| *more > 0) {
             text += &format!("… and {more} more; name some, or --label\n");
@@ -326,7 +343,7 @@ const HEADINGS: [&str; 11] = [
     "AGE",
 ];
 
-fn row(message: &pb::WatchMetricsResponse, age: Duration) -> [String; 11] {
+fn row(message: &pb::WatchMetricsResponse, age: Duration, with_reason: bool) -> [String; 11] {
     let measured = message.measurement.as_ref();
     // what was since the engine's start is not what is now
     let is_window = |measured: &&pb::Measurement| {
@@ -357,7 +374,7 @@ fn row(message: &pb::WatchMetricsResponse, age: Duration) -> [String; 11] {
         None => "-".to_owned(),
     };
     let mut last = format!("{} s", age.as_secs());
-    if let Some(failure) = &message.failure {
+    if let Some(failure) = message.failure.as_ref().filter(|_| with_reason) {
         last = format!("{last}  {}", clean(&failure.message));
     }
     [
@@ -393,7 +410,7 @@ fn change_line(message: &pb::WatchMetricsResponse) -> String {
         running,
         waiting,
         _,
-    ] = row(message, Duration::ZERO);
+    ] = row(message, Duration::ZERO, false);
     let mut line = format!(
         "{id}  {state}  {engine}  {tokens} tokens/s  {requests} requests/s  TTFT {ttft}  e2e {e2e}  KV {kv}  \
          running {running}  waiting {waiting}"
@@ -411,4 +428,29 @@ fn line_of(message: &pb::WatchMetricsResponse) -> Result<String, Failure> {
     let value = json::to_json("perfagent.v1.WatchMetricsResponse", message);
     let value = value.map_err(|error| Failure::new(Outcome::Failed, error, None))?;
     Ok(json::line_of(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_read_to_their_end() {
+        let mut rows = Rows::default();
+        rows.take(pb::WatchMetricsResponse {
+            event: pb::WatchEvent::Missing.into(),
+            instance_id: "a".to_owned(),
+            failure: Some(pb::CollectFailure {
+                message: "0123456789".repeat(3),
+                ..pb::CollectFailure::default()
+            }),
+            ..pb::WatchMetricsResponse::default()
+        });
+        let lines = rows.reasons(9, 12);
+        assert_eq!(lines.concat(), format!("a: {}", "0123456789".repeat(3)));
+        assert!(lines.iter().all(|line| line.len() <= 12));
+        assert_eq!(rows.reasons(2, 12).len(), 2);
+        assert!(!rows.table(9, false).contains("0123456789"));
+        assert!(rows.table(9, true).contains("0123456789"));
+    }
 }
