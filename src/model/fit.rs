@@ -25,7 +25,8 @@ pub struct StepWindow {
     pub decode_sequences: f64,
     /// Tokens before them, summed.
     pub decode_context_tokens: f64,
-    /// From a request's arrival to its first token, what is neither queue nor prefill.
+    /// From a request's arrival to its first token, what is neither queue nor prefill, in seconds. Its parts are means
+    /// of different requests, those that got a first token and those that finished: so it may fall below zero by chance.
     pub frontend_seconds: Option<f64>,
 }
 
@@ -52,6 +53,9 @@ pub struct Fit {
     pub windows: usize,
     /// Root of the mean squared relative error of their step times.
     pub residual_ratio: f64,
+    /// The time in front of the scheduler is known: windows tell it, and it does not drown in their chance. Else it is
+    /// left out, as 0, and times to the first token come out too low by it.
+    pub frontend_known: bool,
     /// Fewest and most requests that decoded at once in a window: beyond them the times are extrapolated.
     pub decode_sequences_range: (f64, f64),
 }
@@ -86,14 +90,18 @@ impl StepWindow {
             mean(Quantity::GenerationLength).ok_or(FitError::Missing("the length of outputs"))?;
         let prefill = figures
             .value("prefill_tokens_increase")
-            .or_else(|| figures.value("prompt_tokens_increase"))
-            .ok_or(FitError::Missing("the number of prompt tokens"))?;
+            .ok_or(FitError::Missing("the number of computed prompt tokens"))?;
         let counted = figures
             .distribution(Quantity::StepTokens)
             .map(|steps| steps.count)
             .filter(|steps| *steps > 0.0);
-        // each running request has a token in each step
-        let steps = counted.unwrap_or(gap.count / running.mean.max(1.0));
+        let steps = match counted {
+            Some(steps) => steps,
+            // each running request has a token in each step; where less than one ran, there was no step for most of
+            // the time
+            None if running.mean >= 1.0 => gap.count / running.mean,
+            None => return Err(FitError::Idle),
+        };
         let busy = running.min >= RUNNING_THROUGHOUT && running.samples > 2;
         let step_seconds = match counted {
             // all time is some step's
@@ -111,7 +119,7 @@ impl StepWindow {
             decode_context_tokens: decode_sequences * (prompt + output / 2.0),
             frontend_seconds: mean(Quantity::TimeToFirstToken)
                 .zip(mean(Quantity::QueueTime).zip(mean(Quantity::PrefillTime)))
-                .map(|(first, (queue, prefill))| (first - queue - prefill).max(0.0)),
+                .map(|(first, (queue, prefill))| first - queue - prefill),
         })
     }
 
@@ -171,6 +179,7 @@ impl Fit {
             .iter()
             .filter_map(|window| window.frontend_seconds)
             .collect();
+        let frontend_seconds = median(told).filter(|seconds| *seconds >= 0.0);
         let step_time = StepTime {
             // a step that takes no time would never end
             fixed_seconds: fixed.max(1e-6),
@@ -179,12 +188,13 @@ impl Fit {
             decode_sequence_seconds: decode,
             decode_context_token_seconds: decode_context,
             prefill_context_token_seconds: prefill_context,
-            frontend_seconds: median(told).unwrap_or(0.0),
+            frontend_seconds: frontend_seconds.unwrap_or(0.0),
         };
         let sequences = windows.iter().map(|window| window.decode_sequences);
         Ok(Self {
             step_time,
             windows: windows.len(),
+            frontend_known: frontend_seconds.is_some(),
             residual_ratio: (squares / windows.len() as f64).sqrt(),
             decode_sequences_range: (
                 sequences.clone().fold(f64::INFINITY, f64::min),
@@ -281,6 +291,7 @@ mod tests {
         let fit = Fit::to(&windows).unwrap();
         assert!(fit.residual_ratio < 0.01, "{fit:?}");
         assert_eq!(fit.decode_sequences_range, (1.0, 24.0));
+        assert!(fit.frontend_known);
         assert_eq!(fit.step_time.knee_tokens, 6.0);
         for (found, truth) in [
             (fit.step_time.fixed_seconds, truth.fixed_seconds),
@@ -292,6 +303,17 @@ mod tests {
             );
         }
         assert_eq!(Fit::to(&[]), Err(FitError::NoWindow));
+    }
+
+    #[test]
+    fn a_time_in_front_that_nobody_tells_is_not_taken_for_known() {
+        let mut windows =
+            [10.0, 20.0, 30.0].map(|prefill| window(&StepTime::default(), prefill, 8.0, 100.0));
+        for (window, seconds) in windows.iter_mut().zip([Some(-4e-3), None, Some(-2e-3)]) {
+            window.frontend_seconds = seconds;
+        }
+        let fit = Fit::to(&windows).unwrap();
+        assert!(!fit.frontend_known && fit.step_time.frontend_seconds == 0.0);
     }
 
     #[test]

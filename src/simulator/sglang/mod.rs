@@ -1,8 +1,7 @@
 //! What SGLang 0.5.23 shows of itself (`srt/observability/metrics_collector.py`): names, types, texts, labels and bounds
 //! as recorded from a running one. What requests are counted by is absent until there was one.
 //!
-//! Left out, as nothing is measured by them: memory and start-up times, other pools than the full one, stages of the
-//! scheduler, and families of features that are not simulated. Gauges are those of the instant, where a real one writes
+//! Left out, as nothing is measured by them: memory and start-up times, other pools than the full one, and families of features that are not simulated. Gauges are those of the instant, where a real one writes
 //! them at each report.
 
 mod answers;
@@ -16,6 +15,8 @@ use super::histogram::Histogram;
 const VERSION: &str = "0.5.23";
 /// `--decode-log-interval`: decode steps between reports.
 const REPORT_STEPS: u64 = 40;
+/// What the scheduler takes to receive a request, as recorded: 34 to 53 µs.
+const REQUEST_PROCESS_SECONDS: f64 = 45e-6;
 
 /// Counts what happens as SGLang does.
 #[derive(Debug, Clone)]
@@ -52,6 +53,7 @@ pub(super) struct Sglang {
     time_per_output_token: Histogram,
     end_to_end: Histogram,
     queue: Histogram,
+    request_process: Histogram,
     prefill_forward: Histogram,
     prompt_length: Histogram,
     uncached_length: Histogram,
@@ -148,6 +150,7 @@ impl Sglang {
             time_per_output_token: Histogram::new(INTER_TOKEN),
             end_to_end: Histogram::new(END_TO_END),
             queue: Histogram::new(QUEUE),
+            request_process: Histogram::new(&stage),
             prefill_forward: Histogram::new(&stage),
             prompt_length: length.clone(),
             uncached_length: length.clone(),
@@ -163,6 +166,7 @@ impl Sglang {
                     self.idle_seconds += (now - self.empty_since).max(0.0);
                 }
                 self.inside += 1;
+                self.request_process.observe(REQUEST_PROCESS_SECONDS);
             }
             Event::Rejected => self.responded(2),
             Event::Scheduled {

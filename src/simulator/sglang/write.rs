@@ -259,15 +259,20 @@ impl Sglang {
     }
 
     fn write_scheduler(&self, page: &mut Page, labels: Labels, now: f64) {
-        let staged = [labels, &[("stage", "prefill_forward")]].concat();
+        let stages = [
+            ("request_process", &self.request_process),
+            ("prefill_forward", &self.prefill_forward),
+        ];
         let name = "sglang:per_stage_req_latency_seconds";
-        write_histogram(
-            page,
-            name,
-            "The latency of each stage of requests.",
-            &staged,
-            &self.prefill_forward,
-        );
+        if stages.iter().any(|(_, times)| times.count() > 0) {
+            page.family(name, "histogram", "The latency of each stage of requests.");
+        }
+        for (stage, times) in stages {
+            if times.count() > 0 {
+                let staged = [labels, &[("stage", stage)]].concat();
+                page.histogram(name, &staged, times);
+            }
+        }
         let help = "Histogram of queueing time in seconds.";
         write_histogram(page, "sglang:queue_time_seconds", help, labels, &self.queue);
         let modes = |page: &mut Page, name: &str, help: &str, modes: &[(&str, u64)]| {
