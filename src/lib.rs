@@ -6,8 +6,8 @@
 //! ```text
 //! replica /metrics → scrape → exposition → engine profile → sample
 //!                                                             ↓  (two or more)
-//!                                                        measurement
-//!                                                             ↓
+//!                                                        measurement → analysis → bottlenecks, SLOs
+//!                                                             ↓               ↓
 //!              instances, store → agent: one method a verb → edges: gRPC, HTTP, command line
 //! ```
 //!
@@ -16,7 +16,8 @@
 //! Held by `tests/architecture.rs`.
 //!
 //! - Modules are declared here in reading order; each uses only those above it.
-//! - [`exposition`], [`engine`], [`measure`], [`model`] and [`simulator`] are pure: no clock, no network, no tonic. Times and bodies come in.
+//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`] and [`simulator`] are pure: no clock, no network, no
+//!   tonic. Times and bodies come in.
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
@@ -27,6 +28,8 @@ pub mod exposition;
 pub mod engine;
 
 pub mod measure;
+
+pub mod analysis;
 
 pub mod model;
 

@@ -89,6 +89,7 @@ fn the_core_is_pure() {
             "exposition",
             "engine",
             "measure",
+            "analysis",
             "model",
             "simulator",
         ]

@@ -1,0 +1,20 @@
+//! What holds an engine back, and why: measurement → findings, root cause first.
+//!
+//! ```text
+//! measurement → facts (each replica's) → checks: one family of causes a file → findings → ranking → diagnosis
+//!             → SLOs: compliance and margin;  minutes of good and bad → burn rates
+//! diagnosis after diagnosis → watch: opened, changed, resolved
+//! ```
+//!
+//! A check answers with a finding, with nothing, or with what it would need to know.
+
+mod diagnosis;
+mod finding;
+mod thresholds;
+
+pub use diagnosis::{Diagnosis, Verdict, diagnose};
+pub use finding::{
+    BottleneckType, Cause, Comparison, Cost, CostKind, Evidence, Finding, Severity, Treatment,
+    Unclear,
+};
+pub use thresholds::{Targets, ThresholdError, ThresholdInfo, Thresholds};
