@@ -116,6 +116,10 @@ quantities! {
     GraphPasses "graph_passes" Counter Sum,
     /// Forward passes launched kernel by kernel.
     EagerPasses "eager_passes" Counter Sum,
+    /// Decode passes replayed from a captured CUDA graph.
+    GraphDecodePasses "graph_decode_passes" Counter Sum,
+    /// Decode passes launched kernel by kernel: batches beyond what was captured, or graphs are off.
+    EagerDecodePasses "eager_decode_passes" Counter Sum,
     /// Time in which the accelerator ran forward passes.
     ForwardSeconds "forward_seconds" Counter Sum,
     /// Time in which the scheduler had nothing to run.
