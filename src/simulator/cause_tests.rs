@@ -63,7 +63,7 @@ fn passes_beyond_the_captured_graphs_are_counted() {
         (graph, eager, summary.tokens_per_second())
     };
     let (graph, prefills, fast) = passes("");
-    assert!(graph > 10.0 * prefills);
+    assert!(graph > prefills, "{graph} {prefills}");
     let (graph, eager, slow) = passes("graph_max_sequences = 8, eager_factor = 3");
     // all that is left for the graphs is none, at 32 at once
     assert!(graph == 0.0 && eager > 1_000.0, "{graph} {eager}");
