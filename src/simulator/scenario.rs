@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::{
-    Arrival, Lengths, Load, LoadError, RequestClass, SharedPrefix, SimulationError,
+    Arrival, Lengths, Load, LoadError, Policy, RequestClass, SharedPrefix, SimulationError,
 };
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
@@ -91,6 +91,8 @@ pub struct RequestPart {
     pub patience_seconds: Option<f64>,
     /// Share of outputs that end by a stop token.
     pub stop_ratio: Option<f64>,
+    /// Seconds for which a request waits for its LoRA adapter, grammar or KV transfer.
+    pub deferred_seconds: Option<f64>,
 }
 
 /// What happens to replicas.
@@ -183,6 +185,12 @@ impl Scenario {
             incidents,
             cause: self.cause.clone(),
         };
+        let deferred = |class: &RequestClass| class.deferred_seconds > 0.0;
+        if engine == Policy::Tgi && deployment.load.classes.iter().any(deferred) {
+            return Err(ScenarioError::Number(
+                "load.deferred_seconds: tgi defers no request; vllm and sglang do".to_owned(),
+            ));
+        }
         // restarts that will be are tried now, not when their time has come
         let mut later = deployment.flags.clone();
         for restart in deployment
@@ -277,6 +285,10 @@ impl RequestPart {
             abort_ratio: self.abort_ratio.or(other.abort_ratio).unwrap_or(0.0),
             patience_seconds: self.patience_seconds.or(other.patience_seconds),
             stop_ratio: self.stop_ratio.or(other.stop_ratio).unwrap_or(0.5),
+            deferred_seconds: self
+                .deferred_seconds
+                .or(other.deferred_seconds)
+                .unwrap_or(0.0),
         })
     }
 }
@@ -436,6 +448,14 @@ mod tests {
                 "block_size = 0",
             ),
             ("speed = 0", "above 0"),
+            (
+                "load = { deferred_seconds = -1 }",
+                "deferred_seconds = -1: seconds are 0 or more",
+            ),
+            (
+                "engine = 'tgi'\n[[load.classes]]\ndeferred_seconds = 1",
+                "load.deferred_seconds: tgi",
+            ),
         ] {
             let error = parsed(text).unwrap_err().to_string();
             assert!(error.contains(what), "{text}: {error}");

@@ -81,6 +81,9 @@ struct LoadArgs {
     /// Share of outputs that end by a stop token, not by length [default: 0.5]
     #[arg(long, value_name = "RATIO")]
     stop_ratio: Option<f64>,
+    /// vllm, sglang: seconds for which requests wait for adapter, grammar or KV transfer [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    deferred: Option<f64>,
     /// The same seed gives the same requests [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -283,6 +286,7 @@ impl SimulateArgs {
         put(&args.abort_ratio, &mut request.abort_ratio);
         put(&args.patience, &mut request.patience_seconds);
         put(&args.stop_ratio, &mut request.stop_ratio);
+        put(&args.deferred, &mut request.deferred_seconds);
         let (args, timing) = (&self.timing, &mut scenario.timing);
         put(&args.fixed_seconds, &mut timing.fixed_seconds);
         put(&args.token_seconds, &mut timing.token_seconds);
