@@ -170,8 +170,10 @@ quantities! {
     ValidationTime "validation_time_seconds" Distribution Sum,
     /// One prefill step of the engine.
     PrefillStepTime "prefill_step_seconds" Distribution Sum,
-    /// One decode step of the engine.
+    /// One decode step of the engine (TGI: its forward pass).
     DecodeStepTime "decode_step_seconds" Distribution Sum,
+    /// One decode step from end to end, with what the host does before and after the forward pass.
+    DecodeStepTotalTime "decode_step_total_seconds" Distribution Sum,
     /// Tokens of one engine step, computed prompt and output.
     StepTokens "step_tokens" Distribution Sum,
     /// Requests taken from the queue at a time.

@@ -284,6 +284,8 @@ impl Engine {
             &Event::Step {
                 batch,
                 seconds,
+                device_seconds: self.step_time.device_seconds(&batch) * self.slowness,
+                eager: self.step_time.is_eager(&batch),
                 outputs,
             },
         );
