@@ -13,6 +13,8 @@ pub struct Load {
     pub arrival: Arrival,
     /// Kinds of requests, with how many of them there are.
     pub classes: Vec<RequestClass>,
+    /// How it is divided over the replicas: a weight for each of them; even where there is none.
+    pub split: Vec<u32>,
     /// The same seed gives the same requests.
     pub seed: u64,
 }
@@ -64,6 +66,8 @@ pub struct RequestClass {
     pub patience_seconds: Option<f64>,
     /// Share of requests that end by a stop token.
     pub stop_ratio: f64,
+    /// The scheduler may not take a request before so many seconds after its arrival: LoRA adapter, grammar, KV transfer.
+    pub deferred_seconds: f64,
 }
 
 /// Beginnings that prompts share.
@@ -74,6 +78,9 @@ pub struct SharedPrefix {
     /// How many different ones there are.
     pub groups: u32,
 }
+
+/// Largest weight of a replica. A replica looks for its next request one by one.
+const MOST_WEIGHT: u32 = 1_000;
 
 /// A load that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +98,7 @@ impl RequestClass {
             abort_ratio: 0.0,
             patience_seconds: None,
             stop_ratio: 0.0,
+            deferred_seconds: 0.0,
         }
     }
 }
@@ -165,9 +173,37 @@ impl Load {
             if class.weight < 0.0 || ratios.iter().any(|ratio| !(0.0..=1.0).contains(ratio)) {
                 return refuse("weights are 0 or more, and shares between 0 and 1".to_owned());
             }
+            let deferred = class.deferred_seconds;
+            if !(deferred.is_finite() && deferred >= 0.0) {
+                return refuse(format!(
+                    "deferred_seconds = {deferred}: seconds are 0 or more"
+                ));
+            }
             if class.prefix.is_some_and(|prefix| prefix.groups == 0) {
                 return refuse("a shared beginning of no group".to_owned());
             }
+        }
+        Ok(())
+    }
+
+    /// Whether it can be divided over so many replicas.
+    ///
+    /// # Errors
+    /// Weights that do not fit them, or that are too large or all 0.
+    pub fn check_split(&self, replicas: u32) -> Result<(), LoadError> {
+        let split = &self.split;
+        if split.is_empty() {
+            return Ok(());
+        }
+        if split.len() != replicas as usize {
+            return Err(LoadError(format!(
+                "split = {split:?}: there are {replicas} replicas; as many weights are meant"
+            )));
+        }
+        if split.iter().any(|weight| *weight > MOST_WEIGHT) || split.iter().all(|one| *one == 0) {
+            return Err(LoadError(format!(
+                "split = {split:?}: weights are 0 to {MOST_WEIGHT}, and not all of them 0"
+            )));
         }
         Ok(())
     }
@@ -200,6 +236,7 @@ impl Load {
             }),
             abort_after: aborts.then(|| (unit(Use::AbortAfter) * f64::from(output_tokens)) as u32),
             patience_seconds: class.and_then(|class| class.patience_seconds),
+            deferred_seconds: class.map_or(0.0, |class| class.deferred_seconds),
             ends_by_length: unit(Use::Failure) >= class.map_or(0.0, |class| class.stop_ratio),
         }
     }

@@ -66,6 +66,7 @@ impl Simulation {
         (replica, replicas): (u32, u32),
     ) -> Result<Self, SimulationError> {
         load.check()?;
+        load.check_split(replicas)?;
         step_time.check()?;
         let seed = load.seed;
         let max_model_len = settings.max_model_len;
@@ -95,8 +96,9 @@ impl Simulation {
                 self.arrivals.ended(ended.at, ended.index, ended.refused);
             }
             if !works {
-                let next = self.arrivals.next_at().filter(|at| *at > now);
-                self.engine.wait_until(next.unwrap_or(time).min(time));
+                let next = [self.arrivals.next_at(), self.engine.next_ready()];
+                let next = next.into_iter().flatten().filter(|at| *at > now);
+                self.engine.wait_until(next.fold(time, f64::min));
             }
         }
     }

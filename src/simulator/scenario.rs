@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::{
-    Arrival, Lengths, Load, LoadError, RequestClass, SharedPrefix, SimulationError,
+    Arrival, Lengths, Load, LoadError, Policy, RequestClass, SharedPrefix, SimulationError,
 };
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
@@ -50,6 +50,8 @@ pub struct LoadPart {
     pub think_seconds: Option<f64>,
     /// How much the rate jumps up.
     pub bursts: Option<BurstPart>,
+    /// How it is divided over the replicas: a weight for each of them; even where it is absent.
+    pub split: Option<Vec<u32>>,
     /// The same seed gives the same requests.
     pub seed: Option<u64>,
     /// The kind of requests, where there is one.
@@ -91,6 +93,8 @@ pub struct RequestPart {
     pub patience_seconds: Option<f64>,
     /// Share of outputs that end by a stop token.
     pub stop_ratio: Option<f64>,
+    /// Seconds for which a request waits for its LoRA adapter, grammar or KV transfer.
+    pub deferred_seconds: Option<f64>,
 }
 
 /// What happens to replicas.
@@ -183,6 +187,12 @@ impl Scenario {
             incidents,
             cause: self.cause.clone(),
         };
+        let deferred = |class: &RequestClass| class.deferred_seconds > 0.0;
+        if engine == Policy::Tgi && deployment.load.classes.iter().any(deferred) {
+            return Err(ScenarioError::Number(
+                "load.deferred_seconds: tgi defers no request; vllm and sglang do".to_owned(),
+            ));
+        }
         // restarts that will be are tried now, not when their time has come
         let mut later = deployment.flags.clone();
         for restart in deployment
@@ -231,9 +241,15 @@ impl LoadPart {
                 .map(|class| class.class(&self.request))
                 .collect::<Result<_, _>>()?
         };
+        if self.split.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ScenarioError::Number(
+                "split = []: a weight for each replica is meant".to_owned(),
+            ));
+        }
         let load = Load {
             arrival,
             classes,
+            split: self.split.clone().unwrap_or_default(),
             seed: self.seed.unwrap_or(1),
         };
         load.check()?;
@@ -277,6 +293,10 @@ impl RequestPart {
             abort_ratio: self.abort_ratio.or(other.abort_ratio).unwrap_or(0.0),
             patience_seconds: self.patience_seconds.or(other.patience_seconds),
             stop_ratio: self.stop_ratio.or(other.stop_ratio).unwrap_or(0.5),
+            deferred_seconds: self
+                .deferred_seconds
+                .or(other.deferred_seconds)
+                .unwrap_or(0.0),
         })
     }
 }
@@ -436,6 +456,24 @@ mod tests {
                 "block_size = 0",
             ),
             ("speed = 0", "above 0"),
+            (
+                "load = { split = [3, 1] }",
+                "split = [3, 1]: there are 1 replicas",
+            ),
+            ("replicas = 2\nload = { split = [] }", "split = []"),
+            (
+                "replicas = 2\nload = { split = [0, 0] }",
+                "not all of them 0",
+            ),
+            ("replicas = 2\nload = { split = [1, 5000] }", "0 to 1000"),
+            (
+                "load = { deferred_seconds = -1 }",
+                "deferred_seconds = -1: seconds are 0 or more",
+            ),
+            (
+                "engine = 'tgi'\n[[load.classes]]\ndeferred_seconds = 1",
+                "load.deferred_seconds: tgi",
+            ),
         ] {
             let error = parsed(text).unwrap_err().to_string();
             assert!(error.contains(what), "{text}: {error}");

@@ -75,7 +75,7 @@ impl Sglang {
             (
                 "num_grammar_queue_reqs",
                 "The number of requests in the grammar waiting queue.",
-                0.0,
+                gauges.deferred.into(),
             ),
             (
                 "gen_throughput",
