@@ -98,21 +98,23 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
     }
 }
 
-/// TGI reserves for the worst case, and does not tell of how much: a batch that varies in size while requests wait is
-/// held back by what they may need, one that does not by how many they are.
+/// TGI reserves for the worst case, and does not tell of how much. While requests wait, a full reservation stays within
+/// a request of its limit, and the batch varies with their sizes; a full batch stays, and what it reserves varies.
 fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
-    if facts.gauge(Q::KvReservedTokens).is_none() {
+    let Some(reserved) = facts.gauge(Q::KvReservedTokens) else {
         return Limit::Unknown(Q::KvCacheUsage);
-    }
-    let varies = (running.max - running.min).max(0.0);
-    let by_one = varies <= 1.0 || varies <= facts.thresholds.plateau_ratio * running.max;
-    if by_one || queue.waiting.min <= 0.0 {
+    };
+    let steady =
+        reserved.max - reserved.min <= facts.thresholds.reservation_range_ratio * reserved.max;
+    let batch_varies = running.max - running.min >= 2.0
+        && running.max - running.min > facts.thresholds.plateau_ratio * running.max;
+    if queue.waiting.min > 0.0 && reserved.max > 0.0 && (steady || batch_varies) {
+        Limit::KvCache
+    } else {
         Limit::SequenceCap {
             cap: running.max,
             told: false,
         }
-    } else {
-        Limit::KvCache
     }
 }
 
@@ -170,7 +172,10 @@ fn computed_tokens(facts: &Facts<'_>) -> Option<f64> {
 /// At most so many tokens of a prompt are computed in a step, by what is seen: a prefill that takes many times as long
 /// as the longest gap between tokens of others took at least so many steps.
 fn seen_chunk(facts: &Facts<'_>) -> Option<f64> {
-    // vLLM shares steps between prompts and others; where prompts stop all others there is no such gap
+    // where prompts stop all others (SGLang, TGI) a long prefill shows in no gap but one
+    if facts.engine() != "vllm" {
+        return None;
+    }
     let longest = facts
         .distribution(Q::InterTokenLatency)?
         .buckets
