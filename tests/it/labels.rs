@@ -2,14 +2,11 @@
 //!
 //! A cause is what to change so that users are served better: with the cure they are, with another cure they are not.
 
-#[path = "../support/diagnosis.rs"]
-mod diagnosis;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use diagnosis::{Case, Part, Truth, all, cases, for_each, older};
+use crate::diagnosis::{Case, Part, Truth, all, cases, for_each, older};
 use perfagent::engine::Version;
 use perfagent::model::{FinishReason, Gauges, Quantiles};
 use serde_json::Value;

@@ -20,6 +20,8 @@ mod corpus;
 mod credentials;
 mod demo;
 mod descriptor;
+#[path = "../support/diagnosis.rs"]
+mod diagnosis;
 mod docs;
 mod errors;
 mod fake;
@@ -32,11 +34,14 @@ mod pki;
 mod profiles;
 mod prometheus;
 mod proxied;
+#[path = "../support/score.rs"]
+mod score;
 mod sent_back;
 mod services;
 mod simulator;
 mod tls;
 mod trouble;
 mod truth;
+mod verdicts;
 mod watching;
 mod windows;
