@@ -10,6 +10,8 @@
 
 mod diagnosis;
 mod finding;
+mod slo;
+mod slo_text;
 mod thresholds;
 
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
@@ -17,4 +19,6 @@ pub use finding::{
     BottleneckType, Cause, Comparison, Cost, CostKind, Evidence, Finding, Severity, Treatment,
     Unclear,
 };
+pub use slo::{Aggregation, MAX_SLOS, Side, Slo};
+pub use slo_text::{SloText, SloTextError};
 pub use thresholds::{Targets, ThresholdError, ThresholdInfo, Thresholds};
