@@ -118,7 +118,10 @@ impl Slo {
         if let Some(meant) = meant {
             found.push((
                 "aggregation",
-                format!("of {} it is {meant}, not {}", self.quantity, self.aggregation),
+                format!(
+                    "of {} it is {meant}, not {}",
+                    self.quantity, self.aggregation
+                ),
             ));
         }
         let side = self.comparison.as_str();
@@ -193,7 +196,9 @@ impl Subject {
                 Some(Self::Distribution(quantity))
             }
             Some(quantity) if quantity.kind() == QuantityKind::Gauge => Some(Self::Gauge(quantity)),
-            _ => singles().any(|single| single == name).then_some(Self::Single),
+            _ => singles()
+                .any(|single| single == name)
+                .then_some(Self::Single),
         }
     }
 }
@@ -302,7 +307,10 @@ mod tests {
             (slo(ttft, Quantile(1.0), 1.0), &["quantile"]),
             (slo(ttft, Quantile(f64::NAN), 1.0), &["quantile"]),
             (slo(ttft, Value, 1.0), &["aggregation"]),
-            (slo("requests_waiting", Quantile(0.9), 1.0), &["aggregation"]),
+            (
+                slo("requests_waiting", Quantile(0.9), 1.0),
+                &["aggregation"],
+            ),
             (slo(FAILURE_RATIO, Mean, 0.1), &["aggregation"]),
             (slo(FAILURE_RATIO, Value, 1.5), &["at_most"]),
             (slo(ttft, Mean, 0.0), &["at_most"]),
@@ -319,7 +327,8 @@ mod tests {
         }
         let near = slo("generation_tokens_per_secnd", Value, 1.0).problems();
         assert!(
-            near.iter().any(|(_, text)| text.contains("`generation_tokens_per_second`")),
+            near.iter()
+                .any(|(_, text)| text.contains("`generation_tokens_per_second`")),
             "{near:?}"
         );
     }
@@ -335,7 +344,10 @@ mod tests {
         assert_eq!(tail_only.ttft_p99_seconds, 5.0);
         let mean_only = Targets::of(&[ttft(Mean, 2.0)]);
         assert_eq!(mean_only.ttft_p50_seconds, 2.0);
-        assert_eq!(mean_only.ttft_p99_seconds, 2.0, "no smaller than its median");
+        assert_eq!(
+            mean_only.ttft_p99_seconds, 2.0,
+            "no smaller than its median"
+        );
         let several = Targets::of(&[
             slo("time_per_output_token_seconds", Mean, 0.2),
             slo("inter_token_latency_seconds", Quantile(0.99), 0.4),

@@ -114,7 +114,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(slo.aggregation, Aggregation::quantile(0.999));
-        assert_eq!(slo.promise(), "p99.9 of time_to_first_token_seconds at most 2");
+        assert_eq!(
+            slo.promise(),
+            "p99.9 of time_to_first_token_seconds at most 2"
+        );
         let rate = "name = \"r\"\nquantity = \"generation_tokens_per_second\"\n";
         let while_waiting = format!("{rate}at_least = 5.0\nonly_while_requests_wait = true");
         assert_eq!(
@@ -123,8 +126,14 @@ mod tests {
         );
         for (wrong, why) in [
             (String::new(), "at_most or at_least"),
-            ("at_most = 1.0\nat_least = 1.0".to_owned(), "one of them only"),
-            ("at_most = 1.0\naggregation = \"p\"".to_owned(), "`p` is no aggregation"),
+            (
+                "at_most = 1.0\nat_least = 1.0".to_owned(),
+                "one of them only",
+            ),
+            (
+                "at_most = 1.0\naggregation = \"p\"".to_owned(),
+                "`p` is no aggregation",
+            ),
             ("at_most = 1.0\nat_mst = 1".to_owned(), "unknown field"),
         ] {
             let message = read(&format!("{rate}{wrong}")).unwrap_err();
