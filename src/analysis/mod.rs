@@ -11,6 +11,7 @@
 mod diagnosis;
 mod finding;
 mod thresholds;
+mod watch;
 
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use finding::{
@@ -18,3 +19,4 @@ pub use finding::{
     Unclear,
 };
 pub use thresholds::{Targets, ThresholdError, ThresholdInfo, Thresholds};
+pub use watch::{Change, ChangeKind, Open, Tracker};
