@@ -19,6 +19,7 @@ mod minutes;
 mod slo;
 mod slo_text;
 mod thresholds;
+mod watch;
 
 pub use burn::{Burn, BurnPair, ErrorBudget, GoodBad, MINUTES_BUDGET, error_budgets};
 pub use compliance::{Compliance, ComplianceStatus, Measured, Missing, evaluate};
@@ -32,3 +33,4 @@ pub use minutes::{MINUTES_KEPT, Minutes, Usage};
 pub use slo::{Aggregation, MAX_SLOS, Side, Slo};
 pub use slo_text::{SloText, SloTextError};
 pub use thresholds::{Targets, ThresholdError, ThresholdInfo, Thresholds};
+pub use watch::{Change, ChangeKind, Open, Tracker};

@@ -11,7 +11,7 @@ use super::view::{Basis, Counter, DistributionIncrease, GaugeTrack, View};
 pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
 
 /// Values that follow from others, beside the quantities themselves: name and meaning.
-pub const DERIVED: [(&str, &str); 7] = [
+pub const DERIVED: [(&str, &str); 8] = [
     (
         "prefix_cache_hit_ratio",
         "Share of looked-up prefix tokens that were found, over the window.",
@@ -39,6 +39,10 @@ pub const DERIVED: [(&str, &str); 7] = [
     (
         "requests_disconnected_increase",
         "Requests whose client went away, over the window, where the engine counts them only by what is missing (vLLM).",
+    ),
+    (
+        "held_without_progress_seconds",
+        "Seconds at the end of the window in which requests were held and no token and no step was counted; of several replicas the longest.",
     ),
 ];
 
@@ -72,6 +76,10 @@ impl Figures {
         figures
             .quantities
             .extend(view.disconnected.map(|value| disconnected(&view, value)));
+        figures.quantities.extend(
+            view.standstill_seconds
+                .map(|value| standstill(&view, value)),
+        );
         // it is kept until the next window
         figures.quantities.shrink_to_fit();
         figures.gauges.shrink_to_fit();
@@ -117,6 +125,22 @@ fn disconnected(view: &View, value: Bounded) -> QuantityValue {
             source(Q::EndToEndLatency)
         )
         .into(),
+    }
+}
+
+fn standstill(view: &View, seconds: f64) -> QuantityValue {
+    let gauges = [Q::RequestsRunning, Q::RequestsWaiting];
+    let held = gauges.iter().filter_map(|one| view.gauges.get(one));
+    let tokens = view.counters.get(&Q::GenerationTokens);
+    let sources: Vec<&str> = held
+        .map(|track| &*track.source)
+        .chain(tokens.map(|counter| &*counter.source))
+        .collect();
+    QuantityValue {
+        name: "held_without_progress_seconds".into(),
+        value: Bounded::Value(seconds),
+        basis: Basis::Exact,
+        source: sources.join(", ").into(),
     }
 }
 

@@ -45,10 +45,18 @@ impl Series {
 /// Share of requests that failed, over all that ended or were rejected.
 pub(super) const FAILURES: &str = "request_failure_ratio";
 
-/// Rates, means and the failure ratio interval by interval. TGI's time to first token has none: its mean is put together
+/// Share of looked-up prefix tokens that were found.
+const HITS: &str = "prefix_cache_hit_ratio";
+
+/// Rates, means and ratios interval by interval. TGI's time to first token has none: its mean is put together
 /// from means of different requests.
 pub(super) fn series_of(view: &View) -> Vec<Series> {
-    let rates = [Q::PromptTokens, Q::GenerationTokens, Q::RequestsFinished];
+    let rates = [
+        Q::PromptTokens,
+        Q::PrefillTokens,
+        Q::GenerationTokens,
+        Q::RequestsFinished,
+    ];
     let means = [
         Q::TimeToFirstToken,
         Q::InterTokenLatency,
@@ -57,6 +65,7 @@ pub(super) fn series_of(view: &View) -> Vec<Series> {
         Q::QueueTime,
         Q::PrefillTime,
         Q::DecodeTime,
+        Q::StepTokens,
     ];
     let rates = rates.into_iter().map(|quantity| {
         let intervals = view.counters.get(&quantity).map(|one| &one.intervals);
@@ -75,7 +84,10 @@ pub(super) fn series_of(view: &View) -> Vec<Series> {
     });
     rates
         .chain(means)
-        .chain([(FAILURES.to_owned(), failures(view))])
+        .chain([
+            (FAILURES.to_owned(), failures(view)),
+            (HITS.to_owned(), hits(view)),
+        ])
         .filter(|(_, intervals)| !intervals.is_empty())
         .map(|(name, intervals)| Series { name, intervals })
         .collect()
@@ -123,6 +135,18 @@ fn failures(view: &View) -> Vec<Interval> {
             })
         }
     }
+}
+
+fn hits(view: &View) -> Vec<Interval> {
+    let of = |quantity| {
+        let counter: Option<&Counter> = view.counters.get(&quantity);
+        counter.map_or(&[][..], |counter| &counter.intervals)
+    };
+    joined(
+        of(Q::PrefixCacheHits),
+        of(Q::PrefixCacheQueries),
+        |hits, queries| (hits.numerator, queries.numerator),
+    )
 }
 
 /// Numerator and denominator of the intervals that both have.

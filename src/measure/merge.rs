@@ -27,6 +27,9 @@ impl View {
         for quantity in Quantity::ALL.iter().copied() {
             merged.add_quantity(views, quantity);
         }
+        // of the replica that has stood still longest; where one does not tell it, it may be longer
+        let standstill = all(views, |view| view.standstill_seconds.as_ref());
+        merged.standstill_seconds = standstill.into_iter().copied().reduce(f64::max);
         let disconnected = all(views, |view| view.disconnected.as_ref());
         merged.disconnected =
             disconnected

@@ -18,6 +18,7 @@ mod measurement;
 mod merge;
 mod sample;
 mod series;
+mod standstill;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;

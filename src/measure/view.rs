@@ -43,6 +43,8 @@ pub struct View {
     pub absent: Vec<Absence>,
     /// Requests whose client went away, where the engine counts them only by what is missing.
     pub disconnected: Option<Bounded>,
+    /// Seconds at the end of the window in which requests were held and nothing moved.
+    pub standstill_seconds: Option<f64>,
     /// Seconds over which counters were differenced.
     pub observed_seconds: f64,
     /// Intervals that were left out.

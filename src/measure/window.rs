@@ -8,6 +8,7 @@ use super::doubts::disconnected;
 use super::histogram::Buckets;
 use super::intervals::Interval;
 use super::sample::Sample;
+use super::standstill::standstill_seconds;
 use super::view::{
     Absence, Basis, Counter, DistributionIncrease, DropCause, DroppedInterval, GaugeTrack,
     Knowledge, Rise, View,
@@ -65,6 +66,7 @@ impl View {
         if profile.recounts_after_preemption && window.may_be_v0() {
             view.doubt_recounted();
         }
+        view.standstill_seconds = standstill_seconds(&view);
         view
     }
 }

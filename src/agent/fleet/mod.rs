@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::Thresholds;
 use crate::engine::Registry;
 use crate::instance::Instance;
 use crate::scrape::Fetcher;
@@ -35,6 +36,7 @@ pub(super) struct Fleet {
     registry: Registry,
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
+    thresholds: Arc<Thresholds>,
     scrape_timeout: Duration,
     entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
     hub: hub::Hub,
@@ -73,12 +75,14 @@ impl Fleet {
         registry: Registry,
         fetcher: Fetcher,
         metrics: Arc<Metrics>,
+        thresholds: Arc<Thresholds>,
         scrape_timeout: Duration,
     ) -> Self {
         Self {
             registry,
             fetcher,
             metrics,
+            thresholds,
             scrape_timeout,
             entries: RwLock::default(),
             hub: hub::Hub::default(),

@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 use super::history::ReplicaState;
 use super::window::WindowSamples;
+use crate::agent::diagnose::{Diagnosed, Diagnosing};
+use crate::analysis::Tracker;
 use crate::instance::Instance;
 use crate::measure::{Measurement, WindowKind};
 use crate::scrape::ScrapeError;
@@ -29,6 +31,8 @@ pub struct InstanceState {
     pub scraped_at: Option<SystemTime>,
     /// The last measurement that there is.
     pub latest: Option<Arc<Latest>>,
+    /// What holds it back, as far as it was found often enough.
+    pub bottlenecks: Arc<Tracker>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
     /// Of this state.
@@ -68,11 +72,12 @@ pub enum Health {
     Down,
 }
 
-/// The last window of an instance: measured when somebody asks, and then once.
+/// The last window of an instance, diagnosed. The measurement is kept when somebody asks for it.
 #[derive(Debug)]
 pub struct Latest {
     samples: WindowSamples,
     measured: OnceLock<Measurement>,
+    diagnosed: Arc<Diagnosed>,
     /// The scrape that it ends with.
     pub sequence: u64,
     /// When that was.
@@ -82,8 +87,9 @@ pub struct Latest {
 }
 
 impl Latest {
-    pub(super) fn new(samples: WindowSamples, sequence: u64) -> Self {
+    pub(super) fn new(samples: WindowSamples, sequence: u64, by: Diagnosing<'_>) -> Self {
         Self {
+            diagnosed: Arc::new(by.diagnosed(&samples.measure())),
             samples,
             measured: OnceLock::new(),
             sequence,
@@ -103,6 +109,11 @@ impl Latest {
             Some(measured) => at(measured),
             None => at(&self.samples.measure()),
         }
+    }
+
+    /// What holds the instance back by the thresholds in force.
+    pub fn diagnosed(&self) -> &Arc<Diagnosed> {
+        &self.diagnosed
     }
 
     /// What the numbers cover.
@@ -150,6 +161,7 @@ impl InstanceState {
             since: now,
             scraped_at: None,
             latest: None,
+            bottlenecks: Arc::default(),
             replicas: Vec::new(),
             forms: Forms::default(),
         }

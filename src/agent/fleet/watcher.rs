@@ -12,9 +12,11 @@ use super::history::History;
 use super::state::{Forms, Health, InstanceState, Latest, next_version};
 use super::timing::on_grid;
 use super::{Entry, Fleet};
+use crate::agent::diagnose::Diagnosing;
 use crate::agent::replica::{Clock, Means};
+use crate::analysis::{Targets, Tracker};
 use crate::engine::{EngineProfile, Probed};
-use crate::measure::Sample;
+use crate::measure::{Sample, WindowKind};
 use crate::scrape::{ScrapeError, ScrapeFailure, shown_url};
 
 /// A replica that takes longer does not hold up what the others showed.
@@ -219,7 +221,13 @@ fn same_engine(
 
 /// Shows the instance as it is after the scrape of this number.
 fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): (u32, u64)) {
-    let window = history.window(tick);
+    let diagnosing = Diagnosing {
+        thresholds: &fleet.thresholds,
+        targets: Targets::default(),
+    };
+    let latest = history
+        .window(tick)
+        .map(|window| Arc::new(Latest::new(window, number, diagnosing)));
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
     let now = SystemTime::now();
@@ -228,8 +236,8 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         if health != before.health {
             change = Some(before.health);
         }
-        let latest = window.map(|window| Arc::new(Latest::new(window, number)));
         InstanceState {
+            bottlenecks: open_after(before, latest.as_deref()),
             instance: before.instance.clone(),
             version: next_version(),
             sequence: number,
@@ -242,7 +250,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
                 true => before.scraped_at,
                 false => Some(now),
             },
-            latest: latest.or_else(|| before.latest.clone()),
+            latest: latest.clone().or_else(|| before.latest.clone()),
             replicas,
             forms: Forms::default(),
         }
@@ -252,6 +260,21 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         log_change(&entry.id, was, health, state.failure());
     }
     fleet.hub.changed(&entry.id);
+}
+
+/// What is open after a window. One that is only completed by a slow replica, or by what the endpoints told, counts once;
+/// totals since the start are no window.
+fn open_after(before: &InstanceState, window: Option<&Latest>) -> Arc<Tracker> {
+    let is_new = |window: &&Latest| {
+        let last = before.latest.as_ref().map_or(0, |latest| latest.sequence);
+        window.kind() == WindowKind::Interval && window.sequence > last
+    };
+    let Some(window) = window.filter(is_new) else {
+        return before.bottlenecks.clone();
+    };
+    let mut after = Tracker::clone(&before.bottlenecks);
+    after.observe(&window.diagnosed().diagnosis, window.end_unix_seconds());
+    Arc::new(after)
 }
 
 fn log_change(instance_id: &str, was: Health, is: Health, failure: Option<&ScrapeError>) {

@@ -47,6 +47,8 @@ const TABLE: &[Rule] = &[
     reads(ALL,         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
     reads(ALL,         "/perfagent.v1.AgentService/GetAgentInfo"),
     reads(ALL,         "/perfagent.v1.AgentService/GetCapabilities"),
+    reads(ALL,         "/perfagent.v1.AnalysisService/DetectBottlenecks"),
+    reads(ALL,         "/perfagent.v1.AnalysisService/WatchBottlenecks"),
     writes(OPERATING,  "/perfagent.v1.InstanceService/DeleteInstance"),
     reads(ALL,         "/perfagent.v1.InstanceService/GetInstance"),
     reads(ALL,         "/perfagent.v1.InstanceService/ListInstances"),

@@ -1,0 +1,158 @@
+//! Saying what holds an instance back: of its last window, of a target measured now, of a measurement that is given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Agent, Answer, Caller, Error, FieldViolation, LatestAnswer, Target, WindowRequest};
+use crate::analysis::{Diagnosis, Targets, Thresholds, diagnose};
+use crate::measure::{Measurement, Note, Window};
+use crate::scrape::ScrapeError;
+
+/// What checks go by.
+#[derive(Debug, Clone, Copy)]
+pub struct Diagnosing<'t> {
+    /// Thresholds in force.
+    pub thresholds: &'t Thresholds,
+    /// What users were promised.
+    pub targets: Targets,
+}
+
+/// What was found, and what it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Diagnosed {
+    /// Id of the instance.
+    pub instance_id: String,
+    /// Engine, as in `instance_type`.
+    pub engine: String,
+    /// Version as the engine writes it.
+    pub engine_version: Option<String>,
+    /// Served model, as the engine labels its series.
+    pub model_name: Option<String>,
+    /// The endpoint says that it is simulated.
+    pub simulated: bool,
+    /// When.
+    pub window: Window,
+    /// What a reader must know of the measurement.
+    pub notes: Vec<Note>,
+    /// What was found.
+    pub diagnosis: Diagnosis,
+}
+
+/// What was found, and whether it still tells how things are.
+#[derive(Debug, Clone)]
+pub struct DiagnosisAnswer {
+    /// What was found.
+    pub diagnosed: Arc<Diagnosed>,
+    /// It is about a window that is older than two intervals, or from before a scrape that failed.
+    pub stale: bool,
+    /// Why the last scrape of a replica failed, if it did.
+    pub failure: Option<ScrapeError>,
+}
+
+impl Diagnosing<'_> {
+    /// What holds the instance back that this was measured of.
+    pub fn diagnosed(self, measurement: &Measurement) -> Diagnosed {
+        Diagnosed {
+            instance_id: measurement.instance_id.clone(),
+            engine: measurement.engine.clone(),
+            engine_version: measurement.engine_version.clone(),
+            model_name: measurement.model_name.clone(),
+            simulated: measurement.simulated,
+            window: measurement.window,
+            notes: measurement.notes.clone(),
+            diagnosis: diagnose(measurement, self.thresholds, &self.targets),
+        }
+    }
+}
+
+impl Agent {
+    /// The thresholds in force.
+    pub fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
+    /// Says what holds a target back: an inline one is measured now; of an instance it is about the last window, or
+    /// about one measured now where a window is asked for.
+    ///
+    /// # Errors
+    /// What [`Agent::measure`] gives, and a threshold that cannot be.
+    pub async fn detect(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        window: WindowRequest,
+        thresholds: &BTreeMap<String, f64>,
+    ) -> Result<DiagnosisAnswer, Error> {
+        // before the window passes
+        let changed = self.with_changed(thresholds)?;
+        let answer = self.measure(caller, target, window).await?;
+        let targets = self.targets_of(&target.instance_id);
+        let by = Diagnosing {
+            thresholds: &changed,
+            targets,
+        };
+        Ok(match answer {
+            Answer::Now(measurement) => DiagnosisAnswer::now(by.diagnosed(&measurement)),
+            Answer::Latest(LatestAnswer {
+                latest,
+                stale,
+                failure,
+            }) => DiagnosisAnswer {
+                diagnosed: match thresholds.is_empty() {
+                    true => latest.diagnosed().clone(),
+                    false => latest.look(|measurement| Arc::new(by.diagnosed(measurement))),
+                },
+                stale,
+                failure,
+            },
+        })
+    }
+
+    /// Says what holds the instance back that this was measured of.
+    ///
+    /// # Errors
+    /// A threshold that cannot be.
+    pub fn diagnose(
+        &self,
+        measurement: &Measurement,
+        thresholds: &BTreeMap<String, f64>,
+    ) -> Result<DiagnosisAnswer, Error> {
+        let by = Diagnosing {
+            thresholds: &self.with_changed(thresholds)?,
+            targets: self.targets_of(&measurement.instance_id),
+        };
+        Ok(DiagnosisAnswer::now(by.diagnosed(measurement)))
+    }
+
+    /// What the users of an instance were promised.
+    fn targets_of(&self, _instance_id: &str) -> Targets {
+        Targets::default()
+    }
+
+    fn with_changed(&self, changes: &BTreeMap<String, f64>) -> Result<Thresholds, Error> {
+        let mut thresholds = self.thresholds().clone();
+        let mut violations = Vec::new();
+        for (name, value) in changes {
+            if let Err(error) = thresholds.set(name, *value) {
+                // what is longer is no name, and would be sent back
+                let name: String = name.chars().take(80).collect();
+                let field = format!("thresholds[\"{name}\"]");
+                violations.push(FieldViolation::new(field, error.to_string()));
+            }
+        }
+        match violations.is_empty() {
+            true => Ok(thresholds),
+            false => Err(Error::Invalid(violations)),
+        }
+    }
+}
+
+impl DiagnosisAnswer {
+    fn now(diagnosed: Diagnosed) -> Self {
+        Self {
+            diagnosed: Arc::new(diagnosed),
+            stale: false,
+            failure: None,
+        }
+    }
+}
