@@ -6,6 +6,7 @@
 mod error;
 mod sections;
 pub mod security;
+mod slos;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use crate::units::nearest;
 use security::AuthConfig;
 
 pub use error::ConfigError;
-pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, StoreConfig};
+pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -40,6 +41,9 @@ pub struct Config {
     pub store: StoreConfig,
     /// Numbers that values are held against, by name, where they are not to be the defaults.
     pub thresholds: BTreeMap<String, f64>,
+    /// What users were promised, of instances that bring no SLOs of their own.
+    #[serde(skip_serializing)]
+    pub slos: Vec<SloEntry>,
     /// Instances that are known from the start; read-only rows.
     #[serde(skip_serializing)]
     pub instances: Vec<InstanceEntry>,
@@ -109,6 +113,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.instances()?;
         self.thresholds()?;
+        self.slos()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -287,7 +292,7 @@ fn every_key() -> Table {
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["engines", "instances"] {
+    for list in ["engines", "instances", "slos"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Agent, Answer, Caller, Error, FieldViolation, LatestAnswer, Target, WindowRequest};
-use crate::analysis::{Diagnosis, Targets, Thresholds, diagnose};
+use crate::analysis::{
+    Compliance, Diagnosis, HealthScore, Slo, Targets, Thresholds, diagnose, evaluate, health_score,
+};
 use crate::measure::{Measurement, Note, Window};
 use crate::scrape::ScrapeError;
 
@@ -14,7 +16,7 @@ pub struct Diagnosing<'t> {
     /// Thresholds in force.
     pub thresholds: &'t Thresholds,
     /// What users were promised.
-    pub targets: Targets,
+    pub slos: &'t Arc<[Slo]>,
 }
 
 /// What was found, and what it is about.
@@ -36,6 +38,12 @@ pub struct Diagnosed {
     pub notes: Vec<Note>,
     /// What was found.
     pub diagnosis: Diagnosis,
+    /// What users were promised.
+    pub slos: Arc<[Slo]>,
+    /// How that was kept.
+    pub compliances: Vec<Compliance>,
+    /// How healthy it is; none where nothing could be told.
+    pub health: Option<HealthScore>,
 }
 
 /// What was found, and whether it still tells how things are.
@@ -52,6 +60,9 @@ pub struct DiagnosisAnswer {
 impl Diagnosing<'_> {
     /// What holds the instance back that this was measured of.
     pub fn diagnosed(self, measurement: &Measurement) -> Diagnosed {
+        let targets = Targets::of(self.slos);
+        let diagnosis = diagnose(measurement, self.thresholds, &targets);
+        let compliances = evaluate(measurement, self.slos);
         Diagnosed {
             instance_id: measurement.instance_id.clone(),
             engine: measurement.engine.clone(),
@@ -60,7 +71,10 @@ impl Diagnosing<'_> {
             simulated: measurement.simulated,
             window: measurement.window,
             notes: measurement.notes.clone(),
-            diagnosis: diagnose(measurement, self.thresholds, &self.targets),
+            health: health_score(&diagnosis, &compliances),
+            diagnosis,
+            slos: self.slos.clone(),
+            compliances,
         }
     }
 }
@@ -86,10 +100,10 @@ impl Agent {
         // before the window passes
         let changed = self.with_changed(thresholds)?;
         let answer = self.measure(caller, target, window).await?;
-        let targets = self.targets_of(&target.instance_id);
+        let slos = self.slos_of(&target.instance_id);
         let by = Diagnosing {
             thresholds: &changed,
-            targets,
+            slos: &slos,
         };
         Ok(match answer {
             Answer::Now(measurement) => DiagnosisAnswer::now(by.diagnosed(&measurement)),
@@ -98,7 +112,8 @@ impl Agent {
                 stale,
                 failure,
             }) => DiagnosisAnswer {
-                diagnosed: match thresholds.is_empty() {
+                // SLOs may have changed since
+                diagnosed: match thresholds.is_empty() && latest.diagnosed().slos == slos {
                     true => latest.diagnosed().clone(),
                     false => latest.look(|measurement| Arc::new(by.diagnosed(measurement))),
                 },
@@ -119,14 +134,17 @@ impl Agent {
     ) -> Result<DiagnosisAnswer, Error> {
         let by = Diagnosing {
             thresholds: &self.with_changed(thresholds)?,
-            targets: self.targets_of(&measurement.instance_id),
+            slos: &self.slos_of(&measurement.instance_id),
         };
         Ok(DiagnosisAnswer::now(by.diagnosed(measurement)))
     }
 
-    /// What the users of an instance were promised.
-    fn targets_of(&self, _instance_id: &str) -> Targets {
-        Targets::default()
+    /// What the users of an instance were promised; of one that is not registered, by its id only.
+    pub(super) fn slos_of(&self, instance_id: &str) -> Arc<[Slo]> {
+        match self.fleet.get(instance_id) {
+            Some(known) => known.slos.clone(),
+            None => self.slos.of_id(instance_id),
+        }
     }
 
     fn with_changed(&self, changes: &BTreeMap<String, f64>) -> Result<Thresholds, Error> {

@@ -10,6 +10,7 @@ mod latest;
 mod reason;
 mod recorded;
 mod replica;
+mod slos;
 mod watch;
 mod watch_bottlenecks;
 mod window;
@@ -24,7 +25,7 @@ use crate::auth::Role;
 use crate::config::Config;
 use crate::engine::Registry;
 pub use crate::instance::{FieldViolation, Target};
-use crate::instance::{MAX_LABELS, MAX_REPLICAS};
+use crate::instance::{MAX_LABELS, MAX_REPLICAS, SloTable};
 use crate::scrape::Fetcher;
 use crate::store::Store;
 use crate::telemetry::{Metrics, PREFIX};
@@ -40,6 +41,7 @@ pub use instances::{Page, Precondition, SpecChange};
 pub use latest::{Answer, LatestAnswer};
 pub use reason::Reason;
 pub use recorded::{RecordedScrape, Recording};
+pub use slos::SloAnswer;
 pub use watch::WatchEvent;
 pub use watch_bottlenecks::BottleneckEvent;
 pub use window::WindowRequest;
@@ -139,6 +141,7 @@ pub struct Agent {
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     thresholds: Arc<Thresholds>,
+    slos: Arc<SloTable>,
     /// None where it only measures what it is given.
     store: Option<Arc<dyn Store>>,
     /// Gauges of the instances.
@@ -164,6 +167,7 @@ impl Agent {
         let registry = config.registry()?;
         let fetcher = Fetcher::new(policy, config.fetch_limits())?;
         let thresholds = Arc::new(config.thresholds()?);
+        let slos = Arc::new(config.slos()?);
         let metrics = Arc::new(Metrics::default());
         // connections belong to the thread that made them
         let of_fleet = Fetcher::new(config.url_policy()?, config.fetch_limits())?;
@@ -171,7 +175,7 @@ impl Agent {
             registry.clone(),
             of_fleet,
             metrics.clone(),
-            thresholds.clone(),
+            (thresholds.clone(), slos.clone()),
             config.scrape.timeout,
         );
         let fleet = Arc::new(fleet);
@@ -183,6 +187,7 @@ impl Agent {
             metrics,
             fleet,
             thresholds,
+            slos,
             gauges,
             store: None,
             writes: Arc::default(),

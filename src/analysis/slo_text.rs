@@ -42,6 +42,9 @@ pub enum SloTextError {
     /// No aggregation.
     #[error("`{0}` is no aggregation: mean, value, or a percentile such as p99")]
     Aggregation(String),
+    /// No promise.
+    #[error("`{0}` is no SLO: write it as `ttft: p99 time_to_first_token_seconds <= 0.5`")]
+    Line(String),
     /// No target, or two.
     #[error("SLO `{0}`: give at_most or at_least, and one of them only")]
     Target(String),
@@ -78,6 +81,38 @@ impl From<Slo> for SloText {
             quantity: slo.quantity,
             only_while_requests_wait: slo.only_while_requests_wait,
         }
+    }
+}
+
+impl FromStr for Slo {
+    type Err = SloTextError;
+
+    /// `NAME: [AGGREGATION] QUANTITY <= TARGET [while requests wait]`; `>=` for at least.
+    fn from_str(text: &str) -> Result<Self, SloTextError> {
+        let unread = || SloTextError::Line(text.chars().take(120).collect());
+        let (name, promise) = text.split_once(':').ok_or_else(unread)?;
+        let mut words: Vec<&str> = promise.split_whitespace().collect();
+        let only_while_requests_wait = words.ends_with(&["while", "requests", "wait"]);
+        if only_while_requests_wait {
+            words.truncate(words.len() - 3);
+        }
+        let (aggregation, quantity, side, target) = match words.as_slice() {
+            [quantity, side, target] => ("value", quantity, side, target),
+            [aggregation, quantity, side, target] => (*aggregation, quantity, side, target),
+            _ => return Err(unread()),
+        };
+        Ok(Self {
+            name: name.trim().to_owned(),
+            quantity: (*quantity).to_owned(),
+            aggregation: aggregation.parse()?,
+            comparison: match *side {
+                "<=" => Side::AtMost,
+                ">=" => Side::AtLeast,
+                _ => return Err(unread()),
+            },
+            target: target.parse().map_err(|_| unread())?,
+            only_while_requests_wait,
+        })
     }
 }
 
@@ -138,6 +173,39 @@ mod tests {
         ] {
             let message = read(&format!("{rate}{wrong}")).unwrap_err();
             assert!(message.contains(why), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_slo_is_one_line_on_the_command_line() {
+        let read = |text: &str| text.parse::<Slo>();
+        for slo in Slo::defaults() {
+            let side = match slo.comparison {
+                Side::AtMost => "<=",
+                Side::AtLeast => ">=",
+            };
+            let only = match slo.only_while_requests_wait {
+                true => " while requests wait",
+                false => "",
+            };
+            let line = format!(
+                "{}: {} {} {side} {}{only}",
+                slo.name, slo.aggregation, slo.quantity, slo.target
+            );
+            assert_eq!(read(&line), Ok(slo));
+        }
+        let errors = read("e: request_failure_ratio <= 0.02").unwrap();
+        assert_eq!(errors.aggregation, Aggregation::Value);
+        for wrong in [
+            "",
+            "a",
+            "a: b",
+            "a: b < 1",
+            "a: b <= x",
+            "a: b c d e",
+            "a: q b <= 1",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -43,6 +43,9 @@ pub enum ConfigError {
     /// An engine that cannot be used.
     #[error("engines: {0}")]
     Engine(#[from] CustomEngineError),
+    /// SLOs that cannot be.
+    #[error("{0}")]
+    Slo(String),
     /// A threshold that cannot be.
     #[error("thresholds: {0}")]
     Threshold(#[from] ThresholdError),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::history::ReplicaState;
 use super::window::WindowSamples;
 use crate::agent::diagnose::{Diagnosed, Diagnosing};
-use crate::analysis::Tracker;
+use crate::analysis::{Minutes, Slo, Tracker};
 use crate::instance::Instance;
 use crate::measure::{Measurement, WindowKind};
 use crate::scrape::ScrapeError;
@@ -33,6 +33,10 @@ pub struct InstanceState {
     pub latest: Option<Arc<Latest>>,
     /// What holds it back, as far as it was found often enough.
     pub bottlenecks: Arc<Tracker>,
+    /// What its users were promised: the SLOs in force.
+    pub slos: Arc<[Slo]>,
+    /// How they were kept, minute by minute.
+    pub minutes: Arc<Minutes>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
     /// Of this state.
@@ -152,7 +156,7 @@ impl Latest {
 
 impl InstanceState {
     /// Of an instance that was not scraped yet.
-    pub(in crate::agent) fn new(instance: Arc<Instance>, now: SystemTime) -> Self {
+    pub(super) fn new(instance: Arc<Instance>, slos: Arc<[Slo]>, now: SystemTime) -> Self {
         Self {
             instance,
             version: next_version(),
@@ -162,6 +166,8 @@ impl InstanceState {
             scraped_at: None,
             latest: None,
             bottlenecks: Arc::default(),
+            slos,
+            minutes: Arc::default(),
             replicas: Vec::new(),
             forms: Forms::default(),
         }

@@ -11,16 +11,18 @@ use tokio::sync::Semaphore;
 use super::history::History;
 use super::state::{Forms, Health, InstanceState, Latest, next_version};
 use super::timing::on_grid;
+use super::window::WindowSamples;
 use super::{Entry, Fleet};
 use crate::agent::diagnose::Diagnosing;
 use crate::agent::replica::{Clock, Means};
-use crate::analysis::{Targets, Tracker};
+use crate::analysis::{Minutes, Tracker};
 use crate::engine::{EngineProfile, Probed};
 use crate::measure::{Sample, WindowKind};
 use crate::scrape::{ScrapeError, ScrapeFailure, shown_url};
 
 /// A replica that takes longer does not hold up what the others showed.
 const PATIENCE: Duration = Duration::from_secs(1);
+const MINUTE_SECONDS: f64 = 60.0;
 /// The clocks may differ by this before samples before and after cannot be compared.
 const CLOCK_STEP_SECONDS: f64 = 0.5;
 
@@ -221,13 +223,16 @@ fn same_engine(
 
 /// Shows the instance as it is after the scrape of this number.
 fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): (u32, u64)) {
+    let slos = entry.state().slos.clone();
+    let window = history.window(tick);
+    let minutes = window
+        .as_ref()
+        .and_then(|window| minutes_after(&entry.state(), window, history, (tick, fleet.minute())));
     let diagnosing = Diagnosing {
         thresholds: &fleet.thresholds,
-        targets: Targets::default(),
+        slos: &slos,
     };
-    let latest = history
-        .window(tick)
-        .map(|window| Arc::new(Latest::new(window, number, diagnosing)));
+    let latest = window.map(|window| Arc::new(Latest::new(window, number, diagnosing)));
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
     let now = SystemTime::now();
@@ -239,6 +244,8 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         InstanceState {
             bottlenecks: open_after(before, latest.as_deref()),
             instance: before.instance.clone(),
+            slos: before.slos.clone(),
+            minutes: minutes.clone().unwrap_or_else(|| before.minutes.clone()),
             version: next_version(),
             sequence: number,
             health,
@@ -275,6 +282,29 @@ fn open_after(before: &InstanceState, window: Option<&Latest>) -> Arc<Tracker> {
     let mut after = Tracker::clone(&before.bottlenecks);
     after.observe(&window.diagnosed().diagnosis, window.end_unix_seconds());
     Arc::new(after)
+}
+
+/// The minutes with this one, where it has only begun: of what happened since the one before.
+fn minutes_after(
+    before: &InstanceState,
+    window: &WindowSamples,
+    history: &History,
+    (tick, minute): (u32, u64),
+) -> Option<Arc<Minutes>> {
+    let passed = match before.minutes.last() {
+        Some(last) => minute.saturating_sub(last),
+        None => 1,
+    };
+    if passed == 0 {
+        return None;
+    }
+    let intervals = history.intervals_in(MINUTE_SECONDS * passed as f64);
+    let measurement = window.since(tick.saturating_sub(intervals)).measure();
+    let seconds = measurement.window.end_unix_seconds - measurement.window.start_unix_seconds;
+    let covers = (seconds / MINUTE_SECONDS).round().max(1.0) as u32;
+    let mut after = Minutes::clone(&before.minutes);
+    after.record(&measurement, &before.slos, minute, covers);
+    (after.last() == Some(minute)).then(|| Arc::new(after))
 }
 
 fn log_change(instance_id: &str, was: Health, is: Health, failure: Option<&ScrapeError>) {

@@ -48,6 +48,7 @@ const TABLE: &[Rule] = &[
     reads(ALL,         "/perfagent.v1.AgentService/GetAgentInfo"),
     reads(ALL,         "/perfagent.v1.AgentService/GetCapabilities"),
     reads(ALL,         "/perfagent.v1.AnalysisService/DetectBottlenecks"),
+    reads(ALL,         "/perfagent.v1.AnalysisService/EvaluateSlos"),
     reads(ALL,         "/perfagent.v1.AnalysisService/WatchBottlenecks"),
     writes(OPERATING,  "/perfagent.v1.InstanceService/DeleteInstance"),
     reads(ALL,         "/perfagent.v1.InstanceService/GetInstance"),

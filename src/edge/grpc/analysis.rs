@@ -10,7 +10,10 @@ use super::auth::caller_of;
 use super::encoded::Framed;
 use super::metrics::{deadline_of, fits};
 use super::pb::analysis_service_server::AnalysisService;
-use super::pb::{DetectBottlenecksRequest, DetectBottlenecksResponse, WatchBottlenecksRequest};
+use super::pb::{
+    DetectBottlenecksRequest, DetectBottlenecksResponse, EvaluateSlosRequest, EvaluateSlosResponse,
+    WatchBottlenecksRequest,
+};
 use super::ready::{self, Nothing};
 use super::status::{scrape_failure, status_of};
 use super::{convert_analysis, convert_instance, detect, pb};
@@ -30,6 +33,18 @@ impl AnalysisService for AnalysisHandler {
         let caller = caller_of(&request);
         let deadline = deadline_of(&request);
         let found = detect::answer(&self.0, &caller, request.into_inner(), deadline).await;
+        let answer = found.map_err(|error| status_of(&error))?;
+        fits(answer.encoded_len())?;
+        Ok(Response::new(answer))
+    }
+
+    async fn evaluate_slos(
+        &self,
+        request: Request<EvaluateSlosRequest>,
+    ) -> Result<Response<EvaluateSlosResponse>, Status> {
+        let caller = caller_of(&request);
+        let deadline = deadline_of(&request);
+        let found = detect::evaluated(&self.0, &caller, request.into_inner(), deadline).await;
         let answer = found.map_err(|error| status_of(&error))?;
         fits(answer.encoded_len())?;
         Ok(Response::new(answer))

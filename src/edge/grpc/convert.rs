@@ -156,7 +156,7 @@ fn quantity(of: &QuantityValue) -> pb::Quantity {
     }
 }
 
-fn basis(of: Basis) -> i32 {
+pub(super) fn basis(of: Basis) -> i32 {
     match of {
         Basis::Exact => pb::Basis::Exact,
         Basis::Interpolated => pb::Basis::Interpolated,

@@ -1,8 +1,8 @@
 //! Domain → protobuf of what was found.
 
 use super::convert::{note, timestamp, window};
-use super::pb;
 use super::status::scrape_failure;
+use super::{convert_slo, pb};
 use crate::agent::{Diagnosed, DiagnosisAnswer};
 use crate::analysis::{
     BottleneckType, Cause, Comparison, Cost, Evidence, Finding, Open, Severity, Thresholds,
@@ -38,6 +38,8 @@ fn diagnosed(of: &Diagnosed) -> pb::DetectBottlenecksResponse {
         model_name: of.model_name.clone(),
         simulated: of.simulated,
         notes: of.notes.iter().map(note).collect(),
+        slos: of.compliances.iter().map(convert_slo::compliance).collect(),
+        health: of.health.as_ref().map(convert_slo::health),
         ..pb::DetectBottlenecksResponse::default()
     }
 }

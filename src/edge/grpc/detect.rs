@@ -1,9 +1,9 @@
-//! DetectBottlenecks: the request read, the agent asked, and the answer written.
+//! DetectBottlenecks and EvaluateSlos, which are asked about the same: the request read, the agent asked, and the answer written.
 
 use std::collections::BTreeMap;
 
 use super::deadline::Deadline;
-use super::{convert, convert_analysis, pb, receive};
+use super::{convert, convert_analysis, convert_slo, pb, receive};
 use crate::agent::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::measure::Measurement;
 
@@ -36,6 +36,37 @@ pub(in crate::edge) async fn answer(
         }
     };
     Ok(convert_analysis::diagnosis(&found))
+}
+
+/// The answer to EvaluateSlos, for every edge.
+///
+/// # Errors
+/// A request that is wrong, and what [`Agent::evaluate_slos`] gives.
+pub(in crate::edge) async fn evaluated(
+    agent: &Agent,
+    caller: &Caller,
+    request: pb::EvaluateSlosRequest,
+    deadline: Option<Deadline>,
+) -> Result<pb::EvaluateSlosResponse, Error> {
+    let slos = convert_slo::slos_of("slos", request.slos);
+    let slos = slos.map_err(|violation| Error::Invalid(vec![violation]))?;
+    let about = pb::DetectBottlenecksRequest {
+        instance_id: request.instance_id,
+        instance_type: request.instance_type,
+        metrics_url: request.metrics_url,
+        metrics_urls: request.metrics_urls,
+        window: request.window,
+        measurement: request.measurement,
+        thresholds: Default::default(),
+    };
+    let found = match subject_of(about)? {
+        Subject::Measurement(measurement) => agent.evaluate_measured(&measurement, slos)?,
+        Subject::Target(target, mut window) => {
+            window.deadline_in = deadline.map(Deadline::left);
+            agent.evaluate_slos(caller, &target, window, slos).await?
+        }
+    };
+    Ok(convert_slo::evaluated(&found))
 }
 
 fn subject_of(mut request: pb::DetectBottlenecksRequest) -> Result<Subject, Error> {

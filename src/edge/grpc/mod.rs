@@ -10,6 +10,7 @@ mod context;
 pub mod convert;
 pub mod convert_analysis;
 mod convert_instance;
+pub mod convert_slo;
 mod cork;
 mod deadline;
 pub(in crate::edge) mod detect;
