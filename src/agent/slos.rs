@@ -82,7 +82,7 @@ impl Agent {
         };
         if in_force && target.metrics_urls.is_empty() {
             let state = self.instance(&target.instance_id)?;
-            answer.budgets = error_budgets(&state.minutes, self.fleet.minute());
+            answer.budgets = error_budgets(&state.minutes, &slos, self.fleet.minute());
         }
         Ok(answer)
     }

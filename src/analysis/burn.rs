@@ -75,18 +75,17 @@ pub struct ErrorBudget {
 const FAST: (u32, u32, f64) = (5, 60, 14.4);
 const SLOW: (u32, u32, f64) = (30, MINUTES_KEPT as u32, 6.0);
 
-/// The budgets of all SLOs that these minutes were counted for, as of a minute.
-pub fn error_budgets(minutes: &Minutes, now: u64) -> Vec<ErrorBudget> {
+/// The budgets of these SLOs, as of a minute. Of one that the minutes were not counted for, none is known.
+pub fn error_budgets(minutes: &Minutes, slos: &[Slo], now: u64) -> Vec<ErrorBudget> {
     // the minute that has just begun has not been measured yet
     let end = match minutes.last() {
         Some(last) if last + 1 == now => last,
         _ => now,
     };
-    let slos = minutes.slos().iter().enumerate();
-    slos.map(|(at, slo)| {
+    let budget_of = |slo: &Slo| {
         let budget = budget_ratio(slo);
         let pair = |(short, long, threshold)| {
-            let burn = |window| burn(minutes, at, budget, (end, window));
+            let burn = |window| burn(minutes, slo, budget, (end, window));
             BurnPair::of(burn(short), burn(long), threshold)
         };
         let slow = pair(SLOW);
@@ -97,11 +96,11 @@ pub fn error_budgets(minutes: &Minutes, now: u64) -> Vec<ErrorBudget> {
             left_ratio: slow.long.spent_ratio().map(|spent| 1.0 - spent),
             slow,
         }
-    })
-    .collect()
+    };
+    slos.iter().map(budget_of).collect()
 }
 
-fn burn(minutes: &Minutes, slo: usize, budget: f64, (end, window_minutes): (u64, u32)) -> Burn {
+fn burn(minutes: &Minutes, slo: &Slo, budget: f64, (end, window_minutes): (u64, u32)) -> Burn {
     let (sum, covered_minutes) = minutes.sum(slo, end, window_minutes);
     let all = sum.good + sum.bad;
     Burn {

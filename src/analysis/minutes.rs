@@ -178,23 +178,20 @@ impl Minutes {
         self.slos = slos.to_vec();
     }
 
-    /// What the minutes were counted for.
-    pub fn slos(&self) -> &[Slo] {
-        &self.slos
-    }
-
     /// The newest minute that was measured.
     pub fn last(&self) -> Option<u64> {
         self.minutes.back().map(|minute| u64::from(minute.number))
     }
 
     /// Good and bad of an SLO over so many minutes up to this one, and how many of them are known.
-    pub(super) fn sum(&self, slo: usize, end: u64, window_minutes: u32) -> (GoodBad, u32) {
+    pub(super) fn sum(&self, slo: &Slo, end: u64, window_minutes: u32) -> (GoodBad, u32) {
         let within = |minute: &Minute| {
             let number = u64::from(minute.number);
             number <= end && end - number < u64::from(window_minutes)
         };
-        let pairs = self.pairs.get(slo).into_iter().flatten();
+        let place = self.slos.iter().position(|known| known == slo);
+        let pairs = place.and_then(|place| self.pairs.get(place));
+        let pairs = pairs.into_iter().flatten();
         let (mut sum, mut covered) = (GoodBad::default(), 0);
         for (minute, pair) in self.minutes.iter().zip(pairs) {
             if let Some(pair) = pair.get().filter(|_| within(minute)) {
