@@ -124,6 +124,14 @@ impl Agent {
         Ok(DiagnosisAnswer::now(by.diagnosed(measurement)))
     }
 
+    /// Whether thresholds can be changed so.
+    ///
+    /// # Errors
+    /// One that there is not, or a value that makes no sense.
+    pub fn check_thresholds(&self, changes: &BTreeMap<String, f64>) -> Result<(), Error> {
+        self.with_changed(changes).map(drop)
+    }
+
     /// What the users of an instance were promised.
     fn targets_of(&self, _instance_id: &str) -> Targets {
         Targets::default()
