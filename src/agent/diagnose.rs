@@ -147,6 +147,14 @@ impl Agent {
         }
     }
 
+    /// Whether thresholds can be changed so.
+    ///
+    /// # Errors
+    /// One that there is not, or a value that makes no sense.
+    pub fn check_thresholds(&self, changes: &BTreeMap<String, f64>) -> Result<(), Error> {
+        self.with_changed(changes).map(drop)
+    }
+
     fn with_changed(&self, changes: &BTreeMap<String, f64>) -> Result<Thresholds, Error> {
         let mut thresholds = self.thresholds().clone();
         let mut violations = Vec::new();

@@ -227,7 +227,7 @@ impl Served {
             seconds: replica.reached(),
             up: replica.is_up(),
             running: gauges.running,
-            waiting: gauges.waiting,
+            waiting: gauges.waiting + gauges.deferred,
             lags: self.lags.load(Ordering::Relaxed),
         }
     }
@@ -259,7 +259,8 @@ impl Served {
                 "failure_ratio": faults.failure_ratio,
             },
             "requests_running": gauges.running,
-            "requests_waiting": gauges.waiting,
+            "requests_waiting": gauges.waiting + gauges.deferred,
+            "requests_deferred": gauges.deferred,
             "cause": self.deployment.cause,
         })
     }

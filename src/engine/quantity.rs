@@ -116,6 +116,10 @@ quantities! {
     GraphPasses "graph_passes" Counter Sum,
     /// Forward passes launched kernel by kernel.
     EagerPasses "eager_passes" Counter Sum,
+    /// Decode passes replayed from a captured CUDA graph.
+    GraphDecodePasses "graph_decode_passes" Counter Sum,
+    /// Decode passes launched kernel by kernel: batches beyond what was captured, or graphs are off.
+    EagerDecodePasses "eager_decode_passes" Counter Sum,
     /// Time in which the accelerator ran forward passes.
     ForwardSeconds "forward_seconds" Counter Sum,
     /// Time in which the scheduler had nothing to run.
@@ -170,8 +174,10 @@ quantities! {
     ValidationTime "validation_time_seconds" Distribution Sum,
     /// One prefill step of the engine.
     PrefillStepTime "prefill_step_seconds" Distribution Sum,
-    /// One decode step of the engine.
+    /// One decode step of the engine (TGI: its forward pass).
     DecodeStepTime "decode_step_seconds" Distribution Sum,
+    /// One decode step from end to end, with what the host does before and after the forward pass.
+    DecodeStepTotalTime "decode_step_total_seconds" Distribution Sum,
     /// Tokens of one engine step, computed prompt and output.
     StepTokens "step_tokens" Distribution Sum,
     /// Requests taken from the queue at a time.

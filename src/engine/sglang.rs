@@ -183,6 +183,14 @@ fn scheduler() -> Vec<Alias> {
             .only("mode", &["decode_none", "prefill_none"])
             .since(0, 5, 7)
             .lazy(),
+        Alias::value(Q::GraphDecodePasses, PASSES)
+            .only("mode", &["decode_cuda_graph"])
+            .since(0, 5, 7)
+            .lazy(),
+        Alias::value(Q::EagerDecodePasses, PASSES)
+            .only("mode", &["decode_none"])
+            .since(0, 5, 7)
+            .lazy(),
         forward("sglang:forward_execution_seconds").since(0, 5, 11),
         forward("sglang:gpu_execution_seconds")
             .since(0, 5, 7)

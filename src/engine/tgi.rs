@@ -147,6 +147,7 @@ fn latencies() -> Vec<Alias> {
         ),
         lazy(Q::PrefillStepTime, "tgi_batch_forward_duration").only("method", &["prefill"]),
         lazy(Q::DecodeStepTime, "tgi_batch_forward_duration").only("method", &["decode"]),
+        lazy(Q::DecodeStepTotalTime, "tgi_batch_inference_duration").only("method", &["decode"]),
         lazy(Q::BatchSize, "tgi_batch_next_size"),
         lazy(Q::PromptLength, "tgi_request_input_length").approximate(),
         lazy(Q::GenerationLength, "tgi_request_generated_tokens"),

@@ -132,6 +132,10 @@ fn scheduler() -> Vec<Alias> {
         )
         .hint(SPECULATION),
         Alias::unsupported(Q::GraphPasses, "vLLM prints CUDA-graph use only to its log"),
+        Alias::unsupported(
+            Q::GraphDecodePasses,
+            "vLLM prints CUDA-graph use only to its log (--cudagraph-metrics)",
+        ),
     ]
 }
 

@@ -11,7 +11,7 @@ use super::view::{Basis, Counter, DistributionIncrease, GaugeTrack, View};
 pub const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
 
 /// Values that follow from others, beside the quantities themselves: name and meaning.
-pub const DERIVED: [(&str, &str); 8] = [
+pub const DERIVED: [(&str, &str); 9] = [
     (
         "prefix_cache_hit_ratio",
         "Share of looked-up prefix tokens that were found, over the window.",
@@ -31,6 +31,10 @@ pub const DERIVED: [(&str, &str); 8] = [
     (
         "graph_pass_ratio",
         "Share of forward passes replayed from a captured CUDA graph, over the window.",
+    ),
+    (
+        "graph_decode_pass_ratio",
+        "Share of decode passes replayed from a captured CUDA graph, over the window.",
     ),
     (
         "request_failure_ratio",
@@ -323,6 +327,12 @@ fn ratios(view: &View) -> Vec<QuantityValue> {
             "graph_pass_ratio",
             &[Q::GraphPasses],
             &[Q::GraphPasses, Q::EagerPasses],
+        ),
+        share(
+            view,
+            "graph_decode_pass_ratio",
+            &[Q::GraphDecodePasses],
+            &[Q::GraphDecodePasses, Q::EagerDecodePasses],
         ),
         share(
             view,

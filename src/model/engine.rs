@@ -6,7 +6,7 @@ use super::cache::KvCache;
 use super::event::{Event, FinishReason, Finished, Sink};
 use super::policy;
 use super::random::{Random, Use};
-use super::request::{Request, RequestSpec};
+use super::request::{Id, Request, RequestSpec, Slots};
 use super::settings::{Policy, Settings, SettingsError};
 use super::step_time::{Batch, StepTime};
 
@@ -19,6 +19,8 @@ pub struct Engine {
     now: f64,
     pub(super) requests: Slots,
     pub(super) waiting: VecDeque<Id>,
+    /// Those that the scheduler may not take yet, as they arrived.
+    deferred: Vec<Id>,
     /// In the order in which they began.
     pub(super) running: Vec<Id>,
     pub(super) cache: KvCache,
@@ -36,9 +38,6 @@ pub struct Engine {
     ended: Vec<Ended>,
     steps: u64,
 }
-
-/// Number of a slot.
-pub(super) type Id = u32;
 
 /// What a request gets in the next step.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +62,10 @@ pub(super) struct Ended {
 pub struct Gauges {
     /// Requests that run.
     pub running: u32,
-    /// Requests that wait.
+    /// Requests that wait for room.
     pub waiting: u32,
+    /// Requests that wait for an adapter, a grammar or a KV transfer.
+    pub deferred: u32,
     /// Share of the KV cache that requests hold.
     pub kv_usage_ratio: f64,
     /// Tokens that requests hold or have set aside.
@@ -93,6 +94,7 @@ impl Engine {
             now: 0.0,
             requests: Slots::default(),
             waiting: VecDeque::new(),
+            deferred: Vec::new(),
             running: Vec::new(),
             plan: Vec::new(),
             decodes_in_a_row: 0,
@@ -117,7 +119,7 @@ impl Engine {
 
     /// Whether any request waits or runs.
     pub fn has_work(&self) -> bool {
-        !(self.waiting.is_empty() && self.running.is_empty())
+        !(self.waiting.is_empty() && self.deferred.is_empty() && self.running.is_empty())
     }
 
     /// How it is now.
@@ -126,6 +128,7 @@ impl Engine {
         Gauges {
             running: count(self.running.len()),
             waiting: count(self.waiting.len()),
+            deferred: count(self.deferred.len()),
             kv_usage_ratio: self.cache.usage_ratio(),
             reserved_tokens: policy::reserved_tokens(self),
             new_token_ratio: self.new_token_ratio,
@@ -147,8 +150,10 @@ impl Engine {
         let bound = self.settings.max_num_queued_reqs;
         let counted = match self.settings.policy {
             // TGI bounds all that are inside
-            Policy::Tgi => self.waiting.len() + self.running.len(),
-            _ => self.waiting.len(),
+            Policy::Tgi => self.waiting.len() + self.deferred.len() + self.running.len(),
+            Policy::Vllm => self.waiting.len() + self.deferred.len(),
+            // a queue of its own
+            Policy::Sglang => self.waiting.len(),
         };
         if bound.is_some_and(|most| counted >= most as usize) {
             sink.event(arrived, &Event::Rejected);
@@ -162,7 +167,20 @@ impl Engine {
         sink.event(arrived, &Event::Arrived(spec));
         self.someone_is_impatient |= spec.patience_seconds.is_some();
         let id = self.requests.add(Request::new(spec, arrived));
-        self.waiting.push_back(id);
+        if spec.deferred_seconds > 0.0 {
+            self.deferred.push(id);
+        } else {
+            self.waiting.push_back(id);
+        }
+    }
+
+    /// When the scheduler may take the next request that it may not take yet.
+    pub(super) fn next_ready(&self) -> Option<f64> {
+        let ready = self
+            .deferred
+            .iter()
+            .map(|id| self.requests.look(*id).ready());
+        ready.min_by(f64::total_cmp)
     }
 
     /// One step; false where there is nothing that could be done.
@@ -170,6 +188,7 @@ impl Engine {
         if self.someone_is_impatient {
             self.let_go(sink);
         }
+        self.release_deferred();
         self.plan.clear();
         policy::schedule(self, sink);
         if self.plan.is_empty() && self.running.is_empty() && !self.waiting.is_empty() {
@@ -196,6 +215,7 @@ impl Engine {
             .running
             .drain(..)
             .chain(self.waiting.drain(..))
+            .chain(self.deferred.drain(..))
             .collect();
         for id in all {
             self.finish(id, FinishReason::Error, sink);
@@ -221,8 +241,13 @@ impl Engine {
         }
         request.first_scheduled = Some(now);
         request.cached_tokens = hit;
+        let queued = match self.settings.policy {
+            // its grammar queue is before its queue
+            Policy::Sglang => request.ready(),
+            _ => request.arrived,
+        };
         let event = Event::Scheduled {
-            queue_seconds: now - request.arrived,
+            queue_seconds: now - queued,
             prompt_tokens: request.spec.prompt_tokens,
             cached_tokens: hit,
         };
@@ -238,6 +263,28 @@ impl Engine {
         request.reserved_tokens = 0;
         request.preemptions += 1;
         sink.event(self.now, &Event::Preempted);
+    }
+
+    /// Requests whose time has come wait with the others: on vLLM in the place that they would have had, elsewhere
+    /// behind them.
+    fn release_deferred(&mut self) {
+        let now = self.now;
+        let in_place = self.settings.policy == Policy::Vllm;
+        let (requests, waiting) = (&self.requests, &mut self.waiting);
+        self.deferred.retain(|id| {
+            let request = requests.look(*id);
+            if request.ready() > now {
+                return true;
+            }
+            let before = |other: &Id| requests.look(*other).arrived <= request.arrived;
+            let place = if in_place {
+                waiting.iter().rposition(before).map_or(0, |at| at + 1)
+            } else {
+                waiting.len()
+            };
+            waiting.insert(place, *id);
+            false
+        });
     }
 
     /// Computes what is planned.
@@ -284,6 +331,8 @@ impl Engine {
             &Event::Step {
                 batch,
                 seconds,
+                device_seconds: self.step_time.device_seconds(&batch) * self.slowness,
+                eager: self.step_time.is_eager(&batch),
                 outputs,
             },
         );
@@ -402,7 +451,12 @@ impl Engine {
     fn let_go(&mut self, sink: &mut impl Sink) {
         let now = self.now;
         let mut gone = Vec::new();
-        for id in self.waiting.iter().chain(&self.running) {
+        for id in self
+            .waiting
+            .iter()
+            .chain(&self.running)
+            .chain(&self.deferred)
+        {
             let request = self.requests.get(*id);
             let patience = request
                 .spec
@@ -420,42 +474,10 @@ impl Engine {
         }
         let requests = &mut self.requests;
         self.waiting.retain(|id| !requests.get(*id).ended);
+        self.deferred.retain(|id| !requests.get(*id).ended);
         self.running.retain(|id| !requests.get(*id).ended);
         for id in gone {
             self.requests.remove(id);
         }
-    }
-}
-
-/// Requests by the number of their slot. Numbers are given here, and never come from outside.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Slots {
-    slots: Vec<Request>,
-    free: Vec<Id>,
-}
-
-impl Slots {
-    fn add(&mut self, request: Request) -> Id {
-        if let Some(id) = self.free.pop() {
-            *self.get(id) = request;
-            return id;
-        }
-        self.slots.push(request);
-        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    fn remove(&mut self, id: Id) {
-        self.free.push(id);
-    }
-
-    #[allow(clippy::indexing_slicing)] // see above
-    pub(super) fn get(&mut self, id: Id) -> &mut Request {
-        &mut self.slots[id as usize]
-    }
-
-    /// For reading.
-    #[allow(clippy::indexing_slicing)] // see above
-    pub(super) fn look(&self, id: Id) -> &Request {
-        &self.slots[id as usize]
     }
 }

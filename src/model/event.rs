@@ -27,6 +27,10 @@ pub enum Event {
         batch: Batch,
         /// How long it took.
         seconds: f64,
+        /// Of it, how long the accelerator took.
+        device_seconds: f64,
+        /// Whether it was a decode step that no captured graph holds.
+        eager: bool,
         /// Requests that got something out of it.
         outputs: u32,
     },

@@ -80,6 +80,7 @@ fn one_at_a_time_waits_as_queueing_theory_says() {
         decode_sequence_seconds: 0.0,
         decode_context_token_seconds: 0.0,
         frontend_seconds: 0.0,
+        ..StepTime::default()
     };
     let settings = Settings {
         max_num_seqs: 1,

@@ -64,6 +64,8 @@ pub struct RequestClass {
     pub patience_seconds: Option<f64>,
     /// Share of requests that end by a stop token.
     pub stop_ratio: f64,
+    /// The scheduler may not take a request before so many seconds after its arrival: LoRA adapter, grammar, KV transfer.
+    pub deferred_seconds: f64,
 }
 
 /// Beginnings that prompts share.
@@ -91,6 +93,7 @@ impl RequestClass {
             abort_ratio: 0.0,
             patience_seconds: None,
             stop_ratio: 0.0,
+            deferred_seconds: 0.0,
         }
     }
 }
@@ -165,6 +168,12 @@ impl Load {
             if class.weight < 0.0 || ratios.iter().any(|ratio| !(0.0..=1.0).contains(ratio)) {
                 return refuse("weights are 0 or more, and shares between 0 and 1".to_owned());
             }
+            let deferred = class.deferred_seconds;
+            if !(deferred.is_finite() && deferred >= 0.0) {
+                return refuse(format!(
+                    "deferred_seconds = {deferred}: seconds are 0 or more"
+                ));
+            }
             if class.prefix.is_some_and(|prefix| prefix.groups == 0) {
                 return refuse("a shared beginning of no group".to_owned());
             }
@@ -200,6 +209,7 @@ impl Load {
             }),
             abort_after: aborts.then(|| (unit(Use::AbortAfter) * f64::from(output_tokens)) as u32),
             patience_seconds: class.and_then(|class| class.patience_seconds),
+            deferred_seconds: class.map_or(0.0, |class| class.deferred_seconds),
             ends_by_length: unit(Use::Failure) >= class.map_or(0.0, |class| class.stop_ratio),
         }
     }

@@ -37,5 +37,5 @@ pub use load::{Arrival, Load, LoadError, RequestClass, SharedPrefix};
 pub use request::{Prefix, RequestSpec};
 pub use settings::{Policy, Settings, SettingsError, Speculation};
 pub use simulation::{Faults, Simulation, SimulationError};
-pub use step_time::{Batch, StepTime};
+pub use step_time::{Batch, StepTime, StepTimeError};
 pub use summary::{Quantiles, Summary, Tally};

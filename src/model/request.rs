@@ -15,6 +15,9 @@ pub struct RequestSpec {
     pub abort_after: Option<u32>,
     /// The client goes if there is no first token by then, seconds after its arrival.
     pub patience_seconds: Option<f64>,
+    /// The scheduler may not take it before so many seconds after its arrival: its LoRA adapter, its grammar or its keys
+    /// and values are not there yet.
+    pub deferred_seconds: f64,
     /// It ends at the length asked for, and not by a stop token.
     pub ends_by_length: bool,
 }
@@ -68,6 +71,11 @@ impl Request {
         }
     }
 
+    /// When the scheduler may take it.
+    pub(super) fn ready(&self) -> f64 {
+        self.arrived + self.spec.deferred_seconds
+    }
+
     /// Prompt and output so far.
     pub(super) fn tokens(&self) -> u32 {
         self.spec.prompt_tokens + self.generated
@@ -81,5 +89,41 @@ impl Request {
     /// The next token needs a single one computed.
     pub(super) fn decodes(&self) -> bool {
         self.generated > 0 && self.missing() == 1
+    }
+}
+
+/// Number of a slot.
+pub(super) type Id = u32;
+
+/// Requests by the number of their slot. Numbers are given here, and never come from outside.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slots {
+    slots: Vec<Request>,
+    free: Vec<Id>,
+}
+
+impl Slots {
+    pub(super) fn add(&mut self, request: Request) -> Id {
+        if let Some(id) = self.free.pop() {
+            *self.get(id) = request;
+            return id;
+        }
+        self.slots.push(request);
+        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn remove(&mut self, id: Id) {
+        self.free.push(id);
+    }
+
+    #[allow(clippy::indexing_slicing)] // see above
+    pub(super) fn get(&mut self, id: Id) -> &mut Request {
+        &mut self.slots[id as usize]
+    }
+
+    /// For reading.
+    #[allow(clippy::indexing_slicing)] // see above
+    pub(super) fn look(&self, id: Id) -> &Request {
+        &self.slots[id as usize]
     }
 }

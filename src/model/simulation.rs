@@ -5,7 +5,7 @@ use super::engine::{Engine, Gauges};
 use super::event::Sink;
 use super::load::{Load, LoadError};
 use super::settings::{Settings, SettingsError};
-use super::step_time::StepTime;
+use super::step_time::{StepTime, StepTimeError};
 
 /// An engine with what arrives at it.
 #[derive(Debug, Clone)]
@@ -50,8 +50,8 @@ pub enum SimulationError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// Times of a step that are none.
-    #[error("times of a step are 0 or more, and the fixed part is above 0: {0:?}")]
-    StepTime(StepTime),
+    #[error(transparent)]
+    StepTime(#[from] StepTimeError),
 }
 
 impl Simulation {
@@ -66,9 +66,7 @@ impl Simulation {
         (replica, replicas): (u32, u32),
     ) -> Result<Self, SimulationError> {
         load.check()?;
-        if !step_time.is_sound() {
-            return Err(SimulationError::StepTime(step_time));
-        }
+        step_time.check()?;
         let seed = load.seed;
         let max_model_len = settings.max_model_len;
         Ok(Self {
@@ -97,8 +95,9 @@ impl Simulation {
                 self.arrivals.ended(ended.at, ended.index, ended.refused);
             }
             if !works {
-                let next = self.arrivals.next_at().filter(|at| *at > now);
-                self.engine.wait_until(next.unwrap_or(time).min(time));
+                let next = [self.arrivals.next_at(), self.engine.next_ready()];
+                let next = next.into_iter().flatten().filter(|at| *at > now);
+                self.engine.wait_until(next.fold(time, f64::min));
             }
         }
     }

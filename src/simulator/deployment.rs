@@ -22,6 +22,8 @@ pub struct Deployment {
     pub load: Load,
     /// How long steps take.
     pub step_time: StepTime,
+    /// Whether SGLang times its forward passes on the accelerator and shows that.
+    pub device_timer: bool,
     /// How many replicas.
     pub replicas: u32,
     /// Seconds of the simulation in one of the clock.

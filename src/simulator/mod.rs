@@ -7,6 +7,9 @@
 //! Pure: time comes from outside, and so does the network. One family more than a real engine has,
 //! `perfagent_simulated 1`, tells that it is none.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod cause_tests;
 mod deployment;
 mod flags;
 mod histogram;
@@ -18,11 +21,11 @@ mod sglang;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
 mod tgi;
+mod timing;
 mod vllm;
 
 pub use deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 pub use flags::{FLAGS, Flag, FlagError, FlagValues, engine_name, engine_of};
 pub use replica::Replica;
-pub use scenario::{
-    BurstPart, FaultPart, LoadPart, RequestPart, Scenario, ScenarioError, TimingPart,
-};
+pub use scenario::{BurstPart, FaultPart, LoadPart, RequestPart, Scenario, ScenarioError};
+pub use timing::TimingPart;

@@ -50,10 +50,11 @@ impl Shown {
     fn new(
         settings: &Settings,
         given: &FlagValues,
-        frontend_seconds: f64,
+        of: &Deployment,
         started: f64,
         start_unix_seconds: f64,
     ) -> Self {
+        let frontend_seconds = of.step_time.frontend_seconds;
         match settings.policy {
             Policy::Vllm => {
                 let created = start_unix_seconds + started;
@@ -64,9 +65,12 @@ impl Shown {
                     created,
                 )))
             }
-            Policy::Sglang => {
-                Self::Sglang(Box::new(Sglang::new(settings, frontend_seconds, started)))
-            }
+            Policy::Sglang => Self::Sglang(Box::new(Sglang::new(
+                settings,
+                &of.step_time,
+                of.device_timer,
+                started,
+            ))),
             Policy::Tgi => Self::Tgi(Box::new(Tgi::new(settings, frontend_seconds))),
         }
     }
@@ -87,13 +91,7 @@ impl Replica {
         let simulation = Simulation::new(settings.clone(), of.step_time, of.load.clone(), place)?;
         let mine = |incident: &&Incident| incident.replica.is_none_or(|replica| replica == number);
         Ok(Self {
-            shown: Shown::new(
-                &settings,
-                &of.flags,
-                of.step_time.frontend_seconds,
-                0.0,
-                start_unix_seconds,
-            ),
+            shown: Shown::new(&settings, &of.flags, of, 0.0, start_unix_seconds),
             simulation,
             flags: of.flags.clone(),
             incidents: of.incidents.iter().filter(mine).rev().cloned().collect(),
@@ -240,11 +238,10 @@ impl Replica {
             .map_err(FlagError::from)?;
         // what is counted is created when the engine is up
         let started = self.simulation.now() + how.load_seconds;
-        let frontend_seconds = self.deployment.step_time.frontend_seconds;
         self.shown = Shown::new(
             &settings,
             &flags,
-            frontend_seconds,
+            &self.deployment,
             started,
             self.start_unix_seconds,
         );

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::{
-    Arrival, Lengths, Load, LoadError, RequestClass, SharedPrefix, SimulationError, StepTime,
+    Arrival, Lengths, Load, LoadError, Policy, RequestClass, SharedPrefix, SimulationError,
 };
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues, engine_of};
 use super::replica::Replica;
+use super::timing::TimingPart;
 
 /// What a file or a command line says of a deployment; what it does not say has a default.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -90,28 +91,8 @@ pub struct RequestPart {
     pub patience_seconds: Option<f64>,
     /// Share of outputs that end by a stop token.
     pub stop_ratio: Option<f64>,
-}
-
-/// How long steps take, in seconds; see [`StepTime`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimingPart {
-    /// Of every step.
-    pub fixed_seconds: Option<f64>,
-    /// For each token that is computed.
-    pub token_seconds: Option<f64>,
-    /// Fewer tokens take as long as so many.
-    pub knee_tokens: Option<f64>,
-    /// For each token before one of a prompt.
-    pub prefill_context_token_seconds: Option<f64>,
-    /// For each request that decodes.
-    pub decode_sequence_seconds: Option<f64>,
-    /// For each token before one that is decoded.
-    pub decode_context_token_seconds: Option<f64>,
-    /// Outside the scheduler.
-    pub frontend_seconds: Option<f64>,
-    /// Share of guessed tokens that are right.
-    pub acceptance_ratio: Option<f64>,
+    /// Seconds for which a request waits for its LoRA adapter, grammar or KV transfer.
+    pub deferred_seconds: Option<f64>,
 }
 
 /// What happens to replicas.
@@ -196,13 +177,20 @@ impl Scenario {
             flags,
             acceptance_ratio: self.timing.acceptance_ratio.unwrap_or(0.7),
             load: self.load.load()?,
-            step_time: self.timing.step_time(),
+            step_time: self.timing.step_time()?,
+            device_timer: self.timing.device_timer(engine)?,
             replicas,
             speed,
             model_name: self.model.clone().unwrap_or_else(|| "simulated".to_owned()),
             incidents,
             cause: self.cause.clone(),
         };
+        let deferred = |class: &RequestClass| class.deferred_seconds > 0.0;
+        if engine == Policy::Tgi && deployment.load.classes.iter().any(deferred) {
+            return Err(ScenarioError::Number(
+                "load.deferred_seconds: tgi defers no request; vllm and sglang do".to_owned(),
+            ));
+        }
         // restarts that will be are tried now, not when their time has come
         let mut later = deployment.flags.clone();
         for restart in deployment
@@ -297,6 +285,10 @@ impl RequestPart {
             abort_ratio: self.abort_ratio.or(other.abort_ratio).unwrap_or(0.0),
             patience_seconds: self.patience_seconds.or(other.patience_seconds),
             stop_ratio: self.stop_ratio.or(other.stop_ratio).unwrap_or(0.5),
+            deferred_seconds: self
+                .deferred_seconds
+                .or(other.deferred_seconds)
+                .unwrap_or(0.0),
         })
     }
 }
@@ -324,27 +316,6 @@ fn lengths(value: &Value) -> Result<Lengths, ScenarioError> {
         },
     };
     found.ok_or(ScenarioError::Lengths(text))
-}
-
-impl TimingPart {
-    fn step_time(&self) -> StepTime {
-        let default = StepTime::default();
-        StepTime {
-            fixed_seconds: self.fixed_seconds.unwrap_or(default.fixed_seconds),
-            token_seconds: self.token_seconds.unwrap_or(default.token_seconds),
-            knee_tokens: self.knee_tokens.unwrap_or(default.knee_tokens),
-            prefill_context_token_seconds: self
-                .prefill_context_token_seconds
-                .unwrap_or(default.prefill_context_token_seconds),
-            decode_sequence_seconds: self
-                .decode_sequence_seconds
-                .unwrap_or(default.decode_sequence_seconds),
-            decode_context_token_seconds: self
-                .decode_context_token_seconds
-                .unwrap_or(default.decode_context_token_seconds),
-            frontend_seconds: self.frontend_seconds.unwrap_or(default.frontend_seconds),
-        }
-    }
 }
 
 impl FaultPart {
@@ -457,13 +428,34 @@ mod tests {
                 "settings = { max_running_requests = 4 }",
                 "vllm has no setting",
             ),
-            ("timing = { fixed_seconds = 0 }", "fixed part is above 0"),
+            (
+                "timing = { fixed_seconds = 0 }",
+                "fixed_seconds = 0: the fixed part is above 0",
+            ),
+            ("timing = { host_seconds = -1 }", "host_seconds = -1"),
+            (
+                "timing = { graph_max_sequences = 8, eager_factor = 0.5 }",
+                "eager_factor = 0.5",
+            ),
+            (
+                "timing = { eager_factor = 2 }",
+                "timing.graph_max_sequences",
+            ),
+            ("timing = { device_timer = true }", "timing.device_timer"),
             ("faults = [{ failure_ratio = 2 }]", "between 0 and 1"),
             (
                 "faults = [{ restart = { settings = { block_size = 0 } } }]",
                 "block_size = 0",
             ),
             ("speed = 0", "above 0"),
+            (
+                "load = { deferred_seconds = -1 }",
+                "deferred_seconds = -1: seconds are 0 or more",
+            ),
+            (
+                "engine = 'tgi'\n[[load.classes]]\ndeferred_seconds = 1",
+                "load.deferred_seconds: tgi",
+            ),
         ] {
             let error = parsed(text).unwrap_err().to_string();
             assert!(error.contains(what), "{text}: {error}");

@@ -17,7 +17,7 @@ macro_rules! capture {
     };
 }
 
-fn replica(scenario: &str) -> Replica {
+pub(super) fn replica(scenario: &str) -> Replica {
     let scenario: Scenario = toml::from_str(scenario).unwrap();
     Replica::new(&scenario.deployment().unwrap(), 0, 1_800_000_000.0).unwrap()
 }
@@ -211,7 +211,7 @@ fn tgi_shows_what_a_recorded_one_shows() {
     assert_shown_as_recorded("tgi", &[&simulated.metrics(false)], &[recorded]);
 }
 
-fn measured(replica: &mut Replica, from: u32, to: u32) -> (Measurement, Summary) {
+pub(super) fn measured(replica: &mut Replica, from: u32, to: u32) -> (Measurement, Summary) {
     let engine = engine_name(replica.settings().policy);
     let profile = profile(engine);
     let start = f64::from(from) * 10.0;

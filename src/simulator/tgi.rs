@@ -26,6 +26,9 @@ pub(super) struct Tgi {
     outputs: u64,
     speculated: u64,
     steps: [u64; METHODS.len()],
+    /// Whole steps.
+    step: [Histogram; METHODS.len()],
+    /// Their time on the accelerator.
     forward: [Histogram; METHODS.len()],
     batch_size: Histogram,
     duration: Histogram,
@@ -64,6 +67,7 @@ impl Tgi {
             outputs: 0,
             speculated: 0,
             steps: [0; METHODS.len()],
+            step: [duration.clone(), duration.clone()],
             forward: [duration.clone(), duration.clone()],
             batch_size: Histogram::new(&sizes),
             duration: duration.clone(),
@@ -98,14 +102,22 @@ impl Tgi {
                 self.speculated += u64::from(count.saturating_sub(1));
             }
             Event::Speculated { .. } => {}
-            Event::Step { batch, seconds, .. } => {
+            Event::Step {
+                batch,
+                seconds,
+                device_seconds,
+                ..
+            } => {
                 // with chunking, a step that takes prompts in is booked as one of prefill
                 let method = usize::from(batch.prefill_tokens == 0);
-                if let (Some(steps), Some(forward)) =
-                    (self.steps.get_mut(method), self.forward.get_mut(method))
-                {
+                if let (Some(steps), Some(step), Some(forward)) = (
+                    self.steps.get_mut(method),
+                    self.step.get_mut(method),
+                    self.forward.get_mut(method),
+                ) {
                     *steps += 1;
-                    forward.observe(seconds);
+                    step.observe(seconds);
+                    forward.observe(device_seconds);
                 }
                 if self.begun > 0 {
                     self.batch_size.observe(self.begun as f64);
@@ -278,15 +290,23 @@ impl Tgi {
                 page.sample(name, &[("method", method)], count as f64);
             }
         }
-        let name = "tgi_batch_forward_duration";
-        page.family(
-            name,
-            "histogram",
-            "Batch forward duration per method (prefill or decode)",
-        );
-        for (method, histogram) in METHODS.into_iter().zip(&self.forward) {
-            if histogram.count() > 0 {
-                page.histogram(name, &[("method", method)], histogram);
+        for (name, help, histograms) in [
+            (
+                "tgi_batch_inference_duration",
+                "Batch inference duration",
+                &self.step,
+            ),
+            (
+                "tgi_batch_forward_duration",
+                "Batch forward duration per method (prefill or decode)",
+                &self.forward,
+            ),
+        ] {
+            page.family(name, "histogram", help);
+            for (method, histogram) in METHODS.into_iter().zip(histograms) {
+                if histogram.count() > 0 {
+                    page.histogram(name, &[("method", method)], histogram);
+                }
             }
         }
     }

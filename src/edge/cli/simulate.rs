@@ -81,6 +81,9 @@ struct LoadArgs {
     /// Share of outputs that end by a stop token, not by length [default: 0.5]
     #[arg(long, value_name = "RATIO")]
     stop_ratio: Option<f64>,
+    /// vllm, sglang: seconds for which requests wait for adapter, grammar or KV transfer [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    deferred: Option<f64>,
     /// The same seed gives the same requests [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -112,6 +115,18 @@ struct TimingArgs {
     /// Seconds of a request outside the scheduler [default: 0.002]
     #[arg(long, value_name = "SECONDS")]
     frontend_seconds: Option<f64>,
+    /// Seconds of every step outside the accelerator, on top of the rest [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    host_seconds: Option<f64>,
+    /// sglang: shows the time of its forward passes on the accelerator
+    #[arg(long)]
+    device_timer: bool,
+    /// Most sequences of a decode step that captured graphs hold [default: any]
+    #[arg(long, value_name = "N")]
+    graph_max_sequences: Option<u32>,
+    /// Decode steps beyond them take the accelerator this many times as long [default: 1]
+    #[arg(long, value_name = "FACTOR")]
+    eager_factor: Option<f64>,
     /// Share of guessed tokens that are right, with --speculative-config [default: 0.7]
     #[arg(long, value_name = "RATIO")]
     acceptance_ratio: Option<f64>,
@@ -271,6 +286,7 @@ impl SimulateArgs {
         put(&args.abort_ratio, &mut request.abort_ratio);
         put(&args.patience, &mut request.patience_seconds);
         put(&args.stop_ratio, &mut request.stop_ratio);
+        put(&args.deferred, &mut request.deferred_seconds);
         let (args, timing) = (&self.timing, &mut scenario.timing);
         put(&args.fixed_seconds, &mut timing.fixed_seconds);
         put(&args.token_seconds, &mut timing.token_seconds);
@@ -288,6 +304,10 @@ impl SimulateArgs {
             &mut timing.prefill_context_token_seconds,
         );
         put(&args.frontend_seconds, &mut timing.frontend_seconds);
+        put(&args.host_seconds, &mut timing.host_seconds);
+        put(&args.device_timer.then_some(true), &mut timing.device_timer);
+        put(&args.graph_max_sequences, &mut timing.graph_max_sequences);
+        put(&args.eager_factor, &mut timing.eager_factor);
         put(&args.acceptance_ratio, &mut timing.acceptance_ratio);
     }
 }

@@ -1,10 +1,12 @@
 //! vLLM's V1 scheduler (`vllm/v1/core/sched/scheduler.py`, 0.33): running requests first, in their order, then waiting
 //! ones, within one budget of tokens; prompts in parts where that is on.
 //!
-//! Left out: priorities, LoRA and grammars, transfers between engines, asynchronous scheduling.
+//! Left out: priorities, asynchronous scheduling; LoRA, grammars and transfers between engines but for the time for which
+//! requests are skipped.
 
-use crate::model::engine::{Engine, Id, Planned};
+use crate::model::engine::{Engine, Planned};
 use crate::model::event::Sink;
+use crate::model::request::Id;
 
 pub(super) fn schedule(engine: &mut Engine, sink: &mut impl Sink) {
     let mut budget = engine.settings.max_num_batched_tokens;

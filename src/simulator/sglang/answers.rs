@@ -34,6 +34,7 @@ impl Sglang {
                 "pp_size": 1,
                 "dp_size": 1,
                 "disable_cuda_graph": false,
+                "cuda_graph_max_bs_decode": self.graph_max_sequences,
                 "decode_log_interval": REPORT_STEPS,
             })),
             "/v1/loads" => Some(json!({

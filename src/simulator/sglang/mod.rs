@@ -7,7 +7,7 @@
 mod answers;
 mod write;
 
-use crate::model::{Event, FinishReason, Finished, Settings};
+use crate::model::{Event, FinishReason, Finished, Settings, StepTime};
 
 use super::histogram::Histogram;
 
@@ -23,6 +23,10 @@ const REQUEST_PROCESS_SECONDS: f64 = 45e-6;
 pub(super) struct Sglang {
     settings: Settings,
     frontend_seconds: f64,
+    /// Most sequences of a decode step that captured graphs hold.
+    graph_max_sequences: Option<u32>,
+    /// Time of the accelerator by [`FORWARD_CATEGORIES`], where a timer is on.
+    forward_seconds: Option<[f64; FORWARD_CATEGORIES.len()]>,
     /// Requests that wait or run.
     inside: u64,
     /// Time in which there were none, without that since the last one left.
@@ -44,6 +48,8 @@ pub(super) struct Sglang {
     /// Decoded since the last report.
     unreported: u64,
     decode_steps: u64,
+    /// Of them, those without a captured graph.
+    eager_decode_steps: u64,
     prefill_steps: u64,
     reported_at: f64,
     throughput: f64,
@@ -61,6 +67,8 @@ pub(super) struct Sglang {
 }
 
 const HTTP_CODES: [&str; 3] = ["200", "500", "503"];
+/// `ForwardMode`, in lower case.
+const FORWARD_CATEGORIES: [&str; 2] = ["extend", "decode"];
 const FIRST_TOKEN: &[f64] = &[
     0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
     400.0,
@@ -117,13 +125,20 @@ const LENGTH: &[f64] = &[
 ];
 
 impl Sglang {
-    pub(super) fn new(settings: &Settings, frontend_seconds: f64, started: f64) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        step_time: &StepTime,
+        device_timer: bool,
+        started: f64,
+    ) -> Self {
         // 30 bounds, each 1.62 times the one before
         let stage: Vec<f64> = (0..30).map(|power| 0.001 * 1.62_f64.powi(power)).collect();
         let length = Histogram::new(LENGTH);
         Self {
             settings: settings.clone(),
-            frontend_seconds,
+            frontend_seconds: step_time.frontend_seconds,
+            graph_max_sequences: step_time.graph_max_sequences,
+            forward_seconds: device_timer.then_some([0.0; FORWARD_CATEGORIES.len()]),
             inside: 0,
             idle_seconds: 0.0,
             empty_since: started,
@@ -141,6 +156,7 @@ impl Sglang {
             decoded: 0,
             unreported: 0,
             decode_steps: 0,
+            eager_decode_steps: 0,
             prefill_steps: 0,
             reported_at: started,
             throughput: 0.0,
@@ -192,13 +208,27 @@ impl Sglang {
                     *right += u64::from(accepted);
                 }
             }
-            Event::Step { batch, .. } => {
+            Event::Step {
+                batch,
+                device_seconds,
+                eager,
+                ..
+            } => {
+                if let Some([extend, decode]) = &mut self.forward_seconds {
+                    let forward = if batch.prefill_tokens > 0 {
+                        extend
+                    } else {
+                        decode
+                    };
+                    *forward += device_seconds;
+                }
                 if batch.prefill_tokens > 0 {
                     self.prefill_compute += u64::from(batch.prefill_tokens);
                     self.prefill_steps += 1;
                 }
                 if batch.decode_sequences > 0 {
                     self.decode_steps += 1;
+                    self.eager_decode_steps += u64::from(eager);
                     if self.decode_steps.is_multiple_of(REPORT_STEPS) {
                         self.report(now);
                     }

@@ -4,7 +4,9 @@ use crate::model::Gauges;
 use crate::simulator::histogram::Histogram;
 use crate::simulator::page::{Labels, Page};
 
-use super::{HTTP_CODES, Sglang};
+use super::{FORWARD_CATEGORIES, HTTP_CODES, Sglang};
+
+const FORWARD_HELP: &str = "Total time that GPU is busy executing model forward passes. Refer to ForwardMode for category labels.";
 
 impl Sglang {
     pub(in crate::simulator) fn write(
@@ -73,7 +75,7 @@ impl Sglang {
             (
                 "num_grammar_queue_reqs",
                 "The number of requests in the grammar waiting queue.",
-                0.0,
+                gauges.deferred.into(),
             ),
             (
                 "gen_throughput",
@@ -311,15 +313,29 @@ impl Sglang {
             self.idle_seconds_until(now),
         );
         if self.prefill_steps + self.decode_steps > 0 {
+            let eager = self.eager_decode_steps;
+            let mut passes = vec![
+                ("prefill_none", self.prefill_steps),
+                ("decode_cuda_graph", self.decode_steps - eager),
+            ];
+            if eager > 0 {
+                passes.push(("decode_none", eager));
+            }
             modes(
                 page,
                 "sglang:cuda_graph_passes_total",
                 "Total number of forward passes categorized by CUDA graph.",
-                &[
-                    ("prefill_none", self.prefill_steps),
-                    ("decode_cuda_graph", self.decode_steps),
-                ],
+                &passes,
             );
+            if let Some(seconds) = self.forward_seconds {
+                let name = "sglang:forward_execution_seconds_total";
+                page.family(name, "counter", FORWARD_HELP);
+                let categories = FORWARD_CATEGORIES.into_iter().zip(seconds);
+                for (category, seconds) in categories.filter(|(_, seconds)| *seconds > 0.0) {
+                    let labels = [labels, &[("category", category)]].concat();
+                    page.sample(name, &labels, seconds);
+                }
+            }
             modes(
                 page,
                 "sglang:realtime_tokens_total",

@@ -51,6 +51,7 @@ impl Vllm {
         let gauge =
             |page: &mut Page, name, help, value| page.single(name, "gauge", help, own, value);
         let (running, waiting) = (f64::from(gauges.running), f64::from(gauges.waiting));
+        let deferred = f64::from(gauges.deferred);
         gauge(
             page,
             "vllm:num_requests_running",
@@ -61,11 +62,11 @@ impl Vllm {
             page,
             "vllm:num_requests_waiting",
             "Number of requests waiting to be processed.",
-            waiting,
+            waiting + deferred,
         );
         let by_reason = "vllm:num_requests_waiting_by_reason";
         page.family(by_reason, "gauge", WAITING_HELP);
-        for (reason, value) in [("capacity", waiting), ("deferred", 0.0)] {
+        for (reason, value) in [("capacity", waiting), ("deferred", deferred)] {
             page.sample(
                 by_reason,
                 &[("engine", "0"), ("model_name", model), ("reason", reason)],
