@@ -100,13 +100,22 @@ impl Agent {
         Ok(SloAnswer::of(measurement, &slos))
     }
 
+    /// Whether these can be held against.
+    ///
+    /// # Errors
+    /// SLOs that cannot be.
+    pub fn check_slos(&self, slos: &[Slo]) -> Result<(), Error> {
+        match slo_violations("slos", slos) {
+            wrong if wrong.is_empty() => Ok(()),
+            wrong => Err(Error::Invalid(wrong)),
+        }
+    }
+
     fn slos_or_in_force(&self, instance_id: &str, slos: Vec<Slo>) -> Result<Arc<[Slo]>, Error> {
         if slos.is_empty() {
             return Ok(self.slos_of(instance_id));
         }
-        match slo_violations("slos", &slos) {
-            wrong if wrong.is_empty() => Ok(slos.into()),
-            wrong => Err(Error::Invalid(wrong)),
-        }
+        self.check_slos(&slos)?;
+        Ok(slos.into())
     }
 }

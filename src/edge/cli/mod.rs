@@ -14,6 +14,7 @@ mod json_read;
 mod replay;
 mod serve;
 mod simulate;
+mod slo;
 mod table;
 mod terminal;
 mod token;
@@ -42,7 +43,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica; \
-10 diagnosed, with findings; 11 it cannot be told.";
+10 findings, or a missed SLO; 11 it cannot be told.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,6 +55,8 @@ enum Command {
     Collect(collect::CollectArgs),
     /// Say what holds an engine back, why, and what to do
     Diagnose(Box<diagnose::DiagnoseArgs>),
+    /// Say how service level objectives are kept, and how fast error budgets are spent
+    Slo(slo::SloArgs),
     /// Watch the instances of an agent live
     Watch(watch::WatchArgs),
     /// Register, show, change and delete the instances of an agent
@@ -106,7 +109,7 @@ pub(crate) enum Outcome {
     Usage,
     /// Measured, but not every replica.
     Partial,
-    /// Diagnosed: something holds it back.
+    /// Diagnosed: something holds it back, or an SLO is missed.
     Findings,
     /// Diagnosed: the engine does not say enough to tell.
     CannotTell,
@@ -194,6 +197,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Demo(args) => demo::run(args).await,
         Command::Collect(args) => collect::run(args).await,
         Command::Diagnose(args) => diagnose::run(*args).await,
+        Command::Slo(args) => slo::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::edge::cli::slo::page::{health_line, slo_lines};
 use crate::edge::cli::table::{duration, number};
 use crate::edge::cli::terminal::clean;
 use crate::edge::grpc::pb;
@@ -16,6 +17,7 @@ pub(super) fn render(of: &pb::DetectBottlenecksResponse, colour: bool) -> String
     page.header(of);
     page.verdict(of);
     page.bottlenecks(&of.bottlenecks);
+    page.slos(of);
     page.unclear(&of.unclear);
     page.notes(of);
     page.text
@@ -167,6 +169,20 @@ impl Page {
         }
         let what = self.inked("what to do:", "1");
         self.line(depth + 1, &format!("{what} {}", clean(&one.recommendation)));
+    }
+
+    fn slos(&mut self, of: &pb::DetectBottlenecksResponse) {
+        if let Some(health) = &of.health {
+            self.text.push('\n');
+            self.line(0, &health_line(health));
+        }
+        if of.slos.is_empty() {
+            return;
+        }
+        self.heading("SLOs");
+        for line in slo_lines(&of.slos, self.colour) {
+            self.line(0, &line);
+        }
     }
 
     fn unclear(&mut self, checks: &[pb::UnclearCheck]) {
