@@ -8,8 +8,13 @@
 //!
 //! A check answers with a finding, with nothing, or with what it would need to know.
 
+mod cause;
+mod check;
 mod diagnosis;
+mod facts;
 mod finding;
+mod queue;
+mod ranking;
 mod thresholds;
 mod watch;
 

@@ -27,6 +27,7 @@ mod errors;
 mod fake;
 mod http;
 mod instances;
+mod labels;
 mod operating;
 mod peers;
 mod pki;
