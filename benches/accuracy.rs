@@ -112,6 +112,7 @@ fn closed(clients: u32, class: RequestClass) -> Load {
             think_seconds: 0.0,
         },
         classes: vec![class],
+        split: Vec::new(),
         seed: 1,
     }
 }

@@ -54,6 +54,7 @@ fn main() {
                 think_seconds: 0.0,
             },
             classes: vec![class],
+            split: Vec::new(),
             seed: 1,
         };
         let settings = Settings {

@@ -291,6 +291,7 @@ impl Run {
                 },
             },
             classes,
+            split: Vec::new(),
             seed: 1,
         }
     }

@@ -127,3 +127,127 @@ fn events(before: Option<&Told>, now: &Told, state: &Arc<InstanceState>) -> Vec<
         _ => vec![BottleneckEvent::Current(state.clone())],
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::analysis::{Cause, ChangeKind, Diagnosis, Finding, Severity, Verdict};
+    use crate::instance::{Instance, InstanceSpec};
+
+    fn state() -> Arc<InstanceState> {
+        let spec = InstanceSpec {
+            instance_id: "a".to_owned(),
+            instance_type: None,
+            metrics_urls: vec!["http://127.0.0.1:1/metrics".to_owned()],
+            scrape_interval: Duration::from_secs(15),
+            window: Duration::from_secs(60),
+            labels: BTreeMap::new(),
+        };
+        let instance = Arc::new(Instance::configured(spec));
+        Arc::new(InstanceState::new(instance, SystemTime::UNIX_EPOCH))
+    }
+
+    fn told(bottlenecks: &Tracker, sequence: u64) -> Told {
+        Told {
+            bottlenecks: Arc::new(bottlenecks.clone()),
+            sequence,
+            health: Health::Up,
+            missing: false,
+        }
+    }
+
+    fn missing(bottlenecks: &Tracker, sequence: u64, health: Health) -> Told {
+        Told {
+            health,
+            missing: true,
+            ..told(bottlenecks, sequence)
+        }
+    }
+
+    fn words(before: Option<&Told>, now: &Told) -> Vec<&'static str> {
+        let events = events(before, now, &state());
+        let word = |event: &BottleneckEvent| match event {
+            BottleneckEvent::Current(_) => "current",
+            BottleneckEvent::Missing(_) => "missing",
+            BottleneckEvent::Change { change, .. } => match change.kind {
+                ChangeKind::Opened => "opened",
+                ChangeKind::Changed => "changed",
+                ChangeKind::Resolved => "resolved",
+            },
+            BottleneckEvent::Removed { .. } => "removed",
+            BottleneckEvent::Heartbeat => "heartbeat",
+        };
+        events.iter().map(word).collect()
+    }
+
+    fn open(severity: Severity) -> Diagnosis {
+        let finding = Finding {
+            cause: Cause::KvCapacity,
+            severity,
+            confidence: 1.0,
+            description: String::new(),
+            evidence: Vec::new(),
+            costs: Vec::new(),
+            recommendation: String::new(),
+            treatments: Vec::new(),
+            explained_by: None,
+            replicas: Vec::new(),
+        };
+        Diagnosis {
+            verdict: Verdict::Findings,
+            headline: String::new(),
+            findings: vec![finding],
+            unclear: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_state_comes_first_then_each_change() {
+        let nothing = Tracker::default();
+        let mut critical = nothing.clone();
+        critical.observe(&open(Severity::Critical), 1.0);
+        let mut lower = critical.clone();
+        lower.observe(&open(Severity::High), 2.0);
+        lower.observe(&open(Severity::High), 3.0);
+        let mut gone = lower.clone();
+        let healthy = Diagnosis {
+            verdict: Verdict::Healthy,
+            findings: Vec::new(),
+            ..open(Severity::Low)
+        };
+        for at in [4.0, 5.0, 6.0] {
+            gone.observe(&healthy, at);
+        }
+        assert_eq!(words(None, &told(&critical, 7)), ["current"]);
+        let first = told(&nothing, 6);
+        assert_eq!(words(Some(&first), &told(&nothing, 7)), [""; 0]);
+        let opened = told(&critical, 7);
+        assert_eq!(words(Some(&first), &opened), ["opened"]);
+        let changed = told(&lower, 9);
+        assert_eq!(words(Some(&opened), &changed), ["changed"]);
+        assert_eq!(words(Some(&changed), &told(&gone, 12)), ["resolved"]);
+        // a reader that was too slow for what came in between
+        assert_eq!(words(Some(&first), &changed), ["opened"]);
+        assert_eq!(words(Some(&opened), &told(&gone, 12)), ["resolved"]);
+        assert_eq!(words(Some(&first), &told(&gone, 12)), [""; 0]);
+        // moved elsewhere, it begins anew
+        assert_eq!(words(Some(&changed), &told(&nothing, 1)), ["current"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_once_and_then_how_it_is() {
+        let nothing = Tracker::default();
+        let up = told(&nothing, 3);
+        let degraded = missing(&nothing, 4, Health::Degraded);
+        let down = missing(&nothing, 5, Health::Down);
+        assert_eq!(words(None, &down), ["missing"]);
+        assert_eq!(words(Some(&up), &degraded), ["missing"]);
+        assert_eq!(words(Some(&degraded), &down), ["missing"]);
+        let still = missing(&nothing, 6, Health::Down);
+        assert_eq!(words(Some(&down), &still), [""; 0]);
+        assert_eq!(words(Some(&still), &told(&nothing, 7)), ["current"]);
+    }
+}

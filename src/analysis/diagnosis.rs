@@ -1,8 +1,13 @@
 //! A measurement → what holds the instance back.
 
-use crate::measure::Measurement;
+use crate::measure::{Figures, Measurement, WindowKind};
 
-use super::finding::{Finding, Unclear};
+use super::cause::fleet::Member;
+use super::cause::{CHECKS, OF_INSTANCE, fleet};
+use super::check::Answer;
+use super::facts::Facts;
+use super::finding::{Cause, Finding, Unclear};
+use super::ranking::rank;
 use super::thresholds::{Targets, Thresholds};
 
 /// What was found.
@@ -46,11 +51,126 @@ pub fn diagnose(
     thresholds: &Thresholds,
     targets: &Targets,
 ) -> Diagnosis {
-    let _ = (measurement, thresholds, targets);
+    let facts_of = |figures| Facts {
+        figures,
+        measurement,
+        thresholds,
+        targets,
+    };
+    if let Some(unclear) = no_window(measurement) {
+        return Diagnosis {
+            verdict: Verdict::CannotTell,
+            headline: format!("cannot tell: {}", unclear.reason),
+            findings: Vec::new(),
+            unclear: vec![unclear],
+        };
+    }
+    let members: Vec<Member<'_>> = measurement
+        .replicas
+        .iter()
+        .filter_map(|replica| {
+            let figures: &Figures = replica.outcome.as_ref().ok()?;
+            Some(Member {
+                url: &replica.metrics_url,
+                facts: facts_of(figures),
+            })
+        })
+        .collect();
+    let mut findings = Vec::new();
+    let mut unclear: Vec<Unclear> = Vec::new();
+    let mut take = |answers: Vec<Answer>, url: Option<&str>| {
+        for answer in answers {
+            match answer {
+                Answer::Found(mut finding) => {
+                    finding.replicas.extend(url.map(str::to_owned));
+                    findings.push(finding);
+                }
+                Answer::Unclear(one) if !unclear.contains(&one) => unclear.push(one),
+                Answer::Unclear(_) => {}
+            }
+        }
+    };
+    for member in &members {
+        for check in CHECKS {
+            take(check(&member.facts), Some(member.url));
+        }
+    }
+    let whole = facts_of(&measurement.figures);
+    for check in OF_INSTANCE {
+        take(check(&whole), None);
+    }
+    findings.extend(fleet::check(&members));
+    let findings = rank(findings, members.len());
+    unclear.retain(|one| findings.iter().all(|finding| finding.cause != one.cause));
+    let verdict = verdict(&findings, &unclear);
     Diagnosis {
-        verdict: Verdict::CannotTell,
-        headline: "no rule is written yet".to_owned(),
-        findings: Vec::new(),
-        unclear: Vec::new(),
+        verdict,
+        headline: headline(verdict, &findings, &unclear),
+        findings,
+        unclear,
+    }
+}
+
+/// Without a window there are totals only, and they never feed a finding.
+fn no_window(measurement: &Measurement) -> Option<Unclear> {
+    let reason = match measurement.window.kind {
+        WindowKind::SinceStart => "totals since the engine's start say nothing of now",
+        WindowKind::Interval if measurement.replicas.iter().all(|one| one.outcome.is_err()) => {
+            "no replica could be measured"
+        }
+        WindowKind::Interval if measurement.window.observed_seconds <= 0.0 => {
+            "no interval of this window counts"
+        }
+        WindowKind::Interval => return None,
+    };
+    Some(Unclear {
+        cause: Cause::Stall,
+        missing: "window".to_owned(),
+        reason: reason.to_owned(),
+        hint: Some("measure again, over a window of some seconds".to_owned()),
+    })
+}
+
+/// What an engine does not tell of failures leaves open whether there are any, and nothing else.
+fn leaves_open(unclear: &Unclear) -> bool {
+    !matches!(
+        unclear.cause,
+        Cause::Errors | Cause::AdmissionLimit | Cause::Aborts | Cause::Overprovisioned
+    )
+}
+
+fn verdict(findings: &[Finding], unclear: &[Unclear]) -> Verdict {
+    if !findings.is_empty() {
+        Verdict::Findings
+    } else if unclear.iter().any(leaves_open) {
+        Verdict::CannotTell
+    } else {
+        Verdict::Healthy
+    }
+}
+
+fn headline(verdict: Verdict, findings: &[Finding], unclear: &[Unclear]) -> String {
+    match (
+        verdict,
+        findings.first(),
+        unclear.iter().find(|one| leaves_open(one)),
+    ) {
+        (Verdict::Findings, Some(first), _) => {
+            let roots = findings.iter().filter(|one| one.explained_by.is_none());
+            let more = match roots.count() {
+                0 | 1 => String::new(),
+                count => format!(" (and {} more)", count - 1),
+            };
+            format!(
+                "{} {}: {}{more}",
+                first.severity.as_str(),
+                first.cause.as_str(),
+                first.description
+            )
+        }
+        (Verdict::CannotTell, _, Some(one)) => {
+            format!("cannot tell: {} is missing ({})", one.missing, one.reason)
+        }
+        _ => "nothing to do".to_owned(),
     }
 }

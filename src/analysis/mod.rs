@@ -9,13 +9,18 @@
 //! A check answers with a finding, with nothing, or with what it would need to know.
 
 mod burn;
+mod cause;
+mod check;
 mod compliance;
 mod diagnosis;
 #[cfg(test)]
 mod example;
+mod facts;
 mod finding;
 mod health;
 mod minutes;
+mod queue;
+mod ranking;
 mod slo;
 mod slo_text;
 mod thresholds;

@@ -87,6 +87,64 @@ macro_rules! thresholds {
 thresholds! {
     /// Seconds without a token and a step while requests are held, from which on an engine is stalled. A step of a long prefill takes a few seconds at most.
     stall_seconds = 15.0 in 1.0..300.0,
+    /// Requests that ended or got a first token in the window, below which nothing is said of latency: a handful tells nothing of its tail.
+    min_requests = 5.0 in 1.0..10000.0,
+    /// Mean number of waiting requests from which on there is a queue. TGI's flickers between 0 and 3 on a healthy server; what counts is the time that it costs.
+    queue_requests = 0.5 in 0.0..100000.0,
+    /// Share of waiting requests from which on they wait for an adapter, a grammar or a transfer and not for room: most of them.
+    deferred_share_ratio = 0.5 in 0.0..1.0,
+    /// Share of the sequence cap from which on the batch is at it. Gauges are read between steps, when a place may just be free.
+    cap_share_ratio = 0.95 in 0.5..1.0,
+    /// Most that the batch may vary below its peak, as a share of it, to show a cap that nobody tells.
+    plateau_ratio = 0.1 in 0.0..1.0,
+    /// Share of the KV cache below which it does not hold requests back (design: a sequence cap is one only below it).
+    kv_room_ratio = 0.8 in 0.0..1.0,
+    /// Peak share of the KV cache from which on it is full: the last block is rarely given away, as one that grows needs it.
+    kv_full_ratio = 0.85 in 0.0..1.0,
+    /// Peak share of the KV cache from which on an engine that reserves room for outputs to come (SGLang) holds requests back.
+    kv_reserving_full_ratio = 0.6 in 0.0..1.0,
+    /// Mean share of the KV cache from which on it is nearly full though nobody waits: the next burst is preempted.
+    kv_near_ratio = 0.9 in 0.0..1.0,
+    /// Preemptions for each finished request from which on they matter: each computes a request anew.
+    preemption_ratio = 0.01 in 0.0..10.0,
+    /// Token budget of a step below which it is small: the smallest default of vLLM and SGLang on accelerators.
+    small_token_budget = 2048.0 in 1.0..1000000.0,
+    /// Share of the token budget that steps use on average from which on they are cut at it.
+    budget_share_ratio = 0.6 in 0.1..1.0,
+    /// Share of the mean time to first token that makes a part of it the cause.
+    ttft_share_ratio = 0.5 in 0.1..1.0,
+    /// Share of the mean time to first token outside queue and prefill from which on the front end is the cause.
+    frontend_share_ratio = 0.4 in 0.1..1.0,
+    /// Mean prompt length over the median from which on a few long prompts make up most of the work.
+    prompt_skew_ratio = 2.5 in 1.0..1000.0,
+    /// 99th percentile of the gap between tokens over its median from which on single steps stumble. Equal steps give less than 2.
+    itl_tail_ratio = 3.0 in 1.0..1000.0,
+    /// Share of computed tokens that are of prompts from which on these can make decodes stumble.
+    prefill_share_ratio = 0.2 in 0.0..1.0,
+    /// Share of a step in which the accelerator waits for the host from which on the host is the cause: more than half.
+    host_share_ratio = 0.5 in 0.0..1.0,
+    /// Share of decode passes launched kernel by kernel from which on batches are beyond the captured graphs.
+    eager_pass_ratio = 0.2 in 0.0..1.0,
+    /// Batch at its largest over its smallest in the window from which on throughput can be held against it.
+    batch_spread_ratio = 1.5 in 1.0..100.0,
+    /// Throughput at the largest batches over that at the smallest below which it is flat.
+    flat_throughput_ratio = 1.15 in 1.0..2.0,
+    /// Share of guessed tokens accepted below which guessing loses: users report losses at 0.4 and below (vLLM issue 19254).
+    speculation_acceptance_ratio = 0.4 in 0.0..1.0,
+    /// Hit ratio of the prefix cache below which it is cold while it rises.
+    cold_hit_ratio = 0.5 in 0.0..1.0,
+    /// By how much the hit ratio rises from the first to the last third of the window while a cache fills.
+    hit_rise_ratio = 0.1 in 0.0..1.0,
+    /// Share of requests whose client went away from which on it is said.
+    abort_ratio = 0.05 in 0.0..1.0,
+    /// Step time of one replica over the median of the others from which on it is slow. Replicas of one kind differ by a few percent.
+    slow_replica_ratio = 1.4 in 1.0..100.0,
+    /// Requests at the fullest replica over the mean of the others from which on the load is uneven.
+    imbalance_ratio = 1.8 in 1.0..100.0,
+    /// Seconds of the window from which on capacity that is never used is told: less may be a quiet hour.
+    overprovisioned_window_seconds = 1800.0 in 60.0..1000000.0,
+    /// Peak share of the KV cache below which there is far more than is needed.
+    overprovisioned_kv_ratio = 0.2 in 0.0..1.0,
 }
 
 impl Thresholds {

@@ -7,14 +7,14 @@ use super::load::{Arrival, Load};
 use super::random::{Random, Use};
 use super::request::RequestSpec;
 
-/// What arrives at one replica. The load is split evenly: requests by turns, and clients too.
+/// What arrives at one replica. The load is split by turns: requests, and clients too.
 #[derive(Debug, Clone)]
 pub struct Arrivals {
     load: Load,
     random: Random,
     max_model_len: u32,
-    replica: u64,
-    replicas: u64,
+    replica: usize,
+    turns: Turns,
     /// Number of the next request of the whole load.
     next: u64,
     /// When that arrives, where it does not depend on the engine.
@@ -23,6 +23,52 @@ pub struct Arrivals {
     unit_time: f64,
     /// When clients send again.
     clients: BinaryHeap<Reverse<Moment>>,
+}
+
+/// Whose turn it is: by smooth weighted round robin, so that the requests of a replica are spread as evenly as its weight
+/// lets them be. With even weights that is one after another.
+#[derive(Debug, Clone)]
+struct Turns {
+    weights: Vec<i64>,
+    credits: Vec<i64>,
+}
+
+impl Turns {
+    /// Even where the split says nothing.
+    fn new(split: &[u32], replicas: u32) -> Self {
+        let weights: Vec<i64> = if split.is_empty() {
+            vec![1; replicas.max(1) as usize]
+        } else {
+            split.iter().copied().map(i64::from).collect()
+        };
+        Self {
+            credits: vec![0; weights.len()],
+            weights,
+        }
+    }
+
+    /// Whether this replica gets anything.
+    fn has(&self, replica: usize) -> bool {
+        self.weights.get(replica).is_some_and(|weight| *weight > 0)
+    }
+
+    /// The replica that gets the next one: that which is owed most, the first of those.
+    fn next(&mut self) -> usize {
+        let mut owed: Option<(usize, i64)> = None;
+        let mut all = 0;
+        for (at, (credit, weight)) in self.credits.iter_mut().zip(&self.weights).enumerate() {
+            *credit += weight;
+            all += weight;
+            if owed.is_none_or(|(_, most)| *credit > most) {
+                owed = Some((at, *credit));
+            }
+        }
+        let turn = owed.map_or(0, |(at, _)| at);
+        if let Some(credit) = self.credits.get_mut(turn) {
+            *credit -= all;
+        }
+        turn
+    }
 }
 
 /// A time that can be ordered.
@@ -52,8 +98,8 @@ impl Arrivals {
         let mut arrivals = Self {
             random: Random::new(load.seed),
             max_model_len,
-            replica: replica.into(),
-            replicas: replicas.max(1).into(),
+            replica: replica as usize,
+            turns: Turns::new(&load.split, replicas),
             next: 0,
             due: None,
             unit_time: 0.0,
@@ -66,14 +112,12 @@ impl Arrivals {
 
     fn begin(&mut self) {
         if let Arrival::Closed { clients, .. } = self.load.arrival {
-            let clients = u64::from(clients);
-            let mine = clients / self.replicas + u64::from(self.replica < clients % self.replicas);
-            self.clients = (0..mine).map(|_| Reverse(Moment(0.0))).collect();
-            self.next = self.replica;
+            let mut turns = self.turns.clone();
+            let mine = (0..clients).filter(|_| turns.next() == self.replica);
+            self.clients = mine.map(|_| Reverse(Moment(0.0))).collect();
+            self.next = self.others();
         } else {
-            for _ in 0..=self.replica {
-                self.draw();
-            }
+            self.draw_mine();
         }
     }
 
@@ -94,16 +138,14 @@ impl Arrivals {
                 let request = self
                     .load
                     .request(self.random, self.next, self.max_model_len);
-                self.next += self.replicas;
+                self.next += 1 + self.others();
                 Some((at, request))
             }
             _ => {
                 let request = self
                     .load
                     .request(self.random, self.next - 1, self.max_model_len);
-                for _ in 0..self.replicas {
-                    self.draw();
-                }
+                self.draw_mine();
                 Some((at, request))
             }
         }
@@ -120,6 +162,28 @@ impl Arrivals {
             };
             self.clients.push(Reverse(Moment(at + pause)));
         }
+    }
+
+    /// Draws until it is this replica's turn.
+    fn draw_mine(&mut self) {
+        if !self.turns.has(self.replica) {
+            return;
+        }
+        for _ in 0..=self.others() {
+            self.draw();
+        }
+    }
+
+    /// How many requests of others come before the next one of this replica.
+    fn others(&mut self) -> u64 {
+        if !self.turns.has(self.replica) {
+            return 0;
+        }
+        let mut others = 0;
+        while self.turns.next() != self.replica {
+            others += 1;
+        }
+        others
     }
 
     /// Draws the time of the next request of the whole load.
@@ -170,6 +234,7 @@ mod tests {
         let load = Load {
             arrival,
             classes: vec![class],
+            split: Vec::new(),
             seed: 3,
         };
         load.check().unwrap();
@@ -209,6 +274,67 @@ mod tests {
             })
             .sum();
         assert_eq!(clients, 10);
+    }
+
+    #[test]
+    fn weights_divide_the_load_and_nothing_is_lost() {
+        let split = |arrival, split: &[u32]| Load {
+            split: split.to_vec(),
+            ..load(arrival)
+        };
+        let open = Arrival::Poisson {
+            rate_per_second: 50.0,
+        };
+        let whole = times(&mut Arrivals::new(load(open.clone()), 4_096, (0, 1)), 100.0);
+        let part = |weights: &[u32], replica| {
+            let load = split(open.clone(), weights);
+            let place = (replica, weights.len() as u32);
+            times(&mut Arrivals::new(load, 4_096, place), 100.0)
+        };
+        for weights in [&[3, 1][..], &[0, 2, 5], &[1, 1, 1]] {
+            let parts: Vec<_> = (0..weights.len() as u32)
+                .map(|replica| part(weights, replica))
+                .collect();
+            let all: u32 = weights.iter().sum();
+            for (part, weight) in parts.iter().zip(weights) {
+                let expected = whole.len() as f64 * f64::from(*weight) / f64::from(all);
+                assert!((part.len() as f64 - expected).abs() <= 2.0, "{weights:?}");
+            }
+            let mut parts = parts.concat();
+            parts.sort_by(|a, b| a.0.total_cmp(&b.0));
+            assert_eq!(parts, whole);
+        }
+        // weights that are even are none
+        let none = times(&mut Arrivals::new(load(open.clone()), 4_096, (1, 3)), 100.0);
+        assert_eq!(part(&[2, 2, 2], 1), none);
+        assert!(none.iter().all(|(_, index)| index % 3 == 1));
+    }
+
+    #[test]
+    fn clients_are_divided_too_and_no_request_is_sent_twice() {
+        let mut seen = Vec::new();
+        let mut counts = Vec::new();
+        for replica in 0..3 {
+            let closed = Load {
+                split: vec![5, 2, 0],
+                ..load(Arrival::Closed {
+                    clients: 14,
+                    think_seconds: 0.0,
+                })
+            };
+            let mut arrivals = Arrivals::new(closed, 4_096, (replica, 3));
+            let first = times(&mut arrivals, 0.0);
+            counts.push(first.len());
+            for (_, index) in &first {
+                arrivals.ended(1.0, *index, false);
+            }
+            let second = times(&mut arrivals, 1.0);
+            assert_eq!(second.len(), first.len());
+            seen.extend(first.into_iter().chain(second).map(|(_, index)| index));
+        }
+        assert_eq!(counts, [10, 4, 0]);
+        seen.sort_unstable();
+        assert_eq!(seen, (0..28).collect::<Vec<u64>>());
     }
 
     #[test]

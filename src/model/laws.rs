@@ -53,6 +53,7 @@ fn simple(prompt: Lengths, output: Lengths, arrival: Arrival) -> Load {
     Load {
         arrival,
         classes: vec![RequestClass::of(prompt, output)],
+        split: Vec::new(),
         seed: 11,
     }
 }

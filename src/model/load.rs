@@ -13,6 +13,8 @@ pub struct Load {
     pub arrival: Arrival,
     /// Kinds of requests, with how many of them there are.
     pub classes: Vec<RequestClass>,
+    /// How it is divided over the replicas: a weight for each of them; even where there is none.
+    pub split: Vec<u32>,
     /// The same seed gives the same requests.
     pub seed: u64,
 }
@@ -76,6 +78,9 @@ pub struct SharedPrefix {
     /// How many different ones there are.
     pub groups: u32,
 }
+
+/// Largest weight of a replica. A replica looks for its next request one by one.
+const MOST_WEIGHT: u32 = 1_000;
 
 /// A load that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,6 +182,28 @@ impl Load {
             if class.prefix.is_some_and(|prefix| prefix.groups == 0) {
                 return refuse("a shared beginning of no group".to_owned());
             }
+        }
+        Ok(())
+    }
+
+    /// Whether it can be divided over so many replicas.
+    ///
+    /// # Errors
+    /// Weights that do not fit them, or that are too large or all 0.
+    pub fn check_split(&self, replicas: u32) -> Result<(), LoadError> {
+        let split = &self.split;
+        if split.is_empty() {
+            return Ok(());
+        }
+        if split.len() != replicas as usize {
+            return Err(LoadError(format!(
+                "split = {split:?}: there are {replicas} replicas; as many weights are meant"
+            )));
+        }
+        if split.iter().any(|weight| *weight > MOST_WEIGHT) || split.iter().all(|one| *one == 0) {
+            return Err(LoadError(format!(
+                "split = {split:?}: weights are 0 to {MOST_WEIGHT}, and not all of them 0"
+            )));
         }
         Ok(())
     }

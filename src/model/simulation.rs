@@ -66,6 +66,7 @@ impl Simulation {
         (replica, replicas): (u32, u32),
     ) -> Result<Self, SimulationError> {
         load.check()?;
+        load.check_split(replicas)?;
         step_time.check()?;
         let seed = load.seed;
         let max_model_len = settings.max_model_len;

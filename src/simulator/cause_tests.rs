@@ -1,6 +1,7 @@
 //! Causes that a scenario can have are seen in what the engine shows, and nowhere else.
 
 use super::tests::{measured, replica};
+use super::{Replica, Scenario};
 use crate::engine::Quantity;
 
 #[test]
@@ -113,4 +114,22 @@ fn an_engine_whose_requests_are_all_deferred_wakes_in_time() {
     let (_, summary) = measured(&mut replica(text), 3, 33);
     let first = summary.time_to_first_token_seconds.unwrap();
     assert!(first.mean > 3.0 && first.mean < 3.1, "{first:?}");
+}
+
+#[test]
+fn a_replica_with_more_weight_gets_more() {
+    let scenario: Scenario =
+        toml::from_str("replicas = 2\nload = { rate = 20, split = [3, 1] }").unwrap();
+    let deployment = scenario.deployment().unwrap();
+    let tokens = [0, 1].map(|number| {
+        let mut replica = Replica::new(&deployment, number, 1_800_000_000.0).unwrap();
+        let (found, _) = measured(&mut replica, 3, 30);
+        let rate = found.figures.value("requests_finished_per_second");
+        rate.unwrap()
+    });
+    let [more, less] = tokens;
+    assert!(
+        (more - 15.0).abs() < 1.5 && (less - 5.0).abs() < 0.8,
+        "{tokens:?}"
+    );
 }

@@ -9,7 +9,7 @@ use crate::model::{Faults, Load, Policy, Settings, StepTime};
 
 use super::flags::{FlagError, FlagValues};
 
-/// Replicas of an engine under an evenly split load.
+/// Replicas of an engine under one load that is divided over them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
     /// Which engine.

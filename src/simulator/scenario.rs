@@ -50,6 +50,8 @@ pub struct LoadPart {
     pub think_seconds: Option<f64>,
     /// How much the rate jumps up.
     pub bursts: Option<BurstPart>,
+    /// How it is divided over the replicas: a weight for each of them; even where it is absent.
+    pub split: Option<Vec<u32>>,
     /// The same seed gives the same requests.
     pub seed: Option<u64>,
     /// The kind of requests, where there is one.
@@ -239,9 +241,15 @@ impl LoadPart {
                 .map(|class| class.class(&self.request))
                 .collect::<Result<_, _>>()?
         };
+        if self.split.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ScenarioError::Number(
+                "split = []: a weight for each replica is meant".to_owned(),
+            ));
+        }
         let load = Load {
             arrival,
             classes,
+            split: self.split.clone().unwrap_or_default(),
             seed: self.seed.unwrap_or(1),
         };
         load.check()?;
@@ -448,6 +456,16 @@ mod tests {
                 "block_size = 0",
             ),
             ("speed = 0", "above 0"),
+            (
+                "load = { split = [3, 1] }",
+                "split = [3, 1]: there are 1 replicas",
+            ),
+            ("replicas = 2\nload = { split = [] }", "split = []"),
+            (
+                "replicas = 2\nload = { split = [0, 0] }",
+                "not all of them 0",
+            ),
+            ("replicas = 2\nload = { split = [1, 5000] }", "0 to 1000"),
             (
                 "load = { deferred_seconds = -1 }",
                 "deferred_seconds = -1: seconds are 0 or more",

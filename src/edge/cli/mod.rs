@@ -42,7 +42,7 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica; \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica;
 10 findings, or a missed SLO; 11 it cannot be told.";
 
 #[derive(Debug, Subcommand)]

@@ -28,7 +28,7 @@ pub(super) struct SimulateArgs {
     /// Port of the first replica, the others have those after it; 0 takes free ones
     #[arg(long, default_value_t = 9001, value_name = "PORT")]
     port: u16,
-    /// Replicas, which share the load evenly [default: 1]
+    /// Replicas, which share the load evenly or as --split says [default: 1]
     #[arg(long, value_name = "N")]
     replicas: Option<u32>,
     /// Seconds of the simulation in one of the clock; other than 1 gives every value its simulated time [default: 1]
@@ -84,6 +84,9 @@ struct LoadArgs {
     /// vllm, sglang: seconds for which requests wait for adapter, grammar or KV transfer [default: 0]
     #[arg(long, value_name = "SECONDS")]
     deferred: Option<f64>,
+    /// How the load is divided over the replicas, as in 3,1 [default: evenly]
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',')]
+    split: Option<Vec<u32>>,
     /// The same seed gives the same requests [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -268,6 +271,7 @@ impl SimulateArgs {
         put(&args.rate, &mut load.rate);
         put(&args.clients, &mut load.clients);
         put(&args.think, &mut load.think_seconds);
+        put(&args.split, &mut load.split);
         put(&args.seed, &mut load.seed);
         let request = &mut load.request;
         put(

@@ -40,7 +40,7 @@ pub(super) struct DiagnoseArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     replay: Option<PathBuf>,
     /// Write what is found to findings.json in the directory of --replay
-    #[arg(long, requires = "replay")]
+    #[arg(long, conflicts_with_all = ["instance", "urls", "file"])]
     save_findings: bool,
     /// vllm, sglang, tgi, an engine of the config file, or auto
     #[arg(long, default_value = "auto", value_name = "ENGINE")]
@@ -67,16 +67,16 @@ pub(super) struct DiagnoseArgs {
 
 const EXAMPLES: &str = "Examples:
   perfagent diagnose --engine vllm --url http://127.0.0.1:8000/metrics
-  perfagent diagnose --url http://a:8000/metrics --url http://b:8000/metrics --window 60s --output json
+  perfagent diagnose --url http://a:8000/metrics --url http://b:8000/metrics --window 60s -o json
   perfagent diagnose vllm-1 --server 127.0.0.1:8002
   perfagent collect vllm-1 -o json | perfagent diagnose --file -
   perfagent diagnose --replay recordings/monday --threshold stall_seconds=30
 
-Root causes come first, with their effects below them. Thresholds and their reasons are listed by GetCapabilities; they
-are set for good in the section [thresholds] of the config file.
+Root causes come first, with their effects below them. Thresholds and their reasons are listed by
+GetCapabilities; they are set for good in the section [thresholds] of the config file.
 
-Exit codes: 0 nothing to do; 10 findings; 11 cannot tell; 1 failed; 2 wrong usage or configuration. Of several recorded
-windows the one counts that is worst.";
+Exit codes: 0 nothing to do; 10 findings; 11 cannot tell; 1 failed; 2 wrong usage or configuration.
+Of several recorded windows the one counts that is worst.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Output {

@@ -1,0 +1,183 @@
+//! PREFILL_BOUND, HEAD_OF_LINE, TOKEN_BUDGET without a queue, FRONTEND: first tokens come late though few wait.
+
+use crate::analysis::check::{
+    Answer, by_count, found, percent, seconds, severity_of_ttft, unclear,
+};
+use crate::analysis::facts::{Facts, FirstToken};
+use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
+use crate::analysis::queue::{budget_in_use, queue};
+use crate::engine::Quantity as Q;
+
+use super::cache::cache_explains;
+use super::waiting::{served, token_budget};
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
+    let Some(first) = facts.first_token() else {
+        let works = facts
+            .increase(Q::GenerationTokens)
+            .is_some_and(|tokens| tokens > 0.0);
+        return match works && facts.figures.distribution(Q::TimeToFirstToken).is_none() {
+            true => vec![unclear(facts, Cause::PrefillBound, Q::TimeToFirstToken)],
+            false => Vec::new(),
+        };
+    };
+    let Some(late) = facts.first_token_is_late() else {
+        return vec![unclear(facts, Cause::PrefillBound, Q::TimeToFirstToken)];
+    };
+    if !late || served(facts) < facts.thresholds.min_requests {
+        return Vec::new();
+    }
+    let mut answers = Vec::new();
+    let (queued, computed) = match (first.queue, first.prefill) {
+        (Some(queued), Some(computed)) => (queued, computed),
+        (None, _) => return vec![unclear(facts, Cause::PrefillBound, Q::QueueTime)],
+        (_, None) => return vec![unclear(facts, Cause::PrefillBound, Q::PrefillTime)],
+    };
+    let outside = first.frontend.unwrap_or(0.0);
+    let waits = queue(facts).is_some();
+    if outside >= facts.thresholds.frontend_share_ratio * first.total
+        && outside > queued
+        // while a queue grows, those that finished waited less than those that get their first token now
+        && !waits
+    {
+        answers.push(Answer::Found(frontend(facts, &first, outside)));
+    }
+    let decides = computed >= facts.thresholds.ttft_share_ratio * first.total;
+    if decides && !cache_explains(facts) {
+        let finding = prefill(facts, &first, computed, waits);
+        answers.push(Answer::Found(finding));
+    }
+    answers
+}
+
+fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Finding {
+    if let Some((tokens, told)) = budget_in_use(facts)
+        && tokens < facts.thresholds.small_token_budget
+        && !waits
+    {
+        return token_budget(facts, tokens, told, computed);
+    }
+    if let Some(finding) = head_of_line(facts, computed) {
+        return finding;
+    }
+    let prompt = facts.mean(Q::PromptLength);
+    let length = prompt.map_or_else(String::new, |tokens| {
+        format!(" of {tokens:.0} tokens on average")
+    });
+    let description = format!(
+        "first tokens take {}, {} of it computing prompts{length}",
+        seconds(first.total),
+        percent((computed / first.total).min(1.0)),
+    );
+    let evidence = facts
+        .evidence()
+        .mean(Q::TimeToFirstToken)
+        .against(
+            Comparison::AtLeast,
+            facts.targets.ttft_p50_seconds,
+            "slo:ttft_p50",
+        )
+        .mean(Q::PrefillTime)
+        .mean(Q::PrefillStepTime)
+        .mean(Q::QueueTime)
+        .quantile(Q::TimeToFirstToken, 0.99, "p99")
+        .mean(Q::PromptLength)
+        .value("prefix_cache_hit_ratio")
+        .done();
+    found(Cause::PrefillBound, description, evidence)
+        .severe(severity_of_ttft(facts, computed))
+        .sure(by_count(0.85, served(facts)))
+        .costs(CostKind::TtftSeconds, computed)
+        .treat(
+            "Compute prompts faster: more tensor parallelism, quantized weights, prefill on replicas of its own; or shorter prompts.",
+            &[Treatment::Parallelism, Treatment::Quantization, Treatment::Scaling],
+        )
+}
+
+/// A few long prompts in front of many short ones.
+pub(super) fn head_of_line(facts: &Facts<'_>, delay: f64) -> Option<Finding> {
+    let lengths = facts.distribution(Q::PromptLength)?;
+    let mean = lengths.mean?;
+    let median = facts.quantile(Q::PromptLength, 0.5)?.number();
+    let long = facts.quantile(Q::PromptLength, 0.99)?.number();
+    let skew = mean / median.max(1.0);
+    if skew < facts.thresholds.prompt_skew_ratio {
+        return None;
+    }
+    let description = format!(
+        "half of the prompts have at most {median:.0} tokens, a few up to {long:.0}: the short ones wait {} behind them",
+        seconds(delay)
+    );
+    let evidence = facts
+        .evidence()
+        .derived("prompt_skew_ratio", skew, &lengths.source)
+        .against(
+            Comparison::AtLeast,
+            facts.thresholds.prompt_skew_ratio,
+            "prompt_skew_ratio",
+        )
+        .mean(Q::PromptLength)
+        .quantile(Q::PromptLength, 0.5, "p50")
+        .quantile(Q::PromptLength, 0.99, "p99")
+        .quantile(Q::TimeToFirstToken, 0.5, "p50")
+        .mean(Q::QueueTime)
+        .mean(Q::PrefillTime)
+        .done();
+    let what = match facts.engine() {
+        "vllm" => {
+            "Cap the part that long prompts take of a step (--long-prefill-token-threshold), or lower --max-num-batched-tokens; or send them to replicas of their own."
+        }
+        "sglang" => {
+            "Let short prompts go first (--schedule-policy shortest-prefill-first), cut long ones smaller (--chunked-prefill-size); or send them to replicas of their own."
+        }
+        _ => "Send long prompts to replicas of their own.",
+    };
+    Some(
+        found(Cause::HeadOfLine, description, evidence)
+            .severe(severity_of_ttft(facts, delay))
+            .sure(by_count(0.8, served(facts)))
+            .costs(CostKind::TtftSeconds, delay)
+            .treat(what, &[Treatment::Scheduling, Treatment::Batching]),
+    )
+}
+
+fn frontend(facts: &Facts<'_>, first: &FirstToken, outside: f64) -> Finding {
+    let description = format!(
+        "first tokens take {}, {} of it outside queue and prefill: tokeniser, HTTP or streaming",
+        seconds(first.total),
+        percent((outside / first.total).min(1.0)),
+    );
+    let evidence = facts
+        .evidence()
+        .derived(
+            "ttft_frontend_share_ratio",
+            outside / first.total,
+            "TTFT - queue - prefill",
+        )
+        .against(
+            Comparison::AtLeast,
+            facts.thresholds.frontend_share_ratio,
+            "frontend_share_ratio",
+        )
+        .mean(Q::TimeToFirstToken)
+        .mean(Q::ValidationTime)
+        .mean(Q::QueueTime)
+        .mean(Q::PrefillTime)
+        .done();
+    let flag = match facts.engine() {
+        "vllm" => {
+            "more front-end processes (--api-server-count), VLLM_USE_FASTOKENS=1, more CPU cores"
+        }
+        "sglang" => "more tokeniser processes (--tokenizer-worker-num), more CPU cores",
+        "tgi" => "more --validation-workers, more CPU cores",
+        _ => "more front-end processes",
+    };
+    found(Cause::Frontend, description, evidence)
+        .severe(severity_of_ttft(facts, outside))
+        .sure(by_count(0.8, served(facts)))
+        .costs(CostKind::TtftSeconds, outside)
+        .treat(
+            &format!("Give the front end more: {flag}."),
+            &[Treatment::Parallelism],
+        )
+}

@@ -1,0 +1,216 @@
+//! Findings of replicas → findings of the instance, root cause first.
+
+use super::finding::{Cause, Finding, Severity};
+
+/// What a cause brings about: an effect is told with its cause, and never before it.
+const EXPLAINS: &[(Cause, &[Cause])] = &[
+    (
+        Cause::Stall,
+        &[
+            Cause::KvCapacity,
+            Cause::KvNearCapacity,
+            Cause::SequenceCap,
+            Cause::TokenBudget,
+            Cause::Capacity,
+            Cause::Deferred,
+            Cause::PrefillBound,
+            Cause::HeadOfLine,
+            Cause::Frontend,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+            Cause::DecodeBound,
+            Cause::PrefillInterference,
+            Cause::Imbalance,
+            Cause::SlowReplica,
+            Cause::ColdPrefixCache,
+        ],
+    ),
+    (Cause::PrefixCacheOff, PROMPTS),
+    (Cause::ColdPrefixCache, PROMPTS),
+    (
+        Cause::KvCapacity,
+        &[
+            Cause::Capacity,
+            Cause::DecodeBound,
+            Cause::PrefillInterference,
+            Cause::PrefillBound,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+            Cause::BatchTooLarge,
+        ],
+    ),
+    (
+        Cause::HostBound,
+        &[
+            Cause::DecodeBound,
+            Cause::Capacity,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+        ],
+    ),
+    (
+        Cause::GraphCeiling,
+        &[
+            Cause::DecodeBound,
+            Cause::Capacity,
+            Cause::BatchTooLarge,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+        ],
+    ),
+    (Cause::BatchTooLarge, &[Cause::DecodeBound, Cause::Aborts]),
+    (Cause::SpeculationLoss, &[Cause::DecodeBound]),
+    (Cause::SequenceCap, DOORS),
+    (Cause::TokenBudget, DOORS),
+    (Cause::Deferred, DOORS),
+    (
+        Cause::HeadOfLine,
+        &[
+            Cause::PrefillInterference,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+            Cause::DecodeBound,
+        ],
+    ),
+    (
+        Cause::Capacity,
+        &[
+            Cause::PrefillInterference,
+            Cause::DecodeBound,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+        ],
+    ),
+    (
+        Cause::PrefillBound,
+        &[Cause::PrefillInterference, Cause::Aborts],
+    ),
+    (Cause::Frontend, &[Cause::Aborts]),
+    (Cause::DecodeBound, &[Cause::Aborts]),
+];
+
+/// What computing prompts that need not be computed brings about.
+const PROMPTS: &[Cause] = &[
+    Cause::PrefillBound,
+    Cause::HeadOfLine,
+    Cause::TokenBudget,
+    Cause::Capacity,
+    Cause::PrefillInterference,
+    Cause::Aborts,
+    Cause::AdmissionLimit,
+];
+
+/// What waiting brings about.
+const DOORS: &[Cause] = &[Cause::Aborts, Cause::AdmissionLimit];
+
+/// Puts what several replicas show into one finding a cause, says what explains what, and orders: first what nothing
+/// explains, users without an answer before users who wait, the worse first.
+pub(super) fn rank(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
+    let mut merged = merge(findings, replicas);
+    let causes: Vec<(Cause, Severity, Vec<String>)> = merged
+        .iter()
+        .map(|one| (one.cause, one.severity, one.replicas.clone()))
+        .collect();
+    for finding in &mut merged {
+        finding.explained_by = causes
+            .iter()
+            .filter(|(cause, severity, of)| explains((*cause, *severity, of), finding))
+            .max_by_key(|(cause, severity, _)| (class(*cause) == 0, *severity))
+            .map(|(cause, _, _)| *cause);
+    }
+    // an effect of an effect is told with the root
+    let parents: Vec<(Cause, Option<Cause>)> = merged
+        .iter()
+        .map(|one| (one.cause, one.explained_by))
+        .collect();
+    merged.sort_by(|one, other| {
+        key(one)
+            .partial_cmp(&key(other))
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
+    debug_assert!(parents.iter().any(|(_, parent)| parent.is_none()) || parents.is_empty());
+    merged
+}
+
+fn explains((cause, severity, of): (Cause, Severity, &[String]), finding: &Finding) -> bool {
+    if cause == finding.cause {
+        return false;
+    }
+    // what only the odd replica shows comes from its being odd
+    if matches!(cause, Cause::SlowReplica | Cause::Imbalance) {
+        return !matches!(
+            finding.cause,
+            Cause::Stall | Cause::Errors | Cause::SlowReplica | Cause::Imbalance
+        ) && !finding.replicas.is_empty()
+            && finding.replicas.iter().all(|url| of.contains(url));
+    }
+    let effects = EXPLAINS.iter().find(|(one, _)| *one == cause);
+    if !effects.is_some_and(|(_, effects)| effects.contains(&finding.cause)) {
+        return false;
+    }
+    // what is hardly felt sends nobody away
+    finding.cause != Cause::Aborts || severity >= Severity::Medium
+}
+
+fn class(cause: Cause) -> u8 {
+    match cause {
+        Cause::Stall => 0,
+        Cause::Errors | Cause::AdmissionLimit => 1,
+        Cause::Aborts | Cause::KvNearCapacity | Cause::Overprovisioned => 3,
+        _ => 2,
+    }
+}
+
+fn key(finding: &Finding) -> (bool, u8, std::cmp::Reverse<Severity>, f64, Cause) {
+    let cost: f64 = finding.costs.iter().map(|cost| cost.value).sum();
+    (
+        finding.explained_by.is_some(),
+        class(finding.cause),
+        std::cmp::Reverse(finding.severity),
+        -cost * finding.confidence,
+        finding.cause,
+    )
+}
+
+/// One finding a cause: the worst of them, and which replicas show it.
+fn merge(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let Some(known) = merged.iter_mut().find(|one| one.cause == finding.cause) else {
+            merged.push(finding);
+            continue;
+        };
+        let mut urls = std::mem::take(&mut known.replicas);
+        urls.extend(
+            finding
+                .replicas
+                .iter()
+                .filter(|url| !urls.contains(url))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        let worse = (finding.severity, finding.confidence) > (known.severity, known.confidence);
+        if worse {
+            *known = finding;
+        }
+        known.replicas = urls;
+    }
+    for finding in &mut merged {
+        if finding.replicas.len() == replicas
+            && !matches!(finding.cause, Cause::SlowReplica | Cause::Imbalance)
+        {
+            finding.replicas.clear();
+        } else if replicas > 1 && !matches!(finding.cause, Cause::SlowReplica | Cause::Imbalance) {
+            if let Some(first) = finding.replicas.first() {
+                let count = finding.replicas.len();
+                let which = if count == 1 {
+                    first.clone()
+                } else {
+                    format!("{count} of {replicas} replicas")
+                };
+                finding.description = format!("on {which}: {}", finding.description);
+            }
+        }
+    }
+    merged
+}

@@ -1,0 +1,583 @@
+//! The labelled set of the diagnosis: what is wrong in each case, and what an agent would have scraped.
+//!
+//! ```text
+//! tests/fixtures/diagnosis/*.toml → cases → recording (pages of every replica, what its endpoints said) → measurement
+//! ```
+//!
+//! Cases come from the simulator in virtual time, or from scrapes of real engines. `tests/it/labels.rs` holds that the
+//! labels are true; nothing here knows how a diagnosis is made.
+#![allow(dead_code)]
+
+#[path = "older.rs"]
+pub(crate) mod older;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use perfagent::engine::{EngineProfile, Probed, Registry, Version, read_endpoint};
+use perfagent::exposition::Options;
+use perfagent::measure::{InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind};
+use perfagent::model::{Gauges, Settings, Summary, Tally};
+use perfagent::simulator::{Deployment, Replica, Scenario, engine_name};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use toml::Table;
+
+/// The halves of the set, and what real engines recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// May be looked at while rules are written.
+    Development,
+    /// Other engine versions, other loads, other hardware; committed before the first rule.
+    HeldBack,
+    /// Scrapes of real engines.
+    Captures,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 3] = [Self::Development, Self::HeldBack, Self::Captures];
+
+    /// Its file, without `.toml`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::HeldBack => "held-back",
+            Self::Captures => "captures",
+        }
+    }
+}
+
+/// One labelled case.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) part: Part,
+    pub(crate) name: String,
+    /// What is wrong, in an operator's words.
+    pub(crate) why: String,
+    /// Causes that are to be found, the root first; none where all is well.
+    pub(crate) expect: Vec<String>,
+    /// Findings that are no false alarm beside those.
+    pub(crate) allowed: Vec<String>,
+    /// The engine does not export what it takes: the check of that cause abstains, and names it.
+    pub(crate) cannot_tell: bool,
+    /// Whether the agent sees settings beyond those in the metrics.
+    pub(crate) settings_known: bool,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Simulated(Box<Simulated>),
+    Recorded {
+        capture: String,
+        scrapes: [usize; 2],
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Simulated {
+    scenario: Table,
+    cure: Option<Table>,
+    not_cure: Option<Table>,
+    version: Option<String>,
+    warm_seconds: f64,
+    window_seconds: f64,
+    interval_seconds: f64,
+}
+
+/// What an agent would have seen of an instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Recording {
+    pub(crate) engine: String,
+    pub(crate) replicas: Vec<RecordedReplica>,
+    /// What is true of it; none of real engines.
+    pub(crate) truth: Option<Truth>,
+}
+
+/// One replica.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedReplica {
+    /// In order of time.
+    pub(crate) pages: Vec<Page>,
+    /// What its endpoints said.
+    pub(crate) probed: Arc<Probed>,
+}
+
+/// One scrape.
+#[derive(Debug, Clone)]
+pub(crate) struct Page {
+    pub(crate) unix_seconds: f64,
+    pub(crate) text: String,
+}
+
+/// What the simulator knows beside what it shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Truth {
+    /// What users had over the window, of all replicas.
+    pub(crate) summary: Summary,
+    /// The same over the last [`TAIL_SECONDS`].
+    pub(crate) tail: Summary,
+    /// Of each replica alone.
+    pub(crate) each: Vec<Summary>,
+    /// Of each replica at each scrape.
+    pub(crate) gauges: Vec<Vec<Gauges>>,
+    /// Of the first replica, at the end.
+    pub(crate) settings: Settings,
+}
+
+/// How long nothing moves when an engine stalls.
+pub(crate) const TAIL_SECONDS: f64 = 20.0;
+
+#[derive(Debug, Deserialize)]
+struct File {
+    case: Vec<Written>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Written {
+    name: String,
+    why: String,
+    expect: Vec<String>,
+    #[serde(default)]
+    allowed: Vec<String>,
+    #[serde(default)]
+    cannot_tell: bool,
+    version: Option<String>,
+    warm_seconds: Option<f64>,
+    window_seconds: Option<f64>,
+    interval_seconds: Option<f64>,
+    #[serde(default)]
+    settings_known: bool,
+    cure: Option<Table>,
+    not_cure: Option<Table>,
+    capture: Option<String>,
+    scrapes: Option<[usize; 2]>,
+    #[serde(flatten)]
+    scenario: Table,
+}
+
+/// Every case.
+pub(crate) fn all() -> Vec<Case> {
+    Part::ALL.into_iter().flat_map(cases).collect()
+}
+
+/// The cases of a part.
+pub(crate) fn cases(part: Part) -> Vec<Case> {
+    let path = fixtures().join(format!("diagnosis/{}.toml", part.name()));
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file: File =
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.case
+        .into_iter()
+        .enumerate()
+        .map(|(at, written)| written.case(part, at))
+        .collect()
+}
+
+/// Does something with every case, on two threads; what comes out is in the order of the cases.
+pub(crate) fn for_each<T: Send>(cases: &[Case], of: impl Fn(&Case) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let made = of(case);
+                    done.lock()
+                        .expect("no panic")
+                        .push((case.name.clone(), made));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no panic");
+    let place = |name: &str| cases.iter().position(|case| case.name == name);
+    done.sort_by_key(|(name, _)| place(name));
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
+impl Written {
+    fn case(self, part: Part, at: usize) -> Case {
+        let source = match self.capture {
+            Some(capture) => Source::Recorded {
+                capture,
+                scrapes: self.scrapes.expect("scrapes = [first, last]"),
+            },
+            None => Source::Simulated(Box::new(Simulated {
+                scenario: self.scenario,
+                cure: self.cure,
+                not_cure: self.not_cure,
+                version: self.version,
+                warm_seconds: self.warm_seconds.unwrap_or(20.0),
+                window_seconds: self.window_seconds.unwrap_or(60.0),
+                interval_seconds: self.interval_seconds.unwrap_or(if at.is_multiple_of(2) {
+                    5.0
+                } else {
+                    15.0
+                }),
+            })),
+        };
+        Case {
+            part,
+            name: self.name,
+            why: self.why,
+            expect: self.expect,
+            allowed: self.allowed,
+            cannot_tell: self.cannot_tell,
+            settings_known: self.settings_known,
+            source,
+        }
+    }
+}
+
+impl Case {
+    /// Its engine.
+    pub(crate) fn engine(&self) -> String {
+        match &self.source {
+            Source::Simulated(of) => {
+                let engine = of.scenario.get("engine").and_then(toml::Value::as_str);
+                engine.unwrap_or("vllm").to_owned()
+            }
+            Source::Recorded { capture, .. } => engine_of_capture(capture),
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.expect.is_empty()
+    }
+
+    /// What an agent would have seen.
+    pub(crate) fn recording(&self) -> Recording {
+        match &self.source {
+            Source::Simulated(of) => of.recording(&self.name, None, self.settings_known, true),
+            Source::Recorded { capture, scrapes } => recorded(capture, *scrapes),
+        }
+    }
+
+    /// What an agent measures.
+    pub(crate) fn measurement(&self) -> Measurement {
+        self.recording().measure()
+    }
+
+    /// What is true without treatment, without any page.
+    pub(crate) fn truth(&self) -> Option<Truth> {
+        self.with_change(|_| Some(None))
+    }
+
+    /// What is true after the change that treats the cause; none where the case names none.
+    pub(crate) fn truth_after_cure(&self) -> Option<Truth> {
+        self.with_change(|of| of.cure.as_ref().map(Some))
+    }
+
+    /// What is true after a change that treats another cause; none where the case names none.
+    pub(crate) fn truth_after_other_cure(&self) -> Option<Truth> {
+        self.with_change(|of| of.not_cure.as_ref().map(Some))
+    }
+
+    fn with_change(&self, of: impl Fn(&Simulated) -> Option<Option<&Table>>) -> Option<Truth> {
+        let Source::Simulated(simulated) = &self.source else {
+            return None;
+        };
+        let change = of(simulated)?;
+        simulated.recording(&self.name, change, false, false).truth
+    }
+}
+
+impl Simulated {
+    fn recording(
+        &self,
+        name: &str,
+        change: Option<&Table>,
+        settings_known: bool,
+        pages: bool,
+    ) -> Recording {
+        let mut table = self.scenario.clone();
+        for (key, value) in change.into_iter().flatten() {
+            merge(&mut table, key, value);
+        }
+        let scenario: Scenario = table
+            .try_into()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let deployment = scenario
+            .deployment()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let profile = profile(engine_name(deployment.engine));
+        let mut recording = Recording {
+            engine: profile.name.to_string(),
+            replicas: Vec::new(),
+            truth: None,
+        };
+        let end = self.warm_seconds + self.window_seconds;
+        let mut all = (
+            Tally::from(self.warm_seconds),
+            Tally::from(end - TAIL_SECONDS),
+        );
+        let (mut each, mut gauges, mut settings) = (Vec::new(), Vec::new(), None);
+        for number in 0..deployment.replicas {
+            let mut own = Tally::from(self.warm_seconds);
+            let run = self.run(&deployment, number, pages, &mut (&mut all, &mut own));
+            let (replica, scraped, levels) = run;
+            recording.replicas.push(RecordedReplica {
+                pages: scraped,
+                probed: Arc::new(self.probed(&profile, &replica, settings_known)),
+            });
+            each.push(own.summary(end));
+            gauges.push(levels);
+            settings.get_or_insert_with(|| replica.settings().clone());
+        }
+        recording.truth = settings.map(|settings| Truth {
+            summary: all.0.summary(end),
+            tail: all.1.summary(end),
+            each,
+            gauges,
+            settings,
+        });
+        recording
+    }
+
+    fn run(
+        &self,
+        deployment: &Deployment,
+        number: u32,
+        with_pages: bool,
+        sink: &mut (&mut (Tally, Tally), &mut Tally),
+    ) -> (Replica, Vec<Page>, Vec<Gauges>) {
+        let mut replica = Replica::new(deployment, number, START_UNIX_SECONDS).expect("checked");
+        let engine = engine_name(deployment.engine);
+        let version: Option<Version> = self
+            .version
+            .as_ref()
+            .map(|version| version.parse().expect("a version"));
+        let (mut pages, mut gauges) = (Vec::new(), Vec::new());
+        let scrapes = (self.window_seconds / self.interval_seconds).round() as u32;
+        for scrape in 0..=scrapes {
+            let at = self.warm_seconds + f64::from(scrape) * self.interval_seconds;
+            replica.run_until_with(at, &mut (&mut sink.0.0, (&mut sink.0.1, &mut *sink.1)));
+            gauges.push(replica.gauges());
+            if with_pages && replica.is_up() {
+                let page = replica.metrics(false);
+                pages.push(Page {
+                    unix_seconds: replica.now_unix_seconds(),
+                    text: match version {
+                        Some(version) => older::as_version(engine, version, &page),
+                        None => page,
+                    },
+                });
+            }
+        }
+        (replica, pages, gauges)
+    }
+
+    /// What the endpoints said, of this version.
+    fn probed(&self, profile: &EngineProfile, replica: &Replica, settings_known: bool) -> Probed {
+        let mut probed = Probed::default();
+        for endpoint in &profile.endpoints {
+            let (path, query) = match endpoint.path.split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (endpoint.path.as_ref(), None),
+            };
+            let Some(mut answer) = replica.answer(path, query) else {
+                continue;
+            };
+            let version = self.version.as_deref().map(|text| json!(text));
+            let version = version.or_else(|| answer.get("version").cloned());
+            if let Some(version) = &version
+                && answer.get("version").is_some()
+            {
+                answer["version"] = version.clone();
+            }
+            let known = settings_known && !self.ignores(&endpoint.path);
+            if !known {
+                // the version is always known
+                answer = match answer.get("version") {
+                    Some(version) => {
+                        json!({ "version": version, "router": answer.get("router").cloned() })
+                    }
+                    None => Value::Null,
+                };
+            }
+            probed.merge(read_endpoint(profile, &endpoint.path, &answer));
+        }
+        probed
+    }
+
+    /// vLLM up to 0.10 answers this path with a text that has no scheduler settings in it.
+    fn ignores(&self, path: &str) -> bool {
+        let version = self.version.as_ref();
+        let version: Option<Version> = version.and_then(|version| version.parse().ok());
+        path.starts_with("/server_info?")
+            && version.is_some_and(|version| version < Version::new(0, 12, 0))
+    }
+}
+
+const START_UNIX_SECONDS: f64 = 1_800_000_000.0;
+
+/// A change of a table changes what it names, of another value takes its place.
+fn merge(into: &mut Table, key: &str, value: &toml::Value) {
+    match (into.get_mut(key), value) {
+        // one kind of load takes the place of the other
+        (Some(toml::Value::Table(into)), toml::Value::Table(changes)) => {
+            if key == "load" {
+                for (one, other) in [("rate", "clients"), ("clients", "rate")] {
+                    if changes.contains_key(one) {
+                        into.remove(other);
+                    }
+                }
+            }
+            for (key, value) in changes {
+                // a flag that is taken away
+                match value.as_str() {
+                    Some("default") => into.remove(key),
+                    _ => into.insert(key.clone(), value.clone()),
+                };
+            }
+        }
+        _ => {
+            into.insert(key.to_owned(), value.clone());
+        }
+    }
+}
+
+impl Recording {
+    /// The measurement over all of it.
+    pub(crate) fn measure(&self) -> Measurement {
+        self.measure_between(0, usize::MAX)
+    }
+
+    /// The measurement over the scrapes of these numbers, both included, counted from 0.
+    pub(crate) fn measure_between(&self, first: usize, last: usize) -> Measurement {
+        let profile = profile(&self.engine);
+        let replicas = self
+            .replicas
+            .iter()
+            .enumerate()
+            .map(|(number, replica)| ReplicaSamples {
+                metrics_url: format!("http://127.0.0.1:{}/metrics", 8_000 + number),
+                samples: replica.samples(&profile, first, last),
+                failed_scrapes: 0,
+                last_failure: None,
+                probed: replica.probed.clone(),
+            })
+            .collect();
+        InstanceSamples {
+            instance_id: "case".to_owned(),
+            profile: &profile,
+            kind: WindowKind::Interval,
+            replicas,
+        }
+        .measure()
+    }
+
+    /// How many scrapes there are of the replica that has most.
+    pub(crate) fn scrapes(&self) -> usize {
+        let counts = self.replicas.iter().map(|replica| replica.pages.len());
+        counts.max().unwrap_or(0)
+    }
+
+    /// The same pages as another version would have written them, and its endpoints too.
+    pub(crate) fn as_version(&self, version: &str) -> Self {
+        let parsed: Version = version.parse().expect("a version");
+        let mut other = self.clone();
+        for replica in &mut other.replicas {
+            let mut probed = Probed::clone(&replica.probed);
+            probed.version = Some(parsed);
+            probed.version_text = Some(version.to_owned());
+            replica.probed = Arc::new(probed);
+            for page in &mut replica.pages {
+                page.text = older::as_version(&self.engine, parsed, &page.text);
+            }
+        }
+        other
+    }
+
+    /// The same pages without the series of a family.
+    pub(crate) fn without(&self, family: &str) -> Self {
+        let mut other = self.clone();
+        for page in other.replicas.iter_mut().flat_map(|of| &mut of.pages) {
+            page.text = older::without(&page.text, family);
+        }
+        other
+    }
+}
+
+impl RecordedReplica {
+    fn samples(&self, profile: &EngineProfile, first: usize, last: usize) -> Vec<Arc<Sample>> {
+        let chosen = self.pages.iter().enumerate().take(last.saturating_add(1));
+        chosen
+            .skip(first)
+            .map(|(number, page)| {
+                let read = Sample::read(
+                    profile,
+                    page.text.as_bytes(),
+                    page.unix_seconds,
+                    &Options::default(),
+                );
+                let (mut sample, _) = read.expect("a page");
+                sample.tick = u32::try_from(number).expect("few scrapes");
+                Arc::new(sample)
+            })
+            .collect()
+    }
+}
+
+/// Scrapes of a real engine, counted from 1, with what its endpoints answered where that was recorded.
+fn recorded(capture: &str, [first, last]: [usize; 2]) -> Recording {
+    let dir = fixtures().join("captures").join(capture);
+    let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    let meta: Value = serde_json::from_str(&read("meta.json").expect(capture)).expect(capture);
+    let engine = engine_of_capture(capture);
+    let profile = profile(&engine);
+    let pages = (first..=last)
+        .map(|number| Page {
+            unix_seconds: meta["scrapes"][number - 1]["unix_start"]
+                .as_f64()
+                .expect("unix_start"),
+            text: read(&format!("scrape-{number}.prom")).expect(capture),
+        })
+        .collect();
+    let mut probed = Probed {
+        version_text: meta["engine_version"].as_str().map(str::to_owned),
+        proves_engine: true,
+        ..Probed::default()
+    };
+    probed.version = probed
+        .version_text
+        .as_deref()
+        .and_then(|text| text.parse().ok());
+    for endpoint in &profile.endpoints {
+        let name = match endpoint.path.as_ref() {
+            "/server_info?config_format=json" => "server_info_json".to_owned(),
+            other => other.trim_start_matches('/').replace('/', "_"),
+        };
+        if let Some(text) = read(&format!("endpoint-{name}.json"))
+            && let Ok(answer) = serde_json::from_str(&text)
+        {
+            probed.merge(read_endpoint(&profile, &endpoint.path, &answer));
+        }
+    }
+    Recording {
+        engine,
+        replicas: vec![RecordedReplica {
+            pages,
+            probed: Arc::new(probed),
+        }],
+        truth: None,
+    }
+}
+
+fn engine_of_capture(capture: &str) -> String {
+    capture.split('-').next().unwrap_or_default().to_owned()
+}
+
+fn profile(engine: &str) -> Arc<EngineProfile> {
+    Registry::builtin().get(engine).expect("built in").clone()
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
