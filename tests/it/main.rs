@@ -37,6 +37,7 @@ mod proxied;
 mod sent_back;
 mod services;
 mod simulator;
+mod slos;
 mod tls;
 mod trouble;
 mod truth;
