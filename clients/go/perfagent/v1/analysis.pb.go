@@ -234,7 +234,11 @@ type DetectBottlenecksResponse struct {
 	// Why the last scrape of a registered instance failed, of the first replica that failed. Unset where none did.
 	LastFailure *CollectFailure `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	// What a reader must know of the measurement that it rests on, such as a replica that could not be read.
-	Notes         []*Note `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"`
+	Notes []*Note `protobuf:"bytes,13,rep,name=notes,proto3" json:"notes,omitempty"`
+	// How the SLOs in force were kept. A missed one is no bottleneck.
+	Slos []*SloCompliance `protobuf:"bytes,14,rep,name=slos,proto3" json:"slos,omitempty"`
+	// How healthy it is. Unset where nothing could be told.
+	Health        *HealthScore `protobuf:"bytes,15,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -360,6 +364,253 @@ func (x *DetectBottlenecksResponse) GetNotes() []*Note {
 	return nil
 }
 
+func (x *DetectBottlenecksResponse) GetSlos() []*SloCompliance {
+	if x != nil {
+		return x.Slos
+	}
+	return nil
+}
+
+func (x *DetectBottlenecksResponse) GetHealth() *HealthScore {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+// What to hold against SLOs.
+type EvaluateSlosRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of a registered instance, or the id that the caller gives an inline target: 1 to 63 lower-case letters, digits,
+	// `-` and `.`. Beside a measurement that measurement's own, or empty. Else required.
+	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Engine: `vllm`, `sglang`, `tgi`, the name of a custom engine, or `auto`. Empty means `auto`.
+	InstanceType string `protobuf:"bytes,2,opt,name=instance_type,json=instanceType,proto3" json:"instance_type,omitempty"`
+	// Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Empty, with `metrics_urls`, for a registered
+	// instance and for a measurement.
+	MetricsUrl string `protobuf:"bytes,3,opt,name=metrics_url,json=metricsUrl,proto3" json:"metrics_url,omitempty"`
+	// Metrics URLs of more replicas of the same instance; at most 64 in all. Empty for a single replica.
+	MetricsUrls []string `protobuf:"bytes,4,rep,name=metrics_urls,json=metricsUrls,proto3" json:"metrics_urls,omitempty"`
+	// How long to measure. Unset means 5 seconds for an inline target, and for a registered instance the last window that
+	// was measured in the background; at most 5 minutes, and less than the time to the call's deadline. Zero means totals
+	// since the engine's start, from which nothing can be told. Unset beside a measurement.
+	Window *durationpb.Duration `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	// A measurement as CollectMetrics answered it in view FULL. Unset where the agent is to measure.
+	Measurement *Measurement `protobuf:"bytes,6,opt,name=measurement,proto3" json:"measurement,omitempty"`
+	// SLOs for this call only; at most 8. Empty means those in force: of the instance, else of the agent's config file, else
+	// the defaults.
+	Slos          []*Slo `protobuf:"bytes,7,rep,name=slos,proto3" json:"slos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateSlosRequest) Reset() {
+	*x = EvaluateSlosRequest{}
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateSlosRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateSlosRequest) ProtoMessage() {}
+
+func (x *EvaluateSlosRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateSlosRequest.ProtoReflect.Descriptor instead.
+func (*EvaluateSlosRequest) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EvaluateSlosRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *EvaluateSlosRequest) GetInstanceType() string {
+	if x != nil {
+		return x.InstanceType
+	}
+	return ""
+}
+
+func (x *EvaluateSlosRequest) GetMetricsUrl() string {
+	if x != nil {
+		return x.MetricsUrl
+	}
+	return ""
+}
+
+func (x *EvaluateSlosRequest) GetMetricsUrls() []string {
+	if x != nil {
+		return x.MetricsUrls
+	}
+	return nil
+}
+
+func (x *EvaluateSlosRequest) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *EvaluateSlosRequest) GetMeasurement() *Measurement {
+	if x != nil {
+		return x.Measurement
+	}
+	return nil
+}
+
+func (x *EvaluateSlosRequest) GetSlos() []*Slo {
+	if x != nil {
+		return x.Slos
+	}
+	return nil
+}
+
+// How SLOs were kept.
+type EvaluateSlosResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them in short: VIOLATED where one was missed, else UNKNOWN where one cannot be told, else MET.
+	Status SloStatus `protobuf:"varint,1,opt,name=status,proto3,enum=perfagent.v1.SloStatus" json:"status,omitempty"`
+	// Each SLO.
+	Slos []*SloCompliance `protobuf:"bytes,2,rep,name=slos,proto3" json:"slos,omitempty"`
+	// How fast their budgets are spent, of a registered instance whose SLOs in force these are. Empty elsewhere.
+	ErrorBudgets []*ErrorBudget `protobuf:"bytes,3,rep,name=error_budgets,json=errorBudgets,proto3" json:"error_budgets,omitempty"`
+	// What the answer is about. Always set.
+	Window *Window `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
+	// Id of the instance.
+	InstanceId string `protobuf:"bytes,5,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// The engine: `vllm`, `sglang`, `tgi`, or the name of a custom engine.
+	InstanceType string `protobuf:"bytes,6,opt,name=instance_type,json=instanceType,proto3" json:"instance_type,omitempty"`
+	// The endpoint says that it is simulated: this is not about a real engine.
+	Simulated bool `protobuf:"varint,7,opt,name=simulated,proto3" json:"simulated,omitempty"`
+	// It is about a window of a registered instance that is older than two of its intervals or from before a scrape that
+	// failed: it does not tell how things are now.
+	Stale bool `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Why the last scrape of a registered instance failed, of the first replica that failed. Unset where none did.
+	LastFailure *CollectFailure `protobuf:"bytes,9,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// What a reader must know of the measurement that it rests on, such as a replica that could not be read.
+	Notes         []*Note `protobuf:"bytes,10,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluateSlosResponse) Reset() {
+	*x = EvaluateSlosResponse{}
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluateSlosResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluateSlosResponse) ProtoMessage() {}
+
+func (x *EvaluateSlosResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluateSlosResponse.ProtoReflect.Descriptor instead.
+func (*EvaluateSlosResponse) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *EvaluateSlosResponse) GetStatus() SloStatus {
+	if x != nil {
+		return x.Status
+	}
+	return SloStatus_SLO_STATUS_UNSPECIFIED
+}
+
+func (x *EvaluateSlosResponse) GetSlos() []*SloCompliance {
+	if x != nil {
+		return x.Slos
+	}
+	return nil
+}
+
+func (x *EvaluateSlosResponse) GetErrorBudgets() []*ErrorBudget {
+	if x != nil {
+		return x.ErrorBudgets
+	}
+	return nil
+}
+
+func (x *EvaluateSlosResponse) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *EvaluateSlosResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *EvaluateSlosResponse) GetInstanceType() string {
+	if x != nil {
+		return x.InstanceType
+	}
+	return ""
+}
+
+func (x *EvaluateSlosResponse) GetSimulated() bool {
+	if x != nil {
+		return x.Simulated
+	}
+	return false
+}
+
+func (x *EvaluateSlosResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *EvaluateSlosResponse) GetLastFailure() *CollectFailure {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+func (x *EvaluateSlosResponse) GetNotes() []*Note {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // Which instances to watch.
 type WatchBottlenecksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +624,7 @@ type WatchBottlenecksRequest struct {
 
 func (x *WatchBottlenecksRequest) Reset() {
 	*x = WatchBottlenecksRequest{}
-	mi := &file_perfagent_v1_analysis_proto_msgTypes[2]
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +636,7 @@ func (x *WatchBottlenecksRequest) String() string {
 func (*WatchBottlenecksRequest) ProtoMessage() {}
 
 func (x *WatchBottlenecksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_analysis_proto_msgTypes[2]
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +649,7 @@ func (x *WatchBottlenecksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBottlenecksRequest.ProtoReflect.Descriptor instead.
 func (*WatchBottlenecksRequest) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{2}
+	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchBottlenecksRequest) GetInstanceIds() []string {
@@ -443,7 +694,7 @@ type WatchBottlenecksResponse struct {
 
 func (x *WatchBottlenecksResponse) Reset() {
 	*x = WatchBottlenecksResponse{}
-	mi := &file_perfagent_v1_analysis_proto_msgTypes[3]
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +706,7 @@ func (x *WatchBottlenecksResponse) String() string {
 func (*WatchBottlenecksResponse) ProtoMessage() {}
 
 func (x *WatchBottlenecksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_analysis_proto_msgTypes[3]
+	mi := &file_perfagent_v1_analysis_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +719,7 @@ func (x *WatchBottlenecksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBottlenecksResponse.ProtoReflect.Descriptor instead.
 func (*WatchBottlenecksResponse) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_perfagent_v1_analysis_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchBottlenecksResponse) GetEvent() BottleneckEvent {
@@ -538,7 +789,7 @@ var File_perfagent_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x1bperfagent/v1/analysis.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x18perfagent/v1/model.proto\"\xab\x03\n" +
+	"\x1bperfagent/v1/analysis.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xab\x03\n" +
 	"\x18DetectBottlenecksRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12#\n" +
@@ -553,7 +804,7 @@ const file_perfagent_v1_analysis_proto_rawDesc = "" +
 	"thresholds\x1a=\n" +
 	"\x0fThresholdsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xe8\x04\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xcc\x05\n" +
 	"\x19DetectBottlenecksResponse\x128\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x1e.perfagent.v1.DiagnosisVerdictR\averdict\x12\x1a\n" +
 	"\bheadline\x18\x02 \x01(\tR\bheadline\x12:\n" +
@@ -570,9 +821,34 @@ const file_perfagent_v1_analysis_proto_rawDesc = "" +
 	" \x01(\bR\tsimulated\x12\x14\n" +
 	"\x05stale\x18\v \x01(\bR\x05stale\x12?\n" +
 	"\flast_failure\x18\f \x01(\v2\x1c.perfagent.v1.CollectFailureR\vlastFailure\x12(\n" +
-	"\x05notes\x18\r \x03(\v2\x12.perfagent.v1.NoteR\x05notesB\x11\n" +
+	"\x05notes\x18\r \x03(\v2\x12.perfagent.v1.NoteR\x05notes\x12/\n" +
+	"\x04slos\x18\x0e \x03(\v2\x1b.perfagent.v1.SloComplianceR\x04slos\x121\n" +
+	"\x06health\x18\x0f \x01(\v2\x19.perfagent.v1.HealthScoreR\x06healthB\x11\n" +
 	"\x0f_engine_versionB\r\n" +
-	"\v_model_name\"\xc2\x01\n" +
+	"\v_model_name\"\xb6\x02\n" +
+	"\x13EvaluateSlosRequest\x12\x1f\n" +
+	"\vinstance_id\x18\x01 \x01(\tR\n" +
+	"instanceId\x12#\n" +
+	"\rinstance_type\x18\x02 \x01(\tR\finstanceType\x12\x1f\n" +
+	"\vmetrics_url\x18\x03 \x01(\tR\n" +
+	"metricsUrl\x12!\n" +
+	"\fmetrics_urls\x18\x04 \x03(\tR\vmetricsUrls\x121\n" +
+	"\x06window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12;\n" +
+	"\vmeasurement\x18\x06 \x01(\v2\x19.perfagent.v1.MeasurementR\vmeasurement\x12%\n" +
+	"\x04slos\x18\a \x03(\v2\x11.perfagent.v1.SloR\x04slos\"\xcb\x03\n" +
+	"\x14EvaluateSlosResponse\x12/\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x17.perfagent.v1.SloStatusR\x06status\x12/\n" +
+	"\x04slos\x18\x02 \x03(\v2\x1b.perfagent.v1.SloComplianceR\x04slos\x12>\n" +
+	"\rerror_budgets\x18\x03 \x03(\v2\x19.perfagent.v1.ErrorBudgetR\ferrorBudgets\x12,\n" +
+	"\x06window\x18\x04 \x01(\v2\x14.perfagent.v1.WindowR\x06window\x12\x1f\n" +
+	"\vinstance_id\x18\x05 \x01(\tR\n" +
+	"instanceId\x12#\n" +
+	"\rinstance_type\x18\x06 \x01(\tR\finstanceType\x12\x1c\n" +
+	"\tsimulated\x18\a \x01(\bR\tsimulated\x12\x14\n" +
+	"\x05stale\x18\b \x01(\bR\x05stale\x12?\n" +
+	"\flast_failure\x18\t \x01(\v2\x1c.perfagent.v1.CollectFailureR\vlastFailure\x12(\n" +
+	"\x05notes\x18\n" +
+	" \x03(\v2\x12.perfagent.v1.NoteR\x05notes\"\xc2\x01\n" +
 	"\x17WatchBottlenecksRequest\x12!\n" +
 	"\finstance_ids\x18\x01 \x03(\tR\vinstanceIds\x12I\n" +
 	"\x06labels\x18\x02 \x03(\v21.perfagent.v1.WatchBottlenecksRequest.LabelsEntryR\x06labels\x1a9\n" +
@@ -600,9 +876,10 @@ const file_perfagent_v1_analysis_proto_rawDesc = "" +
 	"\x19BOTTLENECK_EVENT_RESOLVED\x10\x04\x12\x1c\n" +
 	"\x18BOTTLENECK_EVENT_MISSING\x10\x05\x12\x1c\n" +
 	"\x18BOTTLENECK_EVENT_REMOVED\x10\x06\x12\x1e\n" +
-	"\x1aBOTTLENECK_EVENT_HEARTBEAT\x10\a2\xbd\x02\n" +
+	"\x1aBOTTLENECK_EVENT_HEARTBEAT\x10\a2\xc0\x03\n" +
 	"\x0fAnalysisService\x12\x94\x01\n" +
-	"\x11DetectBottlenecks\x12&.perfagent.v1.DetectBottlenecksRequest\x1a'.perfagent.v1.DetectBottlenecksResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/analysis/detect-bottlenecks\x12\x92\x01\n" +
+	"\x11DetectBottlenecks\x12&.perfagent.v1.DetectBottlenecksRequest\x1a'.perfagent.v1.DetectBottlenecksResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/analysis/detect-bottlenecks\x12\x80\x01\n" +
+	"\fEvaluateSlos\x12!.perfagent.v1.EvaluateSlosRequest\x1a\".perfagent.v1.EvaluateSlosResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/analysis/evaluate-slos\x12\x92\x01\n" +
 	"\x10WatchBottlenecks\x12%.perfagent.v1.WatchBottlenecksRequest\x1a&.perfagent.v1.WatchBottlenecksResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/api/v1/analysis/watch-bottlenecks0\x01b\x06proto3"
 
 var (
@@ -618,53 +895,73 @@ func file_perfagent_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_perfagent_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perfagent_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_perfagent_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_perfagent_v1_analysis_proto_goTypes = []any{
 	(BottleneckEvent)(0),              // 0: perfagent.v1.BottleneckEvent
 	(*DetectBottlenecksRequest)(nil),  // 1: perfagent.v1.DetectBottlenecksRequest
 	(*DetectBottlenecksResponse)(nil), // 2: perfagent.v1.DetectBottlenecksResponse
-	(*WatchBottlenecksRequest)(nil),   // 3: perfagent.v1.WatchBottlenecksRequest
-	(*WatchBottlenecksResponse)(nil),  // 4: perfagent.v1.WatchBottlenecksResponse
-	nil,                               // 5: perfagent.v1.DetectBottlenecksRequest.ThresholdsEntry
-	nil,                               // 6: perfagent.v1.WatchBottlenecksRequest.LabelsEntry
-	(*durationpb.Duration)(nil),       // 7: google.protobuf.Duration
-	(*Measurement)(nil),               // 8: perfagent.v1.Measurement
-	(DiagnosisVerdict)(0),             // 9: perfagent.v1.DiagnosisVerdict
-	(*Bottleneck)(nil),                // 10: perfagent.v1.Bottleneck
-	(*UnclearCheck)(nil),              // 11: perfagent.v1.UnclearCheck
-	(*Window)(nil),                    // 12: perfagent.v1.Window
-	(*CollectFailure)(nil),            // 13: perfagent.v1.CollectFailure
-	(*Note)(nil),                      // 14: perfagent.v1.Note
-	(InstanceState)(0),                // 15: perfagent.v1.InstanceState
-	(*OpenBottleneck)(nil),            // 16: perfagent.v1.OpenBottleneck
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*EvaluateSlosRequest)(nil),       // 3: perfagent.v1.EvaluateSlosRequest
+	(*EvaluateSlosResponse)(nil),      // 4: perfagent.v1.EvaluateSlosResponse
+	(*WatchBottlenecksRequest)(nil),   // 5: perfagent.v1.WatchBottlenecksRequest
+	(*WatchBottlenecksResponse)(nil),  // 6: perfagent.v1.WatchBottlenecksResponse
+	nil,                               // 7: perfagent.v1.DetectBottlenecksRequest.ThresholdsEntry
+	nil,                               // 8: perfagent.v1.WatchBottlenecksRequest.LabelsEntry
+	(*durationpb.Duration)(nil),       // 9: google.protobuf.Duration
+	(*Measurement)(nil),               // 10: perfagent.v1.Measurement
+	(DiagnosisVerdict)(0),             // 11: perfagent.v1.DiagnosisVerdict
+	(*Bottleneck)(nil),                // 12: perfagent.v1.Bottleneck
+	(*UnclearCheck)(nil),              // 13: perfagent.v1.UnclearCheck
+	(*Window)(nil),                    // 14: perfagent.v1.Window
+	(*CollectFailure)(nil),            // 15: perfagent.v1.CollectFailure
+	(*Note)(nil),                      // 16: perfagent.v1.Note
+	(*SloCompliance)(nil),             // 17: perfagent.v1.SloCompliance
+	(*HealthScore)(nil),               // 18: perfagent.v1.HealthScore
+	(*Slo)(nil),                       // 19: perfagent.v1.Slo
+	(SloStatus)(0),                    // 20: perfagent.v1.SloStatus
+	(*ErrorBudget)(nil),               // 21: perfagent.v1.ErrorBudget
+	(InstanceState)(0),                // 22: perfagent.v1.InstanceState
+	(*OpenBottleneck)(nil),            // 23: perfagent.v1.OpenBottleneck
+	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
 }
 var file_perfagent_v1_analysis_proto_depIdxs = []int32{
-	7,  // 0: perfagent.v1.DetectBottlenecksRequest.window:type_name -> google.protobuf.Duration
-	8,  // 1: perfagent.v1.DetectBottlenecksRequest.measurement:type_name -> perfagent.v1.Measurement
-	5,  // 2: perfagent.v1.DetectBottlenecksRequest.thresholds:type_name -> perfagent.v1.DetectBottlenecksRequest.ThresholdsEntry
-	9,  // 3: perfagent.v1.DetectBottlenecksResponse.verdict:type_name -> perfagent.v1.DiagnosisVerdict
-	10, // 4: perfagent.v1.DetectBottlenecksResponse.bottlenecks:type_name -> perfagent.v1.Bottleneck
-	11, // 5: perfagent.v1.DetectBottlenecksResponse.unclear:type_name -> perfagent.v1.UnclearCheck
-	12, // 6: perfagent.v1.DetectBottlenecksResponse.window:type_name -> perfagent.v1.Window
-	13, // 7: perfagent.v1.DetectBottlenecksResponse.last_failure:type_name -> perfagent.v1.CollectFailure
-	14, // 8: perfagent.v1.DetectBottlenecksResponse.notes:type_name -> perfagent.v1.Note
-	6,  // 9: perfagent.v1.WatchBottlenecksRequest.labels:type_name -> perfagent.v1.WatchBottlenecksRequest.LabelsEntry
-	0,  // 10: perfagent.v1.WatchBottlenecksResponse.event:type_name -> perfagent.v1.BottleneckEvent
-	15, // 11: perfagent.v1.WatchBottlenecksResponse.state:type_name -> perfagent.v1.InstanceState
-	16, // 12: perfagent.v1.WatchBottlenecksResponse.bottleneck:type_name -> perfagent.v1.OpenBottleneck
-	16, // 13: perfagent.v1.WatchBottlenecksResponse.open:type_name -> perfagent.v1.OpenBottleneck
-	13, // 14: perfagent.v1.WatchBottlenecksResponse.failure:type_name -> perfagent.v1.CollectFailure
-	17, // 15: perfagent.v1.WatchBottlenecksResponse.window_end_time:type_name -> google.protobuf.Timestamp
-	1,  // 16: perfagent.v1.AnalysisService.DetectBottlenecks:input_type -> perfagent.v1.DetectBottlenecksRequest
-	3,  // 17: perfagent.v1.AnalysisService.WatchBottlenecks:input_type -> perfagent.v1.WatchBottlenecksRequest
-	2,  // 18: perfagent.v1.AnalysisService.DetectBottlenecks:output_type -> perfagent.v1.DetectBottlenecksResponse
-	4,  // 19: perfagent.v1.AnalysisService.WatchBottlenecks:output_type -> perfagent.v1.WatchBottlenecksResponse
-	18, // [18:20] is the sub-list for method output_type
-	16, // [16:18] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	9,  // 0: perfagent.v1.DetectBottlenecksRequest.window:type_name -> google.protobuf.Duration
+	10, // 1: perfagent.v1.DetectBottlenecksRequest.measurement:type_name -> perfagent.v1.Measurement
+	7,  // 2: perfagent.v1.DetectBottlenecksRequest.thresholds:type_name -> perfagent.v1.DetectBottlenecksRequest.ThresholdsEntry
+	11, // 3: perfagent.v1.DetectBottlenecksResponse.verdict:type_name -> perfagent.v1.DiagnosisVerdict
+	12, // 4: perfagent.v1.DetectBottlenecksResponse.bottlenecks:type_name -> perfagent.v1.Bottleneck
+	13, // 5: perfagent.v1.DetectBottlenecksResponse.unclear:type_name -> perfagent.v1.UnclearCheck
+	14, // 6: perfagent.v1.DetectBottlenecksResponse.window:type_name -> perfagent.v1.Window
+	15, // 7: perfagent.v1.DetectBottlenecksResponse.last_failure:type_name -> perfagent.v1.CollectFailure
+	16, // 8: perfagent.v1.DetectBottlenecksResponse.notes:type_name -> perfagent.v1.Note
+	17, // 9: perfagent.v1.DetectBottlenecksResponse.slos:type_name -> perfagent.v1.SloCompliance
+	18, // 10: perfagent.v1.DetectBottlenecksResponse.health:type_name -> perfagent.v1.HealthScore
+	9,  // 11: perfagent.v1.EvaluateSlosRequest.window:type_name -> google.protobuf.Duration
+	10, // 12: perfagent.v1.EvaluateSlosRequest.measurement:type_name -> perfagent.v1.Measurement
+	19, // 13: perfagent.v1.EvaluateSlosRequest.slos:type_name -> perfagent.v1.Slo
+	20, // 14: perfagent.v1.EvaluateSlosResponse.status:type_name -> perfagent.v1.SloStatus
+	17, // 15: perfagent.v1.EvaluateSlosResponse.slos:type_name -> perfagent.v1.SloCompliance
+	21, // 16: perfagent.v1.EvaluateSlosResponse.error_budgets:type_name -> perfagent.v1.ErrorBudget
+	14, // 17: perfagent.v1.EvaluateSlosResponse.window:type_name -> perfagent.v1.Window
+	15, // 18: perfagent.v1.EvaluateSlosResponse.last_failure:type_name -> perfagent.v1.CollectFailure
+	16, // 19: perfagent.v1.EvaluateSlosResponse.notes:type_name -> perfagent.v1.Note
+	8,  // 20: perfagent.v1.WatchBottlenecksRequest.labels:type_name -> perfagent.v1.WatchBottlenecksRequest.LabelsEntry
+	0,  // 21: perfagent.v1.WatchBottlenecksResponse.event:type_name -> perfagent.v1.BottleneckEvent
+	22, // 22: perfagent.v1.WatchBottlenecksResponse.state:type_name -> perfagent.v1.InstanceState
+	23, // 23: perfagent.v1.WatchBottlenecksResponse.bottleneck:type_name -> perfagent.v1.OpenBottleneck
+	23, // 24: perfagent.v1.WatchBottlenecksResponse.open:type_name -> perfagent.v1.OpenBottleneck
+	15, // 25: perfagent.v1.WatchBottlenecksResponse.failure:type_name -> perfagent.v1.CollectFailure
+	24, // 26: perfagent.v1.WatchBottlenecksResponse.window_end_time:type_name -> google.protobuf.Timestamp
+	1,  // 27: perfagent.v1.AnalysisService.DetectBottlenecks:input_type -> perfagent.v1.DetectBottlenecksRequest
+	3,  // 28: perfagent.v1.AnalysisService.EvaluateSlos:input_type -> perfagent.v1.EvaluateSlosRequest
+	5,  // 29: perfagent.v1.AnalysisService.WatchBottlenecks:input_type -> perfagent.v1.WatchBottlenecksRequest
+	2,  // 30: perfagent.v1.AnalysisService.DetectBottlenecks:output_type -> perfagent.v1.DetectBottlenecksResponse
+	4,  // 31: perfagent.v1.AnalysisService.EvaluateSlos:output_type -> perfagent.v1.EvaluateSlosResponse
+	6,  // 32: perfagent.v1.AnalysisService.WatchBottlenecks:output_type -> perfagent.v1.WatchBottlenecksResponse
+	30, // [30:33] is the sub-list for method output_type
+	27, // [27:30] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_analysis_proto_init() }
@@ -674,6 +971,7 @@ func file_perfagent_v1_analysis_proto_init() {
 	}
 	file_perfagent_v1_bottleneck_proto_init()
 	file_perfagent_v1_model_proto_init()
+	file_perfagent_v1_slo_proto_init()
 	file_perfagent_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -681,7 +979,7 @@ func file_perfagent_v1_analysis_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfagent_v1_analysis_proto_rawDesc), len(file_perfagent_v1_analysis_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

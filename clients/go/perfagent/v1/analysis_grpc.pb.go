@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AnalysisService_DetectBottlenecks_FullMethodName = "/perfagent.v1.AnalysisService/DetectBottlenecks"
+	AnalysisService_EvaluateSlos_FullMethodName      = "/perfagent.v1.AnalysisService/EvaluateSlos"
 	AnalysisService_WatchBottlenecks_FullMethodName  = "/perfagent.v1.AnalysisService/WatchBottlenecks"
 )
 
@@ -58,6 +59,20 @@ type AnalysisServiceClient interface {
 	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
 	// 10 seconds each.
 	DetectBottlenecks(ctx context.Context, in *DetectBottlenecksRequest, opts ...grpc.CallOption) (*DetectBottlenecksResponse, error)
+	// Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+	// registered instance also how fast their error budgets are spent.
+	//
+	// What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+	//
+	// Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+	// INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+	// or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+	// UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+	//
+	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
+	EvaluateSlos(ctx context.Context, in *EvaluateSlosRequest, opts ...grpc.CallOption) (*EvaluateSlosResponse, error)
 	// Watches what holds registered instances back: what is open on each now, and then what opens, changes and is
 	// resolved. Every message is whole: nothing of an earlier one is needed to read it.
 	//
@@ -86,6 +101,16 @@ func (c *analysisServiceClient) DetectBottlenecks(ctx context.Context, in *Detec
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DetectBottlenecksResponse)
 	err := c.cc.Invoke(ctx, AnalysisService_DetectBottlenecks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *analysisServiceClient) EvaluateSlos(ctx context.Context, in *EvaluateSlosRequest, opts ...grpc.CallOption) (*EvaluateSlosResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvaluateSlosResponse)
+	err := c.cc.Invoke(ctx, AnalysisService_EvaluateSlos_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +169,20 @@ type AnalysisServiceServer interface {
 	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
 	// 10 seconds each.
 	DetectBottlenecks(context.Context, *DetectBottlenecksRequest) (*DetectBottlenecksResponse, error)
+	// Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+	// registered instance also how fast their error budgets are spent.
+	//
+	// What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+	//
+	// Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+	// INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+	// or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+	// UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+	//
+	// Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
+	EvaluateSlos(context.Context, *EvaluateSlosRequest) (*EvaluateSlosResponse, error)
 	// Watches what holds registered instances back: what is open on each now, and then what opens, changes and is
 	// resolved. Every message is whole: nothing of an earlier one is needed to read it.
 	//
@@ -170,6 +209,9 @@ type UnimplementedAnalysisServiceServer struct{}
 
 func (UnimplementedAnalysisServiceServer) DetectBottlenecks(context.Context, *DetectBottlenecksRequest) (*DetectBottlenecksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DetectBottlenecks not implemented")
+}
+func (UnimplementedAnalysisServiceServer) EvaluateSlos(context.Context, *EvaluateSlosRequest) (*EvaluateSlosResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvaluateSlos not implemented")
 }
 func (UnimplementedAnalysisServiceServer) WatchBottlenecks(*WatchBottlenecksRequest, grpc.ServerStreamingServer[WatchBottlenecksResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchBottlenecks not implemented")
@@ -213,6 +255,24 @@ func _AnalysisService_DetectBottlenecks_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AnalysisService_EvaluateSlos_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvaluateSlosRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).EvaluateSlos(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_EvaluateSlos_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).EvaluateSlos(ctx, req.(*EvaluateSlosRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AnalysisService_WatchBottlenecks_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchBottlenecksRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -234,6 +294,10 @@ var AnalysisService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DetectBottlenecks",
 			Handler:    _AnalysisService_DetectBottlenecks_Handler,
+		},
+		{
+			MethodName: "EvaluateSlos",
+			Handler:    _AnalysisService_EvaluateSlos_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

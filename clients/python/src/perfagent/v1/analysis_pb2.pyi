@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from perfagent.v1 import bottleneck_pb2 as _bottleneck_pb2
 from perfagent.v1 import model_pb2 as _model_pb2
+from perfagent.v1 import slo_pb2 as _slo_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -173,6 +174,8 @@ class DetectBottlenecksResponse(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    SLOS_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     verdict: _bottleneck_pb2.DiagnosisVerdict.ValueType
     """In short."""
     headline: _builtins.str
@@ -211,6 +214,14 @@ class DetectBottlenecksResponse(_message.Message):
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Note]:
         """What a reader must know of the measurement that it rests on, such as a replica that could not be read."""
 
+    @_builtins.property
+    def slos(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.SloCompliance]:
+        """How the SLOs in force were kept. A missed one is no bottleneck."""
+
+    @_builtins.property
+    def health(self) -> _slo_pb2.HealthScore:
+        """How healthy it is. Unset where nothing could be told."""
+
     def __init__(
         self,
         *,
@@ -227,10 +238,12 @@ class DetectBottlenecksResponse(_message.Message):
         stale: _builtins.bool = ...,
         last_failure: _model_pb2.CollectFailure | None = ...,
         notes: _abc.Iterable[_model_pb2.Note] | None = ...,
+        slos: _abc.Iterable[_slo_pb2.SloCompliance] | None = ...,
+        health: _slo_pb2.HealthScore | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "_model_name", b"_model_name", "engine_version", b"engine_version", "last_failure", b"last_failure", "model_name", b"model_name", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "_model_name", b"_model_name", "engine_version", b"engine_version", "health", b"health", "last_failure", b"last_failure", "model_name", b"model_name", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "_model_name", b"_model_name", "bottlenecks", b"bottlenecks", "engine_version", b"engine_version", "headline", b"headline", "instance_id", b"instance_id", "instance_type", b"instance_type", "last_failure", b"last_failure", "model_name", b"model_name", "notes", b"notes", "simulated", b"simulated", "stale", b"stale", "unclear", b"unclear", "verdict", b"verdict", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "_model_name", b"_model_name", "bottlenecks", b"bottlenecks", "engine_version", b"engine_version", "headline", b"headline", "health", b"health", "instance_id", b"instance_id", "instance_type", b"instance_type", "last_failure", b"last_failure", "model_name", b"model_name", "notes", b"notes", "simulated", b"simulated", "slos", b"slos", "stale", b"stale", "unclear", b"unclear", "verdict", b"verdict", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine_version: _TypeAlias = _typing.Literal["engine_version"]  # noqa: Y015
     _WhichOneofArgType__engine_version: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version"]  # noqa: Y015
@@ -242,6 +255,139 @@ class DetectBottlenecksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model_name) -> _WhichOneofReturnType__model_name | None: ...
 
 Global___DetectBottlenecksResponse: _TypeAlias = DetectBottlenecksResponse  # noqa: Y015
+
+@_typing.final
+class EvaluateSlosRequest(_message.Message):
+    """What to hold against SLOs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    METRICS_URL_FIELD_NUMBER: _builtins.int
+    METRICS_URLS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    MEASUREMENT_FIELD_NUMBER: _builtins.int
+    SLOS_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """Id of a registered instance, or the id that the caller gives an inline target: 1 to 63 lower-case letters, digits,
+    `-` and `.`. Beside a measurement that measurement's own, or empty. Else required.
+    """
+    instance_type: _builtins.str
+    """Engine: `vllm`, `sglang`, `tgi`, the name of a custom engine, or `auto`. Empty means `auto`."""
+    metrics_url: _builtins.str
+    """Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Empty, with `metrics_urls`, for a registered
+    instance and for a measurement.
+    """
+    @_builtins.property
+    def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Metrics URLs of more replicas of the same instance; at most 64 in all. Empty for a single replica."""
+
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """How long to measure. Unset means 5 seconds for an inline target, and for a registered instance the last window that
+        was measured in the background; at most 5 minutes, and less than the time to the call's deadline. Zero means totals
+        since the engine's start, from which nothing can be told. Unset beside a measurement.
+        """
+
+    @_builtins.property
+    def measurement(self) -> _model_pb2.Measurement:
+        """A measurement as CollectMetrics answered it in view FULL. Unset where the agent is to measure."""
+
+    @_builtins.property
+    def slos(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.Slo]:
+        """SLOs for this call only; at most 8. Empty means those in force: of the instance, else of the agent's config file, else
+        the defaults.
+        """
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        instance_type: _builtins.str = ...,
+        metrics_url: _builtins.str = ...,
+        metrics_urls: _abc.Iterable[_builtins.str] | None = ...,
+        window: _duration_pb2.Duration | None = ...,
+        measurement: _model_pb2.Measurement | None = ...,
+        slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measurement", b"measurement", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "measurement", b"measurement", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "slos", b"slos", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluateSlosRequest: _TypeAlias = EvaluateSlosRequest  # noqa: Y015
+
+@_typing.final
+class EvaluateSlosResponse(_message.Message):
+    """How SLOs were kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    SLOS_FIELD_NUMBER: _builtins.int
+    ERROR_BUDGETS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    status: _slo_pb2.SloStatus.ValueType
+    """All of them in short: VIOLATED where one was missed, else UNKNOWN where one cannot be told, else MET."""
+    instance_id: _builtins.str
+    """Id of the instance."""
+    instance_type: _builtins.str
+    """The engine: `vllm`, `sglang`, `tgi`, or the name of a custom engine."""
+    simulated: _builtins.bool
+    """The endpoint says that it is simulated: this is not about a real engine."""
+    stale: _builtins.bool
+    """It is about a window of a registered instance that is older than two of its intervals or from before a scrape that
+    failed: it does not tell how things are now.
+    """
+    @_builtins.property
+    def slos(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.SloCompliance]:
+        """Each SLO."""
+
+    @_builtins.property
+    def error_budgets(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.ErrorBudget]:
+        """How fast their budgets are spent, of a registered instance whose SLOs in force these are. Empty elsewhere."""
+
+    @_builtins.property
+    def window(self) -> _model_pb2.Window:
+        """What the answer is about. Always set."""
+
+    @_builtins.property
+    def last_failure(self) -> _model_pb2.CollectFailure:
+        """Why the last scrape of a registered instance failed, of the first replica that failed. Unset where none did."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Note]:
+        """What a reader must know of the measurement that it rests on, such as a replica that could not be read."""
+
+    def __init__(
+        self,
+        *,
+        status: _slo_pb2.SloStatus.ValueType = ...,
+        slos: _abc.Iterable[_slo_pb2.SloCompliance] | None = ...,
+        error_budgets: _abc.Iterable[_slo_pb2.ErrorBudget] | None = ...,
+        window: _model_pb2.Window | None = ...,
+        instance_id: _builtins.str = ...,
+        instance_type: _builtins.str = ...,
+        simulated: _builtins.bool = ...,
+        stale: _builtins.bool = ...,
+        last_failure: _model_pb2.CollectFailure | None = ...,
+        notes: _abc.Iterable[_model_pb2.Note] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure", b"last_failure", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_budgets", b"error_budgets", "instance_id", b"instance_id", "instance_type", b"instance_type", "last_failure", b"last_failure", "notes", b"notes", "simulated", b"simulated", "slos", b"slos", "stale", b"stale", "status", b"status", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluateSlosResponse: _TypeAlias = EvaluateSlosResponse  # noqa: Y015
 
 @_typing.final
 class WatchBottlenecksRequest(_message.Message):

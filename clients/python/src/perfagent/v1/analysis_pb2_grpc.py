@@ -47,6 +47,11 @@ class AnalysisServiceStub:
                 request_serializer=perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksRequest.SerializeToString,
                 response_deserializer=perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksResponse.FromString,
                 _registered_method=True)
+        self.EvaluateSlos = channel.unary_unary(
+                '/perfagent.v1.AnalysisService/EvaluateSlos',
+                request_serializer=perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosRequest.SerializeToString,
+                response_deserializer=perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosResponse.FromString,
+                _registered_method=True)
         self.WatchBottlenecks = channel.unary_stream(
                 '/perfagent.v1.AnalysisService/WatchBottlenecks',
                 request_serializer=perfagent_dot_v1_dot_analysis__pb2.WatchBottlenecksRequest.SerializeToString,
@@ -90,6 +95,25 @@ class AnalysisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EvaluateSlos(self, request, context):
+        """Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+        registered instance also how fast their error budgets are spent.
+
+        What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+
+        Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+        INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+        (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+        or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+        UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+        (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+
+        Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchBottlenecks(self, request, context):
         """Watches what holds registered instances back: what is open on each now, and then what opens, changes and is
         resolved. Every message is whole: nothing of an earlier one is needed to read it.
@@ -116,6 +140,11 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.DetectBottlenecks,
                     request_deserializer=perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksRequest.FromString,
                     response_serializer=perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksResponse.SerializeToString,
+            ),
+            'EvaluateSlos': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateSlos,
+                    request_deserializer=perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosRequest.FromString,
+                    response_serializer=perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosResponse.SerializeToString,
             ),
             'WatchBottlenecks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchBottlenecks,
@@ -158,6 +187,33 @@ class AnalysisService:
             '/perfagent.v1.AnalysisService/DetectBottlenecks',
             perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksRequest.SerializeToString,
             perfagent_dot_v1_dot_analysis__pb2.DetectBottlenecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateSlos(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfagent.v1.AnalysisService/EvaluateSlos',
+            perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosRequest.SerializeToString,
+            perfagent_dot_v1_dot_analysis__pb2.EvaluateSlosResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,21 @@ class AnalysisServiceStub:
     Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
     10 seconds each.
     """
+    EvaluateSlos: _grpc.UnaryUnaryMultiCallable[_analysis_pb2.EvaluateSlosRequest, _analysis_pb2.EvaluateSlosResponse]
+    """Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+    registered instance also how fast their error budgets are spent.
+
+    What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+
+    Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+    INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+    (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+    or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+    UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+    (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+
+    Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
+    """
     WatchBottlenecks: _grpc.UnaryStreamMultiCallable[_analysis_pb2.WatchBottlenecksRequest, _analysis_pb2.WatchBottlenecksResponse]
     """Watches what holds registered instances back: what is open on each now, and then what opens, changes and is
     resolved. Every message is whole: nothing of an earlier one is needed to read it.
@@ -111,6 +126,21 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
 
     Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
     10 seconds each.
+    """
+    EvaluateSlos: _aio.UnaryUnaryMultiCallable[_analysis_pb2.EvaluateSlosRequest, _analysis_pb2.EvaluateSlosResponse]  # type: ignore[assignment]
+    """Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+    registered instance also how fast their error budgets are spent.
+
+    What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+
+    Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+    INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+    (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+    or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+    UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+    (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+
+    Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
     """
     WatchBottlenecks: _aio.UnaryStreamMultiCallable[_analysis_pb2.WatchBottlenecksRequest, _analysis_pb2.WatchBottlenecksResponse]  # type: ignore[assignment]
     """Watches what holds registered instances back: what is open on each now, and then what opens, changes and is
@@ -164,6 +194,27 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Safe to retry: it changes nothing. Deadline: the window plus 25 seconds, since a first and a last scrape may take
         10 seconds each.
+        """
+
+    @_abc_1.abstractmethod
+    def EvaluateSlos(
+        self,
+        request: _analysis_pb2.EvaluateSlosRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_pb2.EvaluateSlosResponse, _abc.Awaitable[_analysis_pb2.EvaluateSlosResponse]]:
+        """Says how SLOs were kept by a registered instance, an inline target, or the engine that a measurement is of; of a
+        registered instance also how fast their error budgets are spent.
+
+        What is answered at once, what is measured, and what may stand beside a measurement is as in DetectBottlenecks.
+
+        Errors: those of DetectBottlenecks, with INVALID_ARGUMENT (INVALID_ARGUMENT) for SLOs that cannot be, too:
+        INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
+        (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
+        or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS,
+        UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+        (TOO_MANY_CALLS, TOO_MANY_STREAMS). That an SLO is missed, or that it cannot be told, is no error.
+
+        Safe to retry: it changes nothing. Deadline: the window plus 25 seconds.
         """
 
     @_abc_1.abstractmethod
