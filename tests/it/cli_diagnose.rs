@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
 use crate::captures;
-use crate::cli::{command, run, text};
+use crate::cli::{command, golden, run, text};
+use crate::cli_compare::rounded;
 use crate::diagnosing::recorded;
 use crate::fake::{FakeEngine, TestAgent};
 
@@ -147,6 +148,21 @@ async fn every_recording_has_a_verdict_and_its_exit_code() {
         let word = word_of(&windows[0]["verdict"]);
         assert!(text(&page.stdout).contains(&word), "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_page_and_the_json_of_a_saturated_engine() {
+    let directory = captures::root().join("vllm-0.32.0/c-saturation");
+    let ask = ["diagnose", "--replay", path(&directory), "--id", "vllm-1"];
+    let page = run(&ask).await;
+    golden("diagnose.txt", &text(&page.stdout));
+    assert_eq!(code(&page), 10);
+    let mut whole = answer(&run(&[&ask[..], &["-o", "json"]].concat()).await);
+    let found = &whole["windows"][0]["bottlenecks"];
+    assert_eq!(found[0]["type"], "QUEUE_BUILDUP");
+    assert_eq!(found[0]["cause"], "SEQUENCE_CAP");
+    rounded(&mut whole);
+    golden("diagnose.json", &format!("{whole:#}\n"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::compare::wire;
 use crate::errors::Seen;
 use crate::fake::{Answer, FakeEngine, TestAgent, counting_vllm, vllm_body};
 use crate::instances::{configured, millis};
+use crate::simulator::simulate;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -377,4 +378,66 @@ async fn a_watch_begins_with_how_things_are_and_shows_what_is_missing() {
         Code::NotFound,
         Reason::InstanceNotFound,
     );
+}
+
+#[tokio::test]
+async fn what_is_found_again_opens_and_what_is_treated_is_resolved() {
+    let engine = simulate(1, "--max-num-seqs 4 --clients 32 --speed 20").await;
+    let agent =
+        TestAgent::with(|config| config.instances = vec![configured("a", &engine.urls[0])]).await;
+    let mut stream = watch(&agent, &["a"]).await;
+    let of_cap = |message: &pb::WatchBottlenecksResponse| {
+        let told = message.bottleneck.as_ref().unwrap();
+        let told = told.bottleneck.as_ref().unwrap();
+        told.cause == Cause::SequenceCap.as_str()
+    };
+    let opened = loop {
+        let message = until(&mut stream, pb::BottleneckEvent::Opened).await;
+        if of_cap(&message) {
+            break message;
+        }
+    };
+    assert!(opened.simulated && opened.failure.is_none());
+    let open = opened.bottleneck.clone().unwrap();
+    assert!(opened.open.contains(&open), "{opened:?}");
+    let found = open.bottleneck.unwrap();
+    assert_eq!(found.r#type(), pb::BottleneckType::QueueBuildup);
+    assert_ne!(found.severity(), pb::Severity::Unspecified);
+    assert!(found.explained_by.is_empty() && found.confidence > 0.5);
+    let deciding = &found.evidence[0];
+    assert_eq!(found.metric_name, deciding.quantity);
+    assert_eq!(
+        found.current_value.map(pb::evidence::Bound::Value),
+        deciding.bound
+    );
+    assert_eq!(found.threshold, deciding.threshold);
+    assert_eq!(found.time, opened.window_end_time);
+    // who comes later is told what is open
+    let mut later = watch(&agent, &["a"]).await;
+    let current = next(&mut later).await.unwrap();
+    assert_eq!(current.event(), pb::BottleneckEvent::Current);
+    let causes = |of: &[pb::OpenBottleneck]| -> Vec<String> {
+        let found = of.iter().filter_map(|one| one.bottleneck.as_ref());
+        found.map(|one| one.cause.clone()).collect()
+    };
+    assert!(causes(&current.open).contains(&found.cause));
+    // and the instance says the same when it is asked
+    let asked = detect(&agent, of_instance("a")).await.unwrap();
+    assert_eq!(asked.verdict(), pb::DiagnosisVerdict::Findings);
+    assert_eq!(asked.bottlenecks[0].cause, found.cause);
+    assert!(asked.simulated);
+
+    let restart = serde_json::json!({ "settings": { "max_num_seqs": 64 } });
+    engine.post("/simulator/restart", restart).await;
+    for stream in [&mut stream, &mut later] {
+        let resolved = loop {
+            let message = until(stream, pb::BottleneckEvent::Resolved).await;
+            if of_cap(&message) {
+                break message;
+            }
+        };
+        assert!(!causes(&resolved.open).contains(&found.cause));
+        let was = resolved.bottleneck.unwrap();
+        assert_eq!(was.open_time, open.open_time);
+    }
 }

@@ -25,6 +25,8 @@ from perfagent.errors import (
     Violation,
     error_of,
 )
+from perfagent.v1.analysis_pb2 import BottleneckEvent
+from perfagent.v1.bottleneck_pb2 import BottleneckType, DiagnosisVerdict, OptimizationType, Severity
 from perfagent.v1.comparison_pb2 import ComparisonVerdict
 from perfagent.v1.instance_pb2 import Instance
 from perfagent.v1.metrics_pb2 import WatchEvent
@@ -33,11 +35,14 @@ from perfagent.v1.model_pb2 import InstanceState, Measurement
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "BottleneckEvent",
+    "BottleneckType",
     "Cancelled",
     "Client",
     "ComparisonVerdict",
     "DataLoss",
     "DeadlineExceeded",
+    "DiagnosisVerdict",
     "FailedPrecondition",
     "Instance",
     "InstanceState",
@@ -45,9 +50,11 @@ __all__ = [
     "InvalidArgument",
     "Measurement",
     "NotFound",
+    "OptimizationType",
     "PerfagentError",
     "PermissionDenied",
     "ResourceExhausted",
+    "Severity",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
