@@ -32,6 +32,7 @@ var rpcs = map[string]rpc{
 	pb.AgentService_GetCapabilities_FullMethodName: {within(time.Second), true},
 
 	pb.AnalysisService_DetectBottlenecks_FullMethodName: {windowPlus(25 * time.Second), true},
+	pb.AnalysisService_EvaluateSlos_FullMethodName:      {windowPlus(25 * time.Second), true},
 	pb.AnalysisService_WatchBottlenecks_FullMethodName:  {nil, true},
 
 	// with a request_id, which is made where there is none
@@ -64,6 +65,8 @@ func window(request proto.Message) time.Duration {
 	case *pb.CollectMetricsRequest:
 		return windowOf(request)
 	case *pb.DetectBottlenecksRequest:
+		return windowOf(request)
+	case *pb.EvaluateSlosRequest:
 		return windowOf(request)
 	case *pb.BatchCollectMetricsRequest:
 		longest := time.Duration(0)

@@ -80,6 +80,8 @@ func requestOf(t *testing.T, method string) proto.Message {
 		return one
 	case pb.AnalysisService_DetectBottlenecks_FullMethodName:
 		return &pb.DetectBottlenecksRequest{Window: durationpb.New(7 * time.Second)}
+	case pb.AnalysisService_EvaluateSlos_FullMethodName:
+		return &pb.EvaluateSlosRequest{Window: durationpb.New(7 * time.Second)}
 	case pb.MetricsService_BatchCollectMetrics_FullMethodName:
 		short := &pb.CollectMetricsRequest{MetricsUrl: "http://x"}
 		return &pb.BatchCollectMetricsRequest{Requests: []*pb.CollectMetricsRequest{short, one}}

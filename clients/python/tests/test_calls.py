@@ -134,6 +134,17 @@ def test_what_holds_it_back_is_told_of_all_three(client: Any, engine: Engine) ->
         client.detect_bottlenecks("inline", basic)
 
 
+def test_slos_are_held_against(client: Any, engine: Engine) -> None:
+    p99 = perfagent.Slo(name="ttft", quantity="time_to_first_token_seconds", quantile=0.99, at_most=30)
+    client.register_instance("vllm-slo", metrics_url=engine.url, scrape_interval=0.2, window=2, slos=[p99])
+    assert client.get_instance("vllm-slo").slos[0].at_most == 30
+    kept = client.evaluate_slos("inline", metrics_url=engine.url, window=1, slos=[p99])
+    assert kept.slos[0].slo.name == "ttft" and kept.status != 0
+    with pytest.raises(perfagent.InvalidArgument) as wrong:
+        client.evaluate_slos("inline", metrics_url=engine.url, slos=[perfagent.Slo(name="a", quantity="b", at_most=1)])
+    assert wrong.value.violations[0].field == "slos[0].quantity"
+
+
 def test_before_and_after_are_compared(connect: Connect, agent: Agent) -> None:
     client = connect(agent.address)
     with Engine(seconds_to_first_token=0.2) as slow, Engine(seconds_to_first_token=0.1) as fast:

@@ -31,6 +31,7 @@ from perfagent.v1.comparison_pb2 import ComparisonVerdict
 from perfagent.v1.instance_pb2 import Instance
 from perfagent.v1.metrics_pb2 import WatchEvent
 from perfagent.v1.model_pb2 import InstanceState, Measurement
+from perfagent.v1.slo_pb2 import Slo, SloAggregation, SloStatus
 
 __all__ = [
     "Aborted",
@@ -55,6 +56,9 @@ __all__ = [
     "PermissionDenied",
     "ResourceExhausted",
     "Severity",
+    "Slo",
+    "SloAggregation",
+    "SloStatus",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

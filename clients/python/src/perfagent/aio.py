@@ -30,6 +30,7 @@ from perfagent.v1 import (
     metrics_pb2_grpc,
 )
 from perfagent.v1.model_pb2 import Measurement
+from perfagent.v1.slo_pb2 import Slo
 
 if TYPE_CHECKING:
     from perfagent.v1.agent_pb2_grpc import AgentServiceAsyncStub
@@ -190,6 +191,26 @@ class Client:
             self._analysis.DetectBottlenecks, contract.DETECT_BOTTLENECKS, request, timeout, seconds
         )
 
+    async def evaluate_slos(
+        self,
+        instance_id: str = "",
+        measurement: Measurement | None = None,
+        *,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        slos: Sequence[Slo] = (),
+        timeout: float | None = None,
+    ) -> analysis_pb2.EvaluateSlosResponse:
+        """How SLOs are kept, of what `detect_bottlenecks` may be asked about; of a registered instance with the error
+        budgets too. `slos` hold for this call only; without them those in force do."""
+        request = requests.evaluate_slos(
+            instance_id, measurement, instance_type, metrics_url, metrics_urls, window, slos
+        )
+        seconds = requests.window_seconds(request)
+        return await self._unary(self._analysis.EvaluateSlos, contract.EVALUATE_SLOS, request, timeout, seconds)
+
     def watch_bottlenecks(
         self,
         instance_ids: Sequence[str] = (),
@@ -217,13 +238,14 @@ class Client:
         scrape_interval: Span | None = None,
         window: Span | None = None,
         labels: Mapping[str, str] | None = None,
+        slos: Sequence[Slo] = (),
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> instance_pb2.Instance:
         """Registers an instance, which the agent then watches. A request id is made where none is given, so that a
         retry registers it once."""
         request = requests.register(
-            instance_id, instance_type, metrics_url, metrics_urls, scrape_interval, window, labels, request_id
+            instance_id, instance_type, metrics_url, metrics_urls, scrape_interval, window, labels, slos, request_id
         )
         return (await self._unary(
             self._instances.RegisterInstance, contract.REGISTER_INSTANCE, request, timeout
