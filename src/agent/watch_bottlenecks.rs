@@ -145,9 +145,14 @@ mod tests {
             scrape_interval: Duration::from_secs(15),
             window: Duration::from_secs(60),
             labels: BTreeMap::new(),
+            slos: Vec::new(),
         };
         let instance = Arc::new(Instance::configured(spec));
-        Arc::new(InstanceState::new(instance, SystemTime::UNIX_EPOCH))
+        Arc::new(InstanceState::new(
+            instance,
+            Arc::default(),
+            SystemTime::UNIX_EPOCH,
+        ))
     }
 
     fn told(bottlenecks: &Tracker, sequence: u64) -> Told {

@@ -156,7 +156,11 @@ impl Latest {
 
 impl InstanceState {
     /// Of an instance that was not scraped yet.
-    pub(super) fn new(instance: Arc<Instance>, slos: Arc<[Slo]>, now: SystemTime) -> Self {
+    pub(in crate::agent) fn new(
+        instance: Arc<Instance>,
+        slos: Arc<[Slo]>,
+        now: SystemTime,
+    ) -> Self {
         Self {
             instance,
             version: next_version(),
