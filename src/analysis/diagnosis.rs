@@ -100,7 +100,7 @@ pub fn diagnose(
         take(check(&whole), None);
     }
     findings.extend(fleet::check(&members));
-    let findings = rank(findings, members.len());
+    let findings = rank(findings, members.len(), targets);
     unclear.retain(|one| findings.iter().all(|finding| finding.cause != one.cause));
     let verdict = verdict(&findings, &unclear);
     Diagnosis {
@@ -131,11 +131,17 @@ fn no_window(measurement: &Measurement) -> Option<Unclear> {
     })
 }
 
-/// What an engine does not tell of failures leaves open whether there are any, and nothing else.
+/// Whether it leaves open that something is wrong. What an engine does not tell of failures, of its host or of its
+/// graphs does not, where those who are served are served in time.
 fn leaves_open(unclear: &Unclear) -> bool {
     !matches!(
         unclear.cause,
-        Cause::Errors | Cause::AdmissionLimit | Cause::Aborts | Cause::Overprovisioned
+        Cause::Errors
+            | Cause::AdmissionLimit
+            | Cause::Aborts
+            | Cause::HostBound
+            | Cause::GraphCeiling
+            | Cause::Overprovisioned
     )
 }
 

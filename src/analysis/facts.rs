@@ -100,9 +100,17 @@ impl<'m> Facts<'m> {
                 absence.reason.to_string(),
                 absence.hint.as_ref().map(ToString::to_string),
             ),
-            None => (
+            None if self.figures.distribution(quantity).is_some() => (
                 format!("{} was not observed in this window", quantity.name()),
                 Some("measure under load, or over a longer window".to_owned()),
+            ),
+            None => (
+                format!(
+                    "{} exports nothing that tells {}",
+                    self.engine(),
+                    quantity.name()
+                ),
+                None,
             ),
         }
     }
@@ -141,6 +149,7 @@ impl<'m> Facts<'m> {
     pub(super) fn gap_seconds(&self) -> Option<f64> {
         [
             Q::InterTokenLatency,
+            Q::DecodeStepTotalTime,
             Q::DecodeStepTime,
             Q::TimePerOutputToken,
         ]

@@ -1,7 +1,7 @@
 //! Requests that wait: for whom, and what for.
 
 use crate::engine::Quantity as Q;
-use crate::measure::{Bounded, Gauge};
+use crate::measure::Gauge;
 
 use super::facts::Facts;
 
@@ -24,6 +24,8 @@ pub(super) enum Limit {
     SequenceCap { cap: f64, told: bool },
     /// Tokens in a step, which takes so many of them; told, or seen.
     TokenBudget { tokens: f64, told: bool },
+    /// Steps are full of prompts, of so many tokens on average, and nothing says that they are cut.
+    Prompts { tokens: f64 },
     /// It cannot be told for want of this.
     Unknown(Q),
 }
@@ -77,11 +79,14 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
         && queue.waiting.min > 0.0;
     match kv_holds_back(facts) {
         Some(true) => return Limit::KvCache,
-        None if cap.is_none() && !level => return kv_unknown(facts, running),
+        None if cap.is_none() => return kv_unknown(facts, running, queue),
         _ => {}
     }
     if let Some((tokens, told)) = budget_in_use(facts) {
         return Limit::TokenBudget { tokens, told };
+    }
+    if let Some(tokens) = full_of_prompts(facts).filter(|_| cap.is_some() || !level) {
+        return Limit::Prompts { tokens };
     }
     match cap {
         // neither cap nor KV cache nor a told budget: what is left is what a step takes
@@ -93,19 +98,21 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
     }
 }
 
-/// TGI tells what it has reserved, and not of how much: a batch that varies under a reservation that does not is full.
-fn kv_unknown(facts: &Facts<'_>, running: &Gauge) -> Limit {
-    let Some(reserved) = facts.gauge(Q::KvReservedTokens) else {
+/// TGI reserves for the worst case, and does not tell of how much: a batch that varies in size while requests wait is
+/// held back by what they may need, one that does not by how many they are.
+fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
+    if facts.gauge(Q::KvReservedTokens).is_none() {
         return Limit::Unknown(Q::KvCacheUsage);
-    };
-    let steady = |gauge: &Gauge| gauge.mean / gauge.max.max(f64::MIN_POSITIVE);
-    if steady(reserved) > steady(running) {
-        Limit::KvCache
-    } else {
+    }
+    let varies = (running.max - running.min).max(0.0);
+    let by_one = varies <= 1.0 || varies <= facts.thresholds.plateau_ratio * running.max;
+    if by_one || queue.waiting.min <= 0.0 {
         Limit::SequenceCap {
             cap: running.max,
             told: false,
         }
+    } else {
+        Limit::KvCache
     }
 }
 
@@ -124,32 +131,60 @@ pub(super) fn preempts(facts: &Facts<'_>) -> Option<bool> {
 /// Whether the KV cache is so full that the next request does not fit.
 fn kv_holds_back(facts: &Facts<'_>) -> Option<bool> {
     let usage = facts.gauge(Q::KvCacheUsage)?;
-    let full = match facts.engine() {
-        "sglang" => facts.thresholds.kv_reserving_full_ratio,
-        _ => facts.thresholds.kv_full_ratio,
-    };
+    // SGLang holds room back for outputs to come
+    let reserves =
+        facts.engine() == "sglang" && usage.mean >= facts.thresholds.kv_reserving_full_ratio;
     let capacity = facts.gauge(Q::KvCapacityTokens).map(|gauge| gauge.last);
     let prompt = facts.mean(Q::PromptLength);
     let too_long = capacity
         .zip(prompt)
-        .is_some_and(|(capacity, prompt)| (1.0 - usage.max) * capacity < prompt);
-    Some(usage.max >= full || too_long)
+        .is_some_and(|(capacity, prompt)| (1.0 - usage.mean) * capacity < prompt);
+    Some(usage.max >= facts.thresholds.kv_full_ratio || reserves || too_long)
 }
 
-/// Tokens that steps are cut at, and whether the engine tells it.
+/// Tokens that steps are cut at so that it shows, and whether the engine tells it.
 pub(super) fn budget_in_use(facts: &Facts<'_>) -> Option<(f64, bool)> {
-    let steps = facts.distribution(Q::StepTokens)?;
-    let mean = steps.mean?;
-    let running = facts.gauge(Q::RequestsRunning)?.mean;
-    if let Some((_, budget)) = facts.setting_number(TOKEN_BUDGETS) {
-        return (mean >= facts.thresholds.budget_share_ratio * budget).then_some((budget, true));
+    let thresholds = facts.thresholds;
+    if let Some((_, budget)) = facts
+        .setting_number(TOKEN_BUDGETS)
+        .filter(|(_, tokens)| *tokens > 0.0)
+    {
+        let steps = facts.mean(Q::StepTokens);
+        let full = steps.is_some_and(|mean| mean >= thresholds.budget_share_ratio * budget);
+        let cut = computed_tokens(facts)? >= 2.0 * budget;
+        return (full || cut).then_some((budget, true));
     }
-    // steps that are mostly prompts, and most of them about as large as the largest
-    let median = match facts.quantile(Q::StepTokens, 0.5)? {
-        Bounded::Value(median) => median,
-        Bounded::AtMost(_) | Bounded::AtLeast(_) => return None,
-    };
-    let largest = steps.buckets.last()?.at_most;
-    let level = median >= facts.thresholds.budget_share_ratio * largest * 0.5;
-    (level && largest.is_finite() && mean > 4.0 * running).then_some((largest, false))
+    let bound = seen_chunk(facts)?;
+    (bound < thresholds.small_token_budget * 0.5).then_some((bound, false))
+}
+
+/// Tokens of a prompt that are computed, not found: a request's mean.
+fn computed_tokens(facts: &Facts<'_>) -> Option<f64> {
+    let begun = facts.distribution(Q::TimeToFirstToken)?.count;
+    let computed = facts
+        .increase(Q::PrefillTokens)
+        .or_else(|| facts.increase(Q::PromptTokens))?;
+    Some(computed / begun)
+}
+
+/// At most so many tokens of a prompt are computed in a step, by what is seen: a prefill that takes many times as long
+/// as the longest gap between tokens of others took at least so many steps.
+fn seen_chunk(facts: &Facts<'_>) -> Option<f64> {
+    // vLLM shares steps between prompts and others; where prompts stop all others there is no such gap
+    let longest = facts
+        .distribution(Q::InterTokenLatency)?
+        .buckets
+        .last()?
+        .at_most;
+    let prefill = facts.mean(Q::PrefillTime)?;
+    let others = facts.gauge(Q::RequestsRunning)?.mean >= 1.2;
+    let steps = prefill / longest;
+    (others && steps >= 3.0).then(|| computed_tokens(facts).map(|tokens| tokens / steps))?
+}
+
+/// Tokens of a step where most of what steps compute is prompts.
+fn full_of_prompts(facts: &Facts<'_>) -> Option<f64> {
+    let mean = facts.mean(Q::StepTokens)?;
+    let running = facts.gauge(Q::RequestsRunning)?.mean;
+    (mean > 4.0 * running.max(1.0)).then_some(mean)
 }

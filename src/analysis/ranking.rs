@@ -1,6 +1,9 @@
 //! Findings of replicas → findings of the instance, root cause first.
 
-use super::finding::{Cause, Finding, Severity};
+use std::cmp::Reverse;
+
+use super::finding::{Cause, Cost, CostKind, Finding, Severity};
+use super::thresholds::Targets;
 
 /// What a cause brings about: an effect is told with its cause, and never before it.
 const EXPLAINS: &[(Cause, &[Cause])] = &[
@@ -61,7 +64,15 @@ const EXPLAINS: &[(Cause, &[Cause])] = &[
     (Cause::BatchTooLarge, &[Cause::DecodeBound, Cause::Aborts]),
     (Cause::SpeculationLoss, &[Cause::DecodeBound]),
     (Cause::SequenceCap, DOORS),
-    (Cause::TokenBudget, DOORS),
+    (
+        Cause::TokenBudget,
+        &[
+            Cause::PrefillBound,
+            Cause::PrefillInterference,
+            Cause::Aborts,
+            Cause::AdmissionLimit,
+        ],
+    ),
     (Cause::Deferred, DOORS),
     (
         Cause::HeadOfLine,
@@ -81,10 +92,7 @@ const EXPLAINS: &[(Cause, &[Cause])] = &[
             Cause::AdmissionLimit,
         ],
     ),
-    (
-        Cause::PrefillBound,
-        &[Cause::PrefillInterference, Cause::Aborts],
-    ),
+    (Cause::PrefillBound, &[Cause::Aborts]),
     (Cause::Frontend, &[Cause::Aborts]),
     (Cause::DecodeBound, &[Cause::Aborts]),
 ];
@@ -105,7 +113,7 @@ const DOORS: &[Cause] = &[Cause::Aborts, Cause::AdmissionLimit];
 
 /// Puts what several replicas show into one finding a cause, says what explains what, and orders: first what nothing
 /// explains, users without an answer before users who wait, the worse first.
-pub(super) fn rank(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
+pub(super) fn rank(findings: Vec<Finding>, replicas: usize, targets: &Targets) -> Vec<Finding> {
     let mut merged = merge(findings, replicas);
     let causes: Vec<(Cause, Severity, Vec<String>)> = merged
         .iter()
@@ -118,17 +126,13 @@ pub(super) fn rank(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
             .max_by_key(|(cause, severity, _)| (class(*cause) == 0, *severity))
             .map(|(cause, _, _)| *cause);
     }
-    // an effect of an effect is told with the root
-    let parents: Vec<(Cause, Option<Cause>)> = merged
-        .iter()
-        .map(|one| (one.cause, one.explained_by))
-        .collect();
     merged.sort_by(|one, other| {
+        let by_cost = cost(other, targets).total_cmp(&cost(one, targets));
         key(one)
-            .partial_cmp(&key(other))
-            .unwrap_or(std::cmp::Ordering::Equal)
+            .cmp(&key(other))
+            .then(by_cost)
+            .then(one.cause.cmp(&other.cause))
     });
-    debug_assert!(parents.iter().any(|(_, parent)| parent.is_none()) || parents.is_empty());
     merged
 }
 
@@ -161,15 +165,23 @@ fn class(cause: Cause) -> u8 {
     }
 }
 
-fn key(finding: &Finding) -> (bool, u8, std::cmp::Reverse<Severity>, f64, Cause) {
-    let cost: f64 = finding.costs.iter().map(|cost| cost.value).sum();
+fn key(finding: &Finding) -> (bool, u8, Reverse<Severity>) {
     (
         finding.explained_by.is_some(),
         class(finding.cause),
-        std::cmp::Reverse(finding.severity),
-        -cost * finding.confidence,
-        finding.cause,
+        Reverse(finding.severity),
     )
+}
+
+/// What it costs, in times of what users were promised.
+fn cost(finding: &Finding, targets: &Targets) -> f64 {
+    let part = |cost: &Cost| match cost.kind {
+        CostKind::TtftSeconds => cost.value / targets.ttft_p99_seconds,
+        CostKind::ItlSeconds => cost.value / targets.itl_p99_seconds,
+        // no promise is about them; failures stand before latency anyhow
+        CostKind::TokensPerSecond | CostKind::FailedRequests => 0.0,
+    };
+    finding.costs.iter().map(part).sum::<f64>() * finding.confidence
 }
 
 /// One finding a cause: the worst of them, and which replicas show it.

@@ -127,8 +127,8 @@ thresholds! {
     eager_pass_ratio = 0.2 in 0.0..1.0,
     /// Batch at its largest over its smallest in the window from which on throughput can be held against it.
     batch_spread_ratio = 1.5 in 1.0..100.0,
-    /// Throughput at the largest batches over that at the smallest below which it is flat.
-    flat_throughput_ratio = 1.15 in 1.0..2.0,
+    /// Percent of throughput for a percent of batch, among large batches, below which larger ones give nothing. Where steps are bound by memory it is near 1, where by computing near 0: half-way between.
+    flat_elasticity_ratio = 0.5 in 0.0..1.0,
     /// Share of guessed tokens accepted below which guessing loses: users report losses at 0.4 and below (vLLM issue 19254).
     speculation_acceptance_ratio = 0.4 in 0.0..1.0,
     /// Hit ratio of the prefix cache below which it is cold while it rises.

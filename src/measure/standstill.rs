@@ -8,9 +8,11 @@ use super::view::View;
 /// Whatever an engine does shows in one of these.
 const COUNTERS: [Q; 3] = [Q::GenerationTokens, Q::PrefillTokens, Q::PromptTokens];
 const DISTRIBUTIONS: [Q; 3] = [Q::StepTokens, Q::PrefillStepTime, Q::DecodeStepTime];
+/// vLLM counts no step that gives no token, and a long prompt is many of those: but what it has read fills the cache.
+const GAUGES: [Q; 2] = [Q::KvCacheUsage, Q::KvReservedTokens];
 
-/// Seconds at the end of the window in which requests were held at both ends of each interval, and no token and no step
-/// was counted. None where the engine shows neither, or there is no interval.
+/// Seconds at the end of the window in which requests were held at both ends of each interval, no token and no step was
+/// counted, and the KV cache stayed as it was. None where the engine shows neither, or there is no interval.
 pub(super) fn standstill_seconds(view: &View) -> Option<f64> {
     let held = [Q::RequestsRunning, Q::RequestsWaiting].map(|quantity| view.gauges.get(&quantity));
     let held_at = |tick: u32| {
@@ -38,13 +40,24 @@ pub(super) fn standstill_seconds(view: &View) -> Option<f64> {
             at.is_ok_and(|at| intervals.get(at).is_some_and(|one| part(one) > 0.0))
         })
     };
+    let fills = |of: &Interval| {
+        GAUGES.iter().any(|quantity| {
+            let at = |tick| {
+                let values = &view.gauges.get(quantity)?.values;
+                let at = values.binary_search_by_key(&tick, |(at, _)| *at).ok()?;
+                values.get(at).map(|(_, value)| *value)
+            };
+            at(of.start_tick) != at(of.end_tick)
+        })
+    };
     let mut seconds = 0.0;
     let mut next = None;
     for interval in clock.iter().rev() {
         let joins = next.is_none_or(|start| start == interval.end_tick);
         let held = held_at(interval.start_tick) && held_at(interval.end_tick);
         let moved = rose(&counted, interval, |one| one.numerator)
-            || rose(&observed, interval, |one| one.denominator);
+            || rose(&observed, interval, |one| one.denominator)
+            || fills(interval);
         if !joins || !held || moved {
             break;
         }
@@ -120,5 +133,19 @@ mod tests {
             },
         );
         assert_eq!(standstill_seconds(&view), Some(0.0));
+    }
+
+    #[test]
+    fn a_cache_that_fills_moves() {
+        let mut view = view(&[0.0, 0.0, 0.0], &[1.0; 4]);
+        let usage = |last| GaugeTrack {
+            values: vec![(0, 0.1), (1, 0.2), (2, 0.3), (3, last)],
+            basis: Basis::Exact,
+            source: "".into(),
+        };
+        view.gauges.insert(Q::KvCacheUsage, usage(0.4));
+        assert_eq!(standstill_seconds(&view), Some(0.0));
+        view.gauges.insert(Q::KvCacheUsage, usage(0.3));
+        assert_eq!(standstill_seconds(&view), Some(5.0));
     }
 }

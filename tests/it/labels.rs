@@ -241,9 +241,11 @@ fn untrue(cause: &str, case: &Case, truth: &Truth) -> Option<String> {
     let (of, settings) = (Served::of(truth), &truth.settings);
     let cap = f64::from(settings.max_num_seqs);
     let root = case.expect[0] == cause;
-    let held = truth.gauges.iter().filter_map(|gauges| gauges.last());
-    let held: u32 = held.map(|last| last.running + last.waiting).sum();
-    let stalled = truth.tail.steps == 0 && truth.tail.generated_tokens == 0 && held > 0;
+    // requests are held, and for the last seconds nothing moves; of one replica is enough
+    let stalled = truth.tails.iter().zip(&truth.gauges).any(|(tail, gauges)| {
+        let held = |last: &Gauges| last.running + last.waiting > 0;
+        tail.steps == 0 && tail.generated_tokens == 0 && gauges.last().is_some_and(held)
+    });
     let in_queue = truth.summary.mean_queue_seconds.unwrap_or(0.0);
     let true_ = match cause {
         "STALL" => stalled,
@@ -442,6 +444,26 @@ fn older_pages_lack_what_came_later() {
     ] {
         assert_eq!(value(&page, now), value(&oldest, then));
     }
+    // those put off were not counted, and the cache was counted in blocks
+    let put_off = newest(
+        "vllm",
+        "load = { rate = 20, deferred_seconds = 2, shared_prefix_tokens = 64 }",
+    );
+    let of = |reason| {
+        format!(
+            "vllm:num_requests_waiting_by_reason{{engine=\"0\",model_name=\"simulated\",reason=\"{reason}\"}}"
+        )
+    };
+    let waiting = |page: &str| value(page, "vllm:num_requests_waiting{");
+    assert!(value(&put_off, &of("deferred")) != "0.0");
+    assert!(waiting(&put_off) != value(&put_off, &of("capacity")));
+    let before = older::as_version("vllm", Version::new(0, 19, 0), &put_off);
+    assert_eq!(waiting(&before), value(&put_off, &of("capacity")));
+    let number = |text: String| text.parse::<f64>().unwrap();
+    let blocks = older::as_version("vllm", Version::new(0, 8, 5), &put_off);
+    let blocks = number(value(&blocks, "vllm:gpu_prefix_cache_hits_total{"));
+    let tokens = number(value(&put_off, "vllm:prefix_cache_hits_total{"));
+    assert!(tokens > 0.0 && blocks == (tokens / 16.0).floor());
     assert_eq!(older::as_version("tgi", Version::new(3, 0, 0), &page), page);
     let without = older::without(&page, "vllm:iteration_tokens_total");
     assert!(page.contains("vllm:iteration_tokens") && !without.contains("vllm:iteration_tokens"));

@@ -20,7 +20,7 @@ use std::thread;
 use perfagent::engine::{EngineProfile, Probed, Registry, Version, read_endpoint};
 use perfagent::exposition::Options;
 use perfagent::measure::{InstanceSamples, Measurement, ReplicaSamples, Sample, WindowKind};
-use perfagent::model::{Gauges, Settings, Summary, Tally};
+use perfagent::model::{Gauges, Settings, Sink, Summary, Tally};
 use perfagent::simulator::{Deployment, Replica, Scenario, engine_name};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -118,10 +118,10 @@ pub(crate) struct Page {
 pub(crate) struct Truth {
     /// What users had over the window, of all replicas.
     pub(crate) summary: Summary,
-    /// The same over the last [`TAIL_SECONDS`].
-    pub(crate) tail: Summary,
     /// Of each replica alone.
     pub(crate) each: Vec<Summary>,
+    /// Of each replica alone, over the last [`TAIL_SECONDS`].
+    pub(crate) tails: Vec<Summary>,
     /// Of each replica at each scrape.
     pub(crate) gauges: Vec<Vec<Gauges>>,
     /// Of the first replica, at the end.
@@ -185,18 +185,17 @@ pub(crate) fn for_each<T: Send>(cases: &[Case], of: impl Fn(&Case) -> T + Sync) 
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else { break };
                     let made = of(case);
-                    done.lock()
-                        .expect("no panic")
-                        .push((case.name.clone(), made));
+                    done.lock().expect("no panic").push((at, made));
                 }
             });
         }
     });
     let mut done = done.into_inner().expect("no panic");
-    let place = |name: &str| cases.iter().position(|case| case.name == name);
-    done.sort_by_key(|(name, _)| place(name));
+    done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, made)| made).collect()
 }
 
@@ -313,27 +312,29 @@ impl Simulated {
             truth: None,
         };
         let end = self.warm_seconds + self.window_seconds;
-        let mut all = (
-            Tally::from(self.warm_seconds),
-            Tally::from(end - TAIL_SECONDS),
-        );
-        let (mut each, mut gauges, mut settings) = (Vec::new(), Vec::new(), None);
+        let mut all = Tally::from(self.warm_seconds);
+        let (mut each, mut tails) = (Vec::new(), Vec::new());
+        let (mut gauges, mut settings) = (Vec::new(), None);
         for number in 0..deployment.replicas {
-            let mut own = Tally::from(self.warm_seconds);
-            let run = self.run(&deployment, number, pages, &mut (&mut all, &mut own));
-            let (replica, scraped, levels) = run;
+            let mut own = (
+                Tally::from(self.warm_seconds),
+                Tally::from(end - TAIL_SECONDS),
+            );
+            let (replica, scraped, levels) =
+                self.run(&deployment, number, pages, &mut (&mut all, &mut own));
             recording.replicas.push(RecordedReplica {
                 pages: scraped,
                 probed: Arc::new(self.probed(&profile, &replica, settings_known)),
             });
-            each.push(own.summary(end));
+            each.push(own.0.summary(end));
+            tails.push(own.1.summary(end));
             gauges.push(levels);
             settings.get_or_insert_with(|| replica.settings().clone());
         }
         recording.truth = settings.map(|settings| Truth {
-            summary: all.0.summary(end),
-            tail: all.1.summary(end),
+            summary: all.summary(end),
             each,
+            tails,
             gauges,
             settings,
         });
@@ -345,7 +346,7 @@ impl Simulated {
         deployment: &Deployment,
         number: u32,
         with_pages: bool,
-        sink: &mut (&mut (Tally, Tally), &mut Tally),
+        sink: &mut impl Sink,
     ) -> (Replica, Vec<Page>, Vec<Gauges>) {
         let mut replica = Replica::new(deployment, number, START_UNIX_SECONDS).expect("checked");
         let engine = engine_name(deployment.engine);
@@ -357,7 +358,7 @@ impl Simulated {
         let scrapes = (self.window_seconds / self.interval_seconds).round() as u32;
         for scrape in 0..=scrapes {
             let at = self.warm_seconds + f64::from(scrape) * self.interval_seconds;
-            replica.run_until_with(at, &mut (&mut sink.0.0, (&mut sink.0.1, &mut *sink.1)));
+            replica.run_until_with(at, sink);
             gauges.push(replica.gauges());
             if with_pages && replica.is_up() {
                 let page = replica.metrics(false);

@@ -115,11 +115,12 @@ const SGLANG_OLD: &[(&str, &str, (u32, u32, u32))] = &[
 
 /// The page of this version. TGI's names have not changed since 2.
 pub(crate) fn as_version(engine: &str, version: Version, page: &str) -> String {
-    let (since, old): (&[Since], &[_]) = match engine {
+    let (since, renamed): (&[Since], &[_]) = match engine {
         "vllm" => (VLLM, VLLM_OLD),
         "sglang" => (SGLANG, SGLANG_OLD),
         _ => return page.to_owned(),
     };
+    let then = Then::of(page, engine, version);
     let mut out = String::with_capacity(page.len());
     for line in page.lines() {
         let Some((name, family)) = names_in(line) else {
@@ -133,24 +134,20 @@ pub(crate) fn as_version(engine: &str, version: Version, page: &str) -> String {
             .is_none_or(|(_, (major, minor, patch))| {
                 version >= Version::new(*major, *minor, *patch)
             });
-        if came && let Some(line) = older_line(engine, version, family, line) {
+        if came && let Some(line) = then.line(family, line) {
             out += &line;
             out.push('\n');
         }
-        for (now, then, (major, minor, patch)) in old {
+        for (now, old, (major, minor, patch)) in renamed {
             let had = version <= Version::new(*major, *minor, *patch)
                 // what was not there under any name
-                && (*then != "sglang:num_prefill_prealloc_queue_reqs"
+                && (*old != "sglang:num_prefill_prealloc_queue_reqs"
                     || version >= Version::new(0, 4, 7))
-                && (*then != "sglang:gpu_execution_seconds" || version >= Version::new(0, 5, 7));
+                && (*old != "sglang:gpu_execution_seconds" || version >= Version::new(0, 5, 7));
             if had
                 && family == *now
-                && let Some(line) = older_line(
-                    engine,
-                    version,
-                    family,
-                    &line.replacen(name, &name.replacen(now, then, 1), 1),
-                )
+                && let Some(line) =
+                    then.line(family, &line.replacen(name, &name.replacen(now, old, 1), 1))
             {
                 out += &line;
                 out.push('\n');
@@ -184,34 +181,82 @@ fn matches(pattern: &str, family: &str) -> bool {
     }
 }
 
-/// The line with the labels that it had then; none where the series was not there.
-fn older_line(engine: &str, version: Version, family: &str, line: &str) -> Option<String> {
-    if engine == "sglang" {
-        let unlabelled = family == "sglang:cached_tokens" && version < Version::new(0, 5, 10);
-        return Some(match unlabelled {
-            true => without_labels(line, |label| label != "cache_source"),
-            false => line.to_owned(),
-        });
-    }
-    if version < Version::new(0, 9, 2) && names_in(line)?.0.ends_with("_created") {
-        return None;
-    }
-    let missing = [
-        ("finished_reason=\"error\"", Version::new(0, 13, 0)),
-        ("finished_reason=\"repetition\"", Version::new(0, 22, 0)),
-    ];
-    if missing
-        .iter()
-        .any(|(label, since)| version < *since && line.contains(label))
-    {
-        return None;
-    }
-    Some(match family {
-        "vllm:cache_config_info" if version < Version::new(0, 32, 0) => {
-            without_labels(line, |label| CACHE_LABELS.contains(&label))
+/// How a version wrote lines of a page.
+struct Then {
+    sglang: bool,
+    version: Version,
+    /// What the queue of vLLM held without those put off, which it did not count up to 0.19.
+    waiting: Option<String>,
+    /// vLLM counted its cache in blocks up to 0.8.
+    block_size: f64,
+}
+
+impl Then {
+    fn of(page: &str, engine: &str, version: Version) -> Self {
+        let within = |line: &str, part: &str| {
+            line.starts_with("vllm:num_requests_waiting_by_reason{") && line.contains(part)
+        };
+        let capacity = page
+            .lines()
+            .find(|line| within(line, "reason=\"capacity\""))
+            .filter(|_| version < Version::new(0, 20, 0));
+        let block_size = page
+            .split(",block_size=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .filter(|_| version < Version::new(0, 9, 0));
+        Self {
+            sglang: engine == "sglang",
+            version,
+            waiting: capacity
+                .and_then(|line| line.rsplit(' ').next())
+                .map(str::to_owned),
+            block_size: block_size.and_then(|size| size.parse().ok()).unwrap_or(1.0),
         }
-        _ => line.to_owned(),
-    })
+    }
+
+    /// The line with the labels and the value that it had then; none where the series was not there.
+    fn line(&self, family: &str, line: &str) -> Option<String> {
+        let version = self.version;
+        if self.sglang {
+            let unlabelled = family == "sglang:cached_tokens" && version < Version::new(0, 5, 10);
+            return Some(match unlabelled {
+                true => without_labels(line, |label| label != "cache_source"),
+                false => line.to_owned(),
+            });
+        }
+        if version < Version::new(0, 9, 2) && names_in(line)?.0.ends_with("_created") {
+            return None;
+        }
+        let missing = [
+            ("finished_reason=\"error\"", Version::new(0, 13, 0)),
+            ("finished_reason=\"repetition\"", Version::new(0, 22, 0)),
+        ];
+        if missing
+            .iter()
+            .any(|(label, since)| version < *since && line.contains(label))
+        {
+            return None;
+        }
+        Some(match (family, line.rsplit_once(' ')) {
+            ("vllm:cache_config_info", _) if version < Version::new(0, 32, 0) => {
+                without_labels(line, |label| CACHE_LABELS.contains(&label))
+            }
+            ("vllm:num_requests_waiting", Some((series, _))) if !line.starts_with('#') => {
+                match &self.waiting {
+                    Some(waiting) => format!("{series} {waiting}"),
+                    None => line.to_owned(),
+                }
+            }
+            ("vllm:prefix_cache_queries" | "vllm:prefix_cache_hits", Some((series, value)))
+                if !line.starts_with('#') =>
+            {
+                let tokens: f64 = value.parse().unwrap_or(f64::NAN);
+                format!("{series} {:?}", (tokens / self.block_size).floor())
+            }
+            _ => line.to_owned(),
+        })
+    }
 }
 
 /// A series with those labels only. Values that hold a comma are not met here.

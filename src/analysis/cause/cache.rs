@@ -61,7 +61,7 @@ fn cost_of_prompts(facts: &Facts<'_>) -> Option<f64> {
     let behind = queue(facts).filter(|queue| {
         matches!(
             limit(facts, queue),
-            Limit::TokenBudget { .. } | Limit::Unknown(Q::StepTokens)
+            Limit::TokenBudget { .. } | Limit::Prompts { .. } | Limit::Unknown(Q::StepTokens)
         )
     });
     let share = facts.thresholds.ttft_share_ratio * first.total;

@@ -47,7 +47,8 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
 
 /// TGI tells the times of its steps and no gaps: a prefill step holds up everything that decodes.
 fn by_steps(facts: &Facts<'_>) -> Vec<Answer> {
-    let Some(decode) = facts.distribution(Q::DecodeStepTime) else {
+    let told = [Q::DecodeStepTotalTime, Q::DecodeStepTime];
+    let Some(decode) = told.into_iter().find_map(|one| facts.distribution(one)) else {
         let works = facts
             .increase(Q::GenerationTokens)
             .is_some_and(|tokens| tokens > FEWEST_GAPS);

@@ -7,6 +7,7 @@ use crate::analysis::facts::{Facts, FirstToken};
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
 use crate::analysis::queue::{budget_in_use, queue};
 use crate::engine::Quantity as Q;
+use crate::measure::Bounded;
 
 use super::cache::cache_explains;
 use super::waiting::{served, token_budget};
@@ -42,10 +43,16 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     {
         answers.push(Answer::Found(frontend(facts, &first, outside)));
     }
-    let decides = computed >= facts.thresholds.ttft_share_ratio * first.total;
-    if decides && !cache_explains(facts) {
+    let half = facts.thresholds.ttft_share_ratio * first.total;
+    if cache_explains(facts) {
+        return answers;
+    }
+    if computed >= half {
         let finding = prefill(facts, &first, computed, waits);
         answers.push(Answer::Found(finding));
+    } else if !waits && queued + computed >= half {
+        // few wait at a time, and long
+        answers.extend(head_of_line(facts, queued + computed).map(Answer::Found));
     }
     answers
 }
@@ -101,7 +108,14 @@ pub(super) fn head_of_line(facts: &Facts<'_>, delay: f64) -> Option<Finding> {
     let median = facts.quantile(Q::PromptLength, 0.5)?.number();
     let long = facts.quantile(Q::PromptLength, 0.99)?.number();
     let skew = mean / median.max(1.0);
-    if skew < facts.thresholds.prompt_skew_ratio {
+    // the long ones themselves may take long: it is the others that must not
+    let others = |q, target: f64| {
+        let told = facts.quantile(Q::TimeToFirstToken, q);
+        told.is_none_or(|value| !matches!(value, Bounded::AtMost(_)) && value.number() > target)
+    };
+    let felt =
+        others(0.5, facts.targets.ttft_p50_seconds) || others(0.9, facts.targets.ttft_p99_seconds);
+    if skew < facts.thresholds.prompt_skew_ratio || !felt {
         return None;
     }
     let description = format!(

@@ -11,8 +11,13 @@ use crate::engine::Quantity as Q;
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let usage = facts.gauge(Q::KvCacheUsage);
     let waits = queue(facts);
-    let held_back = waits.filter(|queue| limit(facts, queue) == Limit::KvCache);
     let preempting = preempts(facts) == Some(true);
+    // where tokens are late already, a larger batch would not do: that is no want of memory
+    let late = facts
+        .gap_seconds()
+        .is_some_and(|gap| gap > facts.targets.itl_p99_seconds);
+    let held_back =
+        waits.filter(|queue| limit(facts, queue) == Limit::KvCache && (preempting || !late));
     if held_back.is_some() || preempting {
         return capacity(facts, held_back.map(|queue| queue.seconds), preempting);
     }

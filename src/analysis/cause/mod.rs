@@ -1,5 +1,6 @@
 //! One family of causes a file. A check more is a file, and a line here.
 
+mod batch;
 mod cache;
 mod decode;
 mod failures;
@@ -30,4 +31,4 @@ pub(super) const CHECKS: &[Check] = &[
 ];
 
 /// Checks of the whole instance's numbers.
-pub(super) const OF_INSTANCE: &[Check] = &[steps::batch_too_large, overprovisioned::check];
+pub(super) const OF_INSTANCE: &[Check] = &[batch::check, overprovisioned::check];

@@ -1,7 +1,7 @@
-//! HOST_BOUND, GRAPH_CEILING, BATCH_TOO_LARGE: steps that take longer than they need to.
+//! HOST_BOUND, GRAPH_CEILING: steps that take longer than they need to.
 
 use crate::analysis::check::{
-    Answer, by_count, found, percent, seconds, severity_of_gap, unclear, unknown_setting,
+    Answer, found, percent, seconds, severity_of_gap, unclear, unknown_setting,
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
@@ -22,11 +22,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
 
 fn host(facts: &Facts<'_>, gap: f64, felt: bool) -> Vec<Answer> {
     let Some((share, source)) = host_share(facts) else {
-        let slow = gap > facts.targets.itl_p99_seconds;
-        return match slow {
-            true => vec![unclear(facts, Cause::HostBound, Q::ForwardSeconds)],
-            false => Vec::new(),
-        };
+        return vec![unclear(facts, Cause::HostBound, Q::ForwardSeconds)];
     };
     let threshold = facts.thresholds.host_share_ratio;
     let busy = facts
@@ -87,12 +83,7 @@ fn host_share(facts: &Facts<'_>) -> Option<(f64, &'static str)> {
 
 fn graphs(facts: &Facts<'_>, gap: f64, felt: bool) -> Vec<Answer> {
     let Some(captured) = facts.value("graph_decode_pass_ratio") else {
-        // eager steps are slow steps
-        let slow = gap > facts.targets.itl_p99_seconds;
-        return match slow {
-            true => vec![unclear(facts, Cause::GraphCeiling, Q::GraphDecodePasses)],
-            false => Vec::new(),
-        };
+        return vec![unclear(facts, Cause::GraphCeiling, Q::GraphDecodePasses)];
     };
     let eager = 1.0 - captured;
     if eager < facts.thresholds.eager_pass_ratio {
@@ -145,99 +136,6 @@ fn graphs(facts: &Facts<'_>, gap: f64, felt: bool) -> Vec<Answer> {
         .costs(CostKind::ItlSeconds, (gap - facts.targets.itl_p99_seconds).max(0.0))
         .treat(
             "Raise --cuda-graph-max-bs-decode above the batch (2 MB of memory a request, lower --mem-fraction-static if it is short), or hold --max-running-requests to what is captured.",
-            &[Treatment::Batching],
-        )
-        .answer()
-}
-
-/// Intervals that the window is cut into at least, to hold large batches against small ones.
-const FEWEST_INTERVALS: usize = 6;
-
-/// Throughput flat over the batch, and tokens late at the large ones: both seen in one window.
-pub(super) fn batch_too_large(facts: &Facts<'_>) -> Vec<Answer> {
-    let (Some(tokens), Some(gaps)) = (
-        facts.series("generation_tokens_per_second"),
-        facts.series("inter_token_latency_seconds"),
-    ) else {
-        return Vec::new();
-    };
-    // tokens a second times the seconds between two of a request: requests that decode (Little's law)
-    let mut points: Vec<(f64, f64, f64)> = tokens
-        .intervals
-        .iter()
-        .filter_map(|rate| {
-            let gap = gaps
-                .intervals
-                .iter()
-                .find(|gap| (gap.start_tick, gap.end_tick) == (rate.start_tick, rate.end_tick))?;
-            let rate = rate.numerator / rate.denominator;
-            let gap = gap.numerator / gap.denominator;
-            (rate.is_finite() && gap.is_finite()).then_some((rate * gap, rate, gap))
-        })
-        .collect();
-    if points.len() < FEWEST_INTERVALS {
-        return Vec::new();
-    }
-    points.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let third = points.len() / 3;
-    let mean = |points: &[(f64, f64, f64)], of: fn(&(f64, f64, f64)) -> f64| {
-        points.iter().map(of).sum::<f64>() / points.len() as f64
-    };
-    let (Some(small), Some(large)) = (points.get(..third), points.get(points.len() - third..))
-    else {
-        return Vec::new();
-    };
-    let [batches, rates, gaps] = [
-        (|one: &(f64, f64, f64)| one.0) as fn(&_) -> f64,
-        |one| one.1,
-        |one| one.2,
-    ]
-    .map(|of| (mean(small, of), mean(large, of)));
-    let target = facts.targets.itl_p99_seconds;
-    let spread = batches.1 / batches.0.max(f64::MIN_POSITIVE);
-    let gain = rates.1 / rates.0.max(f64::MIN_POSITIVE);
-    if spread < facts.thresholds.batch_spread_ratio
-        || gain > facts.thresholds.flat_throughput_ratio
-        || gaps.1 <= target
-        || batches.0 < 2.0
-    {
-        return Vec::new();
-    }
-    let description = format!(
-        "batches of {:.0} give {:.0} tokens/s, batches of {:.0} give {:.0}, and a token takes {} instead of {}",
-        batches.0,
-        rates.0,
-        batches.1,
-        rates.1,
-        seconds(gaps.1),
-        seconds(gaps.0),
-    );
-    let evidence = facts
-        .evidence()
-        .derived("throughput_gain_ratio", gain, &tokens.name)
-        .against(
-            Comparison::Below,
-            facts.thresholds.flat_throughput_ratio,
-            "flat_throughput_ratio",
-        )
-        .derived("batch_spread_ratio", spread, "tokens a second × gap")
-        .against(
-            Comparison::AtLeast,
-            facts.thresholds.batch_spread_ratio,
-            "batch_spread_ratio",
-        )
-        .mean(Q::InterTokenLatency)
-        .done();
-    let flag = match facts.engine() {
-        "sglang" => "--max-running-requests",
-        _ => "--max-num-seqs",
-    };
-    found(Cause::BatchTooLarge, description, evidence)
-        .severe(severity_of_gap(facts, gaps.1))
-        .sure(by_count(0.8, points.len() as f64 * 3.0))
-        .costs(CostKind::ItlSeconds, gaps.1 - gaps.0)
-        .treat(
-            &format!("Lower {flag} towards {:.0}: throughput stays, tokens come sooner, and what waits waits in the queue.", batches.0.max(1.0)),
             &[Treatment::Batching],
         )
         .answer()

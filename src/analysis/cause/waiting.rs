@@ -5,7 +5,7 @@ use crate::analysis::check::{
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
-use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, limit, queue};
+use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, limit, preempts, queue};
 use crate::engine::Quantity as Q;
 
 use super::first_token::head_of_line;
@@ -18,7 +18,12 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         };
     };
     match limit(facts, &queue) {
-        Limit::KvCache => Vec::new(),
+        Limit::KvCache => match (exhausted(facts), preempts(facts)) {
+            (Some(why), Some(false) | None) if tokens_are_late(facts) => {
+                capacity(facts, &queue, &why).answer()
+            }
+            _ => Vec::new(),
+        },
         Limit::Deferred => deferred(facts, &queue).answer(),
         Limit::SequenceCap { cap, told } => match exhausted(facts) {
             Some(why) => capacity(facts, &queue, &why).answer(),
@@ -34,6 +39,12 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
                 capacity(facts, &queue, &why).answer()
             }
         }
+        Limit::Prompts { tokens } => head_of_line(facts, queue.seconds)
+            .unwrap_or_else(|| {
+                let why = format!("steps are full of prompts, {tokens:.0} tokens on average");
+                capacity(facts, &queue, &why)
+            })
+            .answer(),
         Limit::Unknown(missing) => undecided(facts, &queue, missing),
     }
 }
@@ -68,6 +79,11 @@ fn undecided(facts: &Facts<'_>, queue: &Queue<'_>, missing: Q) -> Vec<Answer> {
             "declare the launch arguments, or let the agent read them (vLLM: VLLM_SERVER_DEV_MODE=1)",
         )],
     }
+}
+
+fn tokens_are_late(facts: &Facts<'_>) -> bool {
+    let gap = facts.gap_seconds();
+    gap.is_some_and(|gap| gap > facts.targets.itl_p99_seconds)
 }
 
 /// What a larger batch would run into.
