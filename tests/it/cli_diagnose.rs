@@ -329,5 +329,5 @@ async fn help_teaches() {
     }
     let help = text(&run(&["--help"]).await.stdout);
     assert!(help.contains("diagnose"), "{help}");
-    assert!(help.contains("10 diagnosed, with findings; 11"), "{help}");
+    assert!(help.contains("10 findings, or a missed SLO; 11"), "{help}");
 }
