@@ -217,7 +217,9 @@ impl Minutes {
         let first = recent().next().map_or(0, |minute| minute.number);
         Usage {
             covered_minutes: u32::try_from(recent().count()).unwrap_or(u32::MAX),
-            span_minutes: recent().next_back().map_or(0, |last| last.number - first + 1),
+            span_minutes: recent()
+                .next_back()
+                .map_or(0, |last| last.number - first + 1),
             peak_running: peak(|minute| minute.running),
             peak_waiting: peak(|minute| minute.waiting),
             peak_kv_usage_ratio: peak(|minute| minute.kv_usage_ratio),

@@ -314,3 +314,80 @@ fn log_change(instance_id: &str, was: Health, is: Health, failure: Option<&Scrap
         None => tracing::info!(instance_id, was, is, "instance changed"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::analysis::{ErrorBudget, Slo, error_budgets};
+    use crate::engine::Registry;
+    use crate::exposition::Options;
+    use crate::instance::{Instance, InstanceSpec};
+
+    /// A first token a second, one of ten too late.
+    fn sample(tick: u32, seconds: u64) -> Sample {
+        let labels = "engine=\"0\",model_name=\"m\"";
+        let name = "vllm:time_to_first_token_seconds";
+        let (fast, all) = (9 * seconds, 10 * seconds);
+        let body = format!(
+            "# TYPE {name} histogram\n{name}_bucket{{{labels},le=\"0.5\"}} {fast}\n\
+             {name}_bucket{{{labels},le=\"+Inf\"}} {all}\n{name}_sum{{{labels}}} {all}\n\
+             {name}_count{{{labels}}} {all}\n"
+        );
+        let profile = Registry::builtin().get("vllm").unwrap().clone();
+        let at = 1e9 + seconds as f64;
+        let mut sample = Sample::read(&profile, body.as_bytes(), at, &Options::default())
+            .unwrap()
+            .0;
+        sample.tick = tick;
+        sample
+    }
+
+    /// What is known after half an hour of scrapes.
+    fn budget(interval: Duration, window: Duration) -> ErrorBudget {
+        let spec = InstanceSpec {
+            instance_id: "a".to_owned(),
+            instance_type: Some("vllm".to_owned()),
+            metrics_urls: vec!["http://127.0.0.1:1/metrics".to_owned()],
+            scrape_interval: interval,
+            window,
+            labels: Default::default(),
+            slos: Vec::new(),
+        };
+        let profile = Registry::builtin().get("vllm").unwrap().clone();
+        let mut history = History::new(&spec, Some(profile.clone()));
+        let slos: Vec<Slo> = vec![Slo::defaults().remove(1)];
+        let instance = Arc::new(Instance::configured(spec));
+        let mut state = InstanceState::new(instance, slos.clone().into(), SystemTime::UNIX_EPOCH);
+        let (mut tick, mut seconds) = (0, 0);
+        while seconds <= 1_800 {
+            history.add(0, tick, Ok((profile.clone(), sample(tick, seconds))));
+            let window = history.window(tick).unwrap();
+            if let Some(minutes) = minutes_after(&state, &window, &history, (tick, seconds / 60)) {
+                state.minutes = minutes;
+            }
+            tick += 1;
+            seconds += interval.as_secs();
+        }
+        error_budgets(&state.minutes, &slos, 30).remove(0)
+    }
+
+    #[test]
+    fn every_minute_is_counted_once_however_often_it_is_scraped() {
+        for (interval, window) in [
+            (5, 60),
+            (15, 60),
+            (15, 300),
+            (60, 300),
+            (150, 300),
+            (300, 300),
+        ] {
+            let seconds = Duration::from_secs;
+            let budget = budget(seconds(interval), seconds(window));
+            let burn = budget.slow.short;
+            assert_eq!(burn.covered_minutes, 30, "{interval} s: {budget:?}");
+            let rate = burn.rate.unwrap();
+            assert!((rate - 10.0).abs() < 1e-3, "{interval} s: {budget:?}");
+        }
+    }
+}
