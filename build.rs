@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::{env, error::Error, fs};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
+    "perfagent/v1/analysis.proto",
     "perfagent/v1/instance.proto",
     "perfagent/v1/metrics.proto",
     "perfagent/v1/agent.proto",

@@ -6,14 +6,16 @@
 mod error;
 mod sections;
 pub mod security;
+mod slos;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::analysis::Thresholds;
 use crate::engine::custom::CustomEngine;
 use crate::engine::{EngineProfile, Registry};
 use crate::instance::{Instance, violations_text};
@@ -23,7 +25,7 @@ use crate::units::nearest;
 use security::AuthConfig;
 
 pub use error::ConfigError;
-pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, StoreConfig};
+pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -37,6 +39,11 @@ pub struct Config {
     pub scrape: ScrapeConfig,
     /// Where state lives.
     pub store: StoreConfig,
+    /// Numbers that values are held against, by name, where they are not to be the defaults.
+    pub thresholds: BTreeMap<String, f64>,
+    /// What users were promised, of instances that bring no SLOs of their own.
+    #[serde(skip_serializing)]
+    pub slos: Vec<SloEntry>,
     /// Instances that are known from the start; read-only rows.
     #[serde(skip_serializing)]
     pub instances: Vec<InstanceEntry>,
@@ -105,6 +112,8 @@ impl Config {
     /// See [`ConfigError`]; the first problem found.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.instances()?;
+        self.thresholds()?;
+        self.slos()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -181,6 +190,18 @@ impl Config {
             Ok(Instance::configured(spec))
         });
         checked.collect()
+    }
+
+    /// The thresholds in force.
+    ///
+    /// # Errors
+    /// One that there is not, or a value that makes no sense.
+    pub fn thresholds(&self) -> Result<Thresholds, ConfigError> {
+        let mut thresholds = Thresholds::default();
+        for (name, value) in &self.thresholds {
+            thresholds.set(name, *value)?;
+        }
+        Ok(thresholds)
     }
 
     /// Which URLs may be fetched.
@@ -261,13 +282,17 @@ fn every_key() -> Table {
     config.store.state_dir = Some(PathBuf::new());
     config.server.otlp_endpoint = Some(String::new());
     config.server.workers = Some(1);
+    let thresholds = Thresholds::TABLE.iter();
+    config.thresholds = thresholds
+        .map(|one| (one.name.to_owned(), one.default))
+        .collect();
     Table::try_from(config).unwrap_or_default()
 }
 
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["engines", "instances"] {
+    for list in ["engines", "instances", "slos"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {
@@ -333,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn thresholds_are_those_of_the_file_with_variables_over_them() {
+        let file = "[thresholds]\nstall_seconds = 20\n";
+        let thresholds =
+            |text, variables: &[(&str, &str)]| load(text, variables).unwrap().thresholds().unwrap();
+        assert_eq!(thresholds(file, &[]).stall_seconds, 20.0);
+        let variable = [("PERFAGENT_THRESHOLDS__STALL_SECONDS", "2.5")];
+        assert_eq!(thresholds(file, &variable).stall_seconds, 2.5);
+        assert_eq!(thresholds("", &[]), Thresholds::default());
+        assert!(
+            message("", &[("PERFAGENT_THRESHOLDS__STALL_SECOND", "1")])
+                .ends_with("the nearest known one is `thresholds.stall_seconds`")
+        );
+    }
+
+    #[test]
     fn unknown_keys_name_the_nearest() {
         assert!(
             message("[server]\nlisten_on = \"x\"", &[]).ends_with(
@@ -366,6 +406,10 @@ mod tests {
             )
             .contains("prefixes")
         );
+        assert!(
+            message("[thresholds]\nstall_seconds = 0.5", &[]).contains("a number from 1 to 300")
+        );
+        assert!(message("[thresholds]\nstall_seconds = \"long\"", &[]).contains("line 2"));
         assert!(message("[server]\nmax_calls = 0", &[]).contains("from 1 to 1000000"));
         assert!(message("[server]\nmax_calls = 9223372036854775807", &[]).contains("1000000"));
         assert!(message("[server]\nkeepalive_interval = \"1ns\"", &[]).contains("10ms"));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::fleet::InstanceState;
 use super::{Agent, Caller, Error, FieldViolation, LIMITS};
+use crate::analysis::Slo;
 use crate::instance::{
     Instance, InstanceSpec, Source, default_window, label_violations, shortened,
 };
@@ -17,7 +18,7 @@ use crate::scrape::{ScrapeFailure, shown_url};
 use crate::store::{Once, Store, StoreError, Written};
 
 /// What is to become of an instance; what is none stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SpecChange {
     /// Engine; none within means that it is recognised.
     pub instance_type: Option<Option<String>>,
@@ -29,6 +30,9 @@ pub struct SpecChange {
     pub window: Option<Option<Duration>>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// All SLOs; none within means those of the agent's operator, or the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slos: Option<Vec<Slo>>,
 }
 
 /// Which version of an instance a change is meant for, and what makes a repeat of it the same.
@@ -241,10 +245,15 @@ impl Agent {
     fn state_of(&self, written: Written) -> Arc<InstanceState> {
         let instance = Arc::new(written.instance);
         let state = self.fleet.get(instance.id()).map_or_else(
-            || InstanceState::new(instance.clone(), SystemTime::now()),
+            || self.fleet.new_state(instance.clone()),
             |state| InstanceState::clone(&state),
         );
-        Arc::new(InstanceState { instance, ..state })
+        let slos = self.fleet.slos_of(&instance);
+        Arc::new(InstanceState {
+            instance,
+            slos,
+            ..state
+        })
     }
 
     fn check_urls<'u>(&self, urls: impl IntoIterator<Item = &'u String>) -> Result<(), Error> {
@@ -298,6 +307,7 @@ impl SpecChange {
             scrape_interval,
             window,
             labels,
+            slos,
         } = self;
         spec.instance_type = instance_type.unwrap_or_else(|| spec.instance_type.take());
         // a window that the interval chose follows it
@@ -314,6 +324,9 @@ impl SpecChange {
         }
         if let Some(labels) = labels {
             spec.labels = labels;
+        }
+        if let Some(slos) = slos {
+            spec.slos = slos;
         }
     }
 }

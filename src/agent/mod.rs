@@ -1,14 +1,18 @@
 //! The shared core: one method a verb. Every edge calls only this.
 
 mod collect;
+mod diagnose;
 mod error;
 mod fleet;
 mod gauges;
 mod instances;
 mod latest;
 mod reason;
+mod recorded;
 mod replica;
+mod slos;
 mod watch;
+mod watch_bottlenecks;
 mod window;
 
 use std::sync::Arc;
@@ -16,11 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
+use crate::analysis::Thresholds;
 use crate::auth::Role;
 use crate::config::Config;
 use crate::engine::Registry;
 pub use crate::instance::{FieldViolation, Target};
-use crate::instance::{MAX_LABELS, MAX_REPLICAS};
+use crate::instance::{MAX_LABELS, MAX_REPLICAS, SloTable};
 use crate::scrape::Fetcher;
 use crate::store::Store;
 use crate::telemetry::{Metrics, PREFIX};
@@ -29,12 +34,16 @@ use fleet::Fleet;
 use gauges::FleetGauges;
 
 pub use collect::Progress;
+pub use diagnose::{Diagnosed, Diagnosing, DiagnosisAnswer};
 pub use error::{Error, StartError};
 pub use fleet::{Forms, Health, InstanceState, Latest, ReplicaState};
 pub use instances::{Page, Precondition, SpecChange};
 pub use latest::{Answer, LatestAnswer};
 pub use reason::Reason;
+pub use recorded::{RecordedScrape, Recording};
+pub use slos::SloAnswer;
 pub use watch::WatchEvent;
+pub use watch_bottlenecks::BottleneckEvent;
 pub use window::WindowRequest;
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
@@ -131,6 +140,8 @@ pub struct Agent {
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
+    thresholds: Arc<Thresholds>,
+    slos: Arc<SloTable>,
     /// None where it only measures what it is given.
     store: Option<Arc<dyn Store>>,
     /// Gauges of the instances.
@@ -155,6 +166,8 @@ impl Agent {
         let policy = config.url_policy()?;
         let registry = config.registry()?;
         let fetcher = Fetcher::new(policy, config.fetch_limits())?;
+        let thresholds = Arc::new(config.thresholds()?);
+        let slos = Arc::new(config.slos()?);
         let metrics = Arc::new(Metrics::default());
         // connections belong to the thread that made them
         let of_fleet = Fetcher::new(config.url_policy()?, config.fetch_limits())?;
@@ -162,6 +175,7 @@ impl Agent {
             registry.clone(),
             of_fleet,
             metrics.clone(),
+            (thresholds.clone(), slos.clone()),
             config.scrape.timeout,
         );
         let fleet = Arc::new(fleet);
@@ -172,6 +186,8 @@ impl Agent {
             fetcher,
             metrics,
             fleet,
+            thresholds,
+            slos,
             gauges,
             store: None,
             writes: Arc::default(),

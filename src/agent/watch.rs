@@ -14,7 +14,7 @@ use crate::instance::label_violations;
 
 /// Without a change for this long a watcher is told that nothing has changed, so that nothing in between takes the
 /// stream for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What a watcher is told.
 #[derive(Debug, Clone)]

@@ -208,20 +208,21 @@ fn merge(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
         known.replicas = urls;
     }
     for finding in &mut merged {
-        if finding.replicas.len() == replicas
-            && !matches!(finding.cause, Cause::SlowReplica | Cause::Imbalance)
-        {
-            finding.replicas.clear();
-        } else if replicas > 1 && !matches!(finding.cause, Cause::SlowReplica | Cause::Imbalance) {
-            if let Some(first) = finding.replicas.first() {
-                let count = finding.replicas.len();
-                let which = if count == 1 {
-                    first.clone()
-                } else {
-                    format!("{count} of {replicas} replicas")
+        // these name their replica themselves
+        if matches!(finding.cause, Cause::SlowReplica | Cause::Imbalance) {
+            continue;
+        }
+        let count = finding.replicas.len();
+        match finding.replicas.first() {
+            Some(_) if count == replicas => finding.replicas.clear(),
+            Some(first) => {
+                let which = match count {
+                    1 => first.clone(),
+                    _ => format!("{count} of {replicas} replicas"),
                 };
                 finding.description = format!("on {which}: {}", finding.description);
             }
+            None => {}
         }
     }
     merged

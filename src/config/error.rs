@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::analysis::ThresholdError;
 use crate::engine::custom::CustomEngineError;
 use crate::scrape::BadAllowRule;
 
@@ -42,6 +43,12 @@ pub enum ConfigError {
     /// An engine that cannot be used.
     #[error("engines: {0}")]
     Engine(#[from] CustomEngineError),
+    /// SLOs that cannot be.
+    #[error("{0}")]
+    Slo(String),
+    /// A threshold that cannot be.
+    #[error("thresholds: {0}")]
+    Threshold(#[from] ThresholdError),
     /// An instance that cannot be used.
     #[error("instances: {instance_id}: {problem}")]
     Instance {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::{Slo, SloText, SloTextError};
 use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, default_window};
 use crate::scrape::{FetchLimits, Network};
 
@@ -129,6 +130,9 @@ pub struct InstanceEntry {
     /// What the operator tells instances apart by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What its users were promised; empty for those of `[[slos]]`, or the defaults.
+    #[serde(default)]
+    pub slos: Vec<Slo>,
 }
 
 impl InstanceEntry {
@@ -143,6 +147,49 @@ impl InstanceEntry {
             scrape_interval: interval,
             window: self.window.unwrap_or_else(|| default_window(interval)),
             labels: self.labels.clone(),
+            slos: self.slos.clone(),
         }
+    }
+}
+
+/// `[[slos]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SloEntry {
+    /// The instance that it is of; none for all that bring no SLOs of their own.
+    pub instance_id: Option<String>,
+    /// What it is called; one for an instance replaces one for all of the same name.
+    pub name: String,
+    /// The quantity's name with its unit.
+    pub quantity: String,
+    /// `mean`, `value`, or a percentile such as `p99`; none for `value`.
+    pub aggregation: Option<String>,
+    /// The largest value that keeps it.
+    pub at_most: Option<f64>,
+    /// The smallest value that keeps it.
+    pub at_least: Option<f64>,
+    /// It holds only while requests wait.
+    #[serde(default)]
+    pub only_while_requests_wait: bool,
+}
+
+impl SloEntry {
+    /// The SLO.
+    ///
+    /// # Errors
+    /// An entry that says no target, or two, or no aggregation.
+    pub fn slo(&self) -> Result<Slo, SloTextError> {
+        let text = SloText {
+            name: self.name.clone(),
+            quantity: self.quantity.clone(),
+            aggregation: self
+                .aggregation
+                .clone()
+                .unwrap_or_else(|| "value".to_owned()),
+            at_most: self.at_most,
+            at_least: self.at_least,
+            only_while_requests_wait: self.only_while_requests_wait,
+        };
+        text.try_into()
     }
 }

@@ -1,11 +1,13 @@
 //! Instances: what an operator says of one, and what is wrong with it. Pure.
 
+mod slos;
 mod spec;
 mod target;
 mod violation;
 
 use std::time::SystemTime;
 
+pub use slos::{SloTable, slo_violations};
 pub use spec::{
     DEFAULT_INTERVAL, DEFAULT_WINDOW, INTERVALS, InstanceSpec, MAX_INTERVALS, MAX_LABELS,
     MAX_WINDOW, default_window, label_violations,
@@ -14,7 +16,7 @@ pub use target::{MAX_REPLICAS, Target, shortened};
 pub use violation::{FieldViolation, violations_text};
 
 /// An instance that the agent knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
     /// What the operator said.
     pub spec: InstanceSpec,

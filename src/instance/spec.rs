@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::slos::slo_violations;
 use super::target::{Target, shortened};
 use super::violation::FieldViolation;
+use crate::analysis::Slo;
 use crate::engine::Registry;
 
 /// What an operator says of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceSpec {
     /// Its id.
@@ -29,6 +31,9 @@ pub struct InstanceSpec {
     /// What the operator tells instances apart by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What its users were promised; empty for what the agent's operator set, or the defaults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<Slo>,
 }
 
 /// Time between scrapes where none is given.
@@ -92,6 +97,7 @@ impl InstanceSpec {
             found.push(FieldViolation::new("window", description));
         }
         found.extend(label_violations(&self.labels));
+        found.extend(slo_violations("slos", &self.slos));
         found
     }
 }
@@ -139,6 +145,7 @@ mod tests {
             scrape_interval: DEFAULT_INTERVAL,
             window: DEFAULT_WINDOW,
             labels: BTreeMap::new(),
+            slos: Vec::new(),
         }
     }
 
@@ -201,8 +208,15 @@ mod tests {
     fn a_stored_spec_comes_back() {
         let mut spec = spec();
         spec.labels.insert("team".to_owned(), "a".to_owned());
+        spec.slos = Slo::defaults();
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<InstanceSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_spec_without_slos_is_stored_as_before() {
+        let text = serde_json::to_string(&spec()).unwrap();
+        assert!(!text.contains("slos"), "{text}");
     }
 
     #[test]

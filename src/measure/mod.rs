@@ -7,6 +7,7 @@ mod compare;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod compare_truth;
 mod detect;
+mod distribution;
 mod doubts;
 mod estimate;
 mod figures;
@@ -29,6 +30,7 @@ pub use compare::{
     Better, CONFIDENCE, ComparedMeasurements, Comparison, Incomparable, Verdict, compare,
 };
 pub use detect::detect_engine;
+pub use distribution::Share;
 pub use figures::{DERIVED, QUANTILES};
 pub use histogram::{Bounded, Buckets};
 pub use instance::{InstanceSamples, ReplicaSamples};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Once, OpenError, SqliteStore, Store, StoreError};
+use crate::analysis::Slo;
 use crate::instance::{DEFAULT_INTERVAL, DEFAULT_WINDOW, FieldViolation, InstanceSpec};
 
 fn spec(id: &str) -> InstanceSpec {
@@ -14,6 +15,7 @@ fn spec(id: &str) -> InstanceSpec {
         scrape_interval: DEFAULT_INTERVAL,
         window: DEFAULT_WINDOW,
         labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+        slos: Slo::defaults(),
     }
 }
 
@@ -187,7 +189,7 @@ async fn a_newer_schema_is_refused() {
             refused,
             OpenError::Newer {
                 found: 7,
-                known: 1,
+                known: 2,
                 ..
             }
         ),

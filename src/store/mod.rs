@@ -95,7 +95,7 @@ pub struct Once {
 }
 
 /// What came of a write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// The instance after it, or before it where it was deleted.
     pub instance: Instance,

@@ -31,8 +31,10 @@ const FILE: &str = "perfagent.db";
 /// Bounds what a stuck disk holds up.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "instances", include_str!("migrations/1_instances.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "instances", include_str!("migrations/1_instances.sql")),
+    (2, "slos", include_str!("migrations/2_slos.sql")),
+];
 
 impl SqliteStore {
     /// Opens the store in a directory, making or upgrading it.

@@ -12,7 +12,7 @@ fn file(name: &str) -> String {
 }
 
 /// To nine digits: logarithms differ in their last ones between mathematical libraries.
-fn rounded(json: &mut Value) {
+pub fn rounded(json: &mut Value) {
     match json {
         Value::Number(number) if number.is_f64() => {
             let short = format!("{:.8e}", number.as_f64().unwrap());

@@ -261,6 +261,9 @@ fn every_rpc_has_a_path_of_its_own_and_those_that_users_know_stay() {
         "post /api/v1/metrics/batch-collect",
         "post /api/v1/metrics/watch",
         "post /api/v1/metrics/compare",
+        "post /api/v1/analysis/detect-bottlenecks",
+        "post /api/v1/analysis/evaluate-slos",
+        "post /api/v1/analysis/watch-bottlenecks",
         "get /api/v1/agent",
         "get /api/v1/capabilities",
     ] {

@@ -30,6 +30,7 @@ async fn the_set_has_all_that_tools_need() {
     let pool = DescriptorPool::decode(written.stdout.as_slice()).unwrap();
     for service in [
         "perfagent.v1.AgentService",
+        "perfagent.v1.AnalysisService",
         "perfagent.v1.InstanceService",
         "perfagent.v1.MetricsService",
         "grpc.health.v1.Health",

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use perfagent::agent::Agent;
 use perfagent::config::Config;
+use perfagent::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::{Server, ServerHandle, pb};
@@ -242,6 +243,10 @@ impl TestAgent {
 
     pub async fn instances(&self) -> InstanceServiceClient<Channel> {
         InstanceServiceClient::new(self.channel().await)
+    }
+
+    pub async fn analysis(&self) -> AnalysisServiceClient<Channel> {
+        AnalysisServiceClient::new(self.channel().await)
     }
 
     pub async fn metrics(&self) -> MetricsServiceClient<Channel> {

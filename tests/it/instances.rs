@@ -43,6 +43,7 @@ pub fn configured(id: &str, url: &str) -> InstanceEntry {
         scrape_interval: Some(std::time::Duration::from_millis(200)),
         window: Some(std::time::Duration::from_secs(2)),
         labels: [("from".to_owned(), "file".to_owned())].into(),
+        slos: Vec::new(),
     }
 }
 

@@ -251,6 +251,7 @@ async fn health_is_as_its_proto_says() {
     };
     for service in [
         "",
+        "perfagent.v1.AnalysisService",
         "perfagent.v1.MetricsService",
         "perfagent.v1.AgentService",
     ] {
@@ -267,7 +268,7 @@ async fn health_is_as_its_proto_says() {
         .unwrap()
         .into_inner()
         .statuses;
-    assert_eq!(listed.len(), 4);
+    assert_eq!(listed.len(), 5);
     // a Watch of an unknown service says so and stays open
     let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
     let first = unknown.message().await.unwrap().unwrap();

@@ -10,13 +10,13 @@ use tokio::process::{Child, ChildStdout};
 use crate::cli::{command, run, terminate, text};
 
 /// A simulator on ports of its own.
-struct Simulator {
-    urls: Vec<String>,
+pub struct Simulator {
+    pub urls: Vec<String>,
     child: Child,
     _out: Lines<BufReader<ChildStdout>>,
 }
 
-async fn simulate(replicas: usize, arguments: &str) -> Simulator {
+pub async fn simulate(replicas: usize, arguments: &str) -> Simulator {
     let mut child = command()
         .args(["simulate", "--port", "0"])
         .args(arguments.split_whitespace())
@@ -74,7 +74,7 @@ impl Simulator {
         serde_json::from_str(&body).unwrap()
     }
 
-    async fn post(&self, path: &str, body: Value) -> Value {
+    pub async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(&format!("POST {path}"), &body.to_string()).await;
         assert_eq!(status, 200, "{answer}");
         serde_json::from_str(&answer).unwrap()

@@ -30,6 +30,19 @@ func TestMeasure(t *testing.T) {
 	matches(t, run(t, agent, "", "measure", engine.URL), `(?s)succeeded: \d+ requests\nthroughput: [1-9][0-9.]+ tokens/s\nKV cache: 25.0 %`)
 }
 
+func TestDetect(t *testing.T) {
+	agent, engine := testagent.Start(t), testagent.StartEngine(t)
+	output := run(t, agent, "", "detect", engine.URL)
+	found, err := dial(t, agent).DetectBottlenecks(t.Context(), &pb.DetectBottlenecksRequest{InstanceId: "vllm-1", MetricsUrl: engine.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range found.GetBottlenecks() {
+		matches(t, output, b.GetType().String()+` \(SEVERITY_`)
+	}
+	matches(t, output, `^\S+ .*\n`)
+}
+
 func TestBatch(t *testing.T) {
 	agent, engine := testagent.Start(t), testagent.StartEngine(t)
 	output := run(t, agent, "", "batch", "here="+engine.URL, "gone=http://127.0.0.1:1/metrics")
@@ -125,7 +138,7 @@ func TestReadme(t *testing.T) {
 
 // Each is shorter than what users had for the same without this client.
 func TestExamplesAreShort(t *testing.T) {
-	for name, limit := range map[string]int{"measure": 10, "batch": 23, "watch": 23, "compare": 17} {
+	for name, limit := range map[string]int{"detect": 22, "measure": 10, "batch": 23, "watch": 23, "compare": 17} {
 		text, err := os.ReadFile(filepath.Join(name, "main.go"))
 		if err != nil {
 			t.Fatal(err)

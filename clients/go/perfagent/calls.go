@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/perfagent/perfagent/clients/go/perfagent/v1"
 )
@@ -29,6 +30,10 @@ type rpc struct {
 var rpcs = map[string]rpc{
 	pb.AgentService_GetAgentInfo_FullMethodName:    {within(time.Second), true},
 	pb.AgentService_GetCapabilities_FullMethodName: {within(time.Second), true},
+
+	pb.AnalysisService_DetectBottlenecks_FullMethodName: {windowPlus(25 * time.Second), true},
+	pb.AnalysisService_EvaluateSlos_FullMethodName:      {windowPlus(25 * time.Second), true},
+	pb.AnalysisService_WatchBottlenecks_FullMethodName:  {nil, true},
 
 	// with a request_id, which is made where there is none
 	pb.InstanceService_RegisterInstance_FullMethodName: {within(10 * time.Second), true},
@@ -58,11 +63,11 @@ func windowPlus(rest time.Duration) func(proto.Message) time.Duration {
 func window(request proto.Message) time.Duration {
 	switch request := request.(type) {
 	case *pb.CollectMetricsRequest:
-		inline := request.GetMetricsUrl() != "" || len(request.GetMetricsUrls()) > 0
-		if request.Window == nil && inline {
-			return defaultWindow
-		}
-		return max(0, request.GetWindow().AsDuration())
+		return windowOf(request)
+	case *pb.DetectBottlenecksRequest:
+		return windowOf(request)
+	case *pb.EvaluateSlosRequest:
+		return windowOf(request)
 	case *pb.BatchCollectMetricsRequest:
 		longest := time.Duration(0)
 		for _, one := range request.GetRequests() {
@@ -71,6 +76,19 @@ func window(request proto.Message) time.Duration {
 		return longest
 	}
 	return 0
+}
+
+// windowOf is how long a target is measured.
+func windowOf(target interface {
+	GetMetricsUrl() string
+	GetMetricsUrls() []string
+	GetWindow() *durationpb.Duration
+}) time.Duration {
+	inline := target.GetMetricsUrl() != "" || len(target.GetMetricsUrls()) > 0
+	if target.GetWindow() == nil && inline {
+		return defaultWindow
+	}
+	return max(0, target.GetWindow().AsDuration())
 }
 
 // bounded has a deadline: the context's own, else the one of the contract.

@@ -27,9 +27,10 @@ import (
 // Client calls an agent. It may be used by many goroutines at once, and one is enough for a program.
 //
 // The clients of the services are embedded. Where the Client has a method of its own beside theirs, it is
-// the better one: [Client.WatchMetrics], [Client.BatchCollectMetrics], [Client.ListInstances].
+// the better one: [Client.WatchMetrics], [Client.WatchBottlenecks], [Client.BatchCollectMetrics], [Client.ListInstances].
 type Client struct {
 	pb.AgentServiceClient
+	pb.AnalysisServiceClient
 	pb.InstanceServiceClient
 	pb.MetricsServiceClient
 
@@ -75,6 +76,7 @@ func New(address string, options ...Option) (*Client, error) {
 		return nil, fmt.Errorf("perfagent: %w", err)
 	}
 	client.AgentServiceClient = pb.NewAgentServiceClient(client.conn)
+	client.AnalysisServiceClient = pb.NewAnalysisServiceClient(client.conn)
 	client.InstanceServiceClient = pb.NewInstanceServiceClient(client.conn)
 	client.MetricsServiceClient = pb.NewMetricsServiceClient(client.conn)
 	return client, nil

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -81,6 +82,17 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 	comparisons := must(client.CompareMetrics(ctx, &pb.CompareMetricsRequest{Baseline: before, Candidate: after})).GetComparisons()
 	if len(comparisons) == 0 {
 		t.Error("nothing was compared")
+	}
+
+	found := must(client.DetectBottlenecks(ctx, &pb.DetectBottlenecksRequest{Measurement: after}))
+	if found.GetVerdict() == pb.DiagnosisVerdict_DIAGNOSIS_VERDICT_UNSPECIFIED || !proto.Equal(found.GetWindow(), after.GetWindow()) {
+		t.Errorf("nothing is told of the measurement: %v", found)
+	}
+	for message, err := range client.WatchBottlenecks(ctx, &pb.WatchBottlenecksRequest{InstanceIds: []string{"vllm-1"}}) {
+		check(t, err)
+		if message.GetEvent() == pb.BottleneckEvent_BOTTLENECK_EVENT_CURRENT {
+			break
+		}
 	}
 
 	batch := map[string]bool{}

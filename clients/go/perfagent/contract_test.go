@@ -78,6 +78,10 @@ func requestOf(t *testing.T, method string) proto.Message {
 	switch method {
 	case pb.MetricsService_CollectMetrics_FullMethodName:
 		return one
+	case pb.AnalysisService_DetectBottlenecks_FullMethodName:
+		return &pb.DetectBottlenecksRequest{Window: durationpb.New(7 * time.Second)}
+	case pb.AnalysisService_EvaluateSlos_FullMethodName:
+		return &pb.EvaluateSlosRequest{Window: durationpb.New(7 * time.Second)}
 	case pb.MetricsService_BatchCollectMetrics_FullMethodName:
 		short := &pb.CollectMetricsRequest{MetricsUrl: "http://x"}
 		return &pb.BatchCollectMetricsRequest{Requests: []*pb.CollectMetricsRequest{short, one}}

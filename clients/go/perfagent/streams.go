@@ -25,6 +25,12 @@ func (c *Client) WatchMetrics(ctx context.Context, request *pb.WatchMetricsReque
 	return watch(ctx, c, pb.MetricsService_WatchMetrics_FullMethodName, request, c.MetricsServiceClient.WatchMetrics)
 }
 
+// WatchBottlenecks watches what holds registered instances back: what is open on each now, and then what opens, changes
+// and is resolved. It is resumed as WatchMetrics is.
+func (c *Client) WatchBottlenecks(ctx context.Context, request *pb.WatchBottlenecksRequest) iter.Seq2[*pb.WatchBottlenecksResponse, error] {
+	return watch(ctx, c, pb.AnalysisService_WatchBottlenecks_FullMethodName, request, c.AnalysisServiceClient.WatchBottlenecks)
+}
+
 // BatchCollectMetrics measures many targets at once; each result comes as it is ready, and a failure of one is its
 // result. An error, which comes last, is one of the whole call.
 func (c *Client) BatchCollectMetrics(ctx context.Context, request *pb.BatchCollectMetricsRequest) iter.Seq2[*pb.BatchCollectMetricsResponse, error] {

@@ -115,6 +115,36 @@ def test_a_registered_instance_is_watched_and_answered_at_once(client: Any, engi
     assert client.collect_metrics("vllm-1").measurement.instance_type == "vllm"
 
 
+def test_what_holds_it_back_is_told_of_all_three(client: Any, engine: Engine) -> None:
+    client.register_instance("vllm-1", metrics_url=engine.url, scrape_interval=0.2, window=1)
+    with client.watch_bottlenecks(["vllm-1"]) as watch:
+        event = next(event for event in watch if event.event == perfagent.BottleneckEvent.BOTTLENECK_EVENT_CURRENT)
+    assert event.instance_id == "vllm-1" and event.HasField("window_end_time")
+    assert client.detect_bottlenecks("vllm-1").instance_type == "vllm"
+    measurement = client.collect_metrics("inline", metrics_url=engine.url, window=1).measurement
+    of_measurement = client.detect_bottlenecks("inline", measurement)
+    assert of_measurement.window == measurement.window
+    of_target = client.detect_bottlenecks("inline", metrics_url=engine.url, window=1)
+    assert of_target.verdict == of_measurement.verdict != 0
+    with pytest.raises(perfagent.InvalidArgument) as wrong:
+        client.detect_bottlenecks("inline", measurement, thresholds={"stall_second": 1.0})
+    assert "stall_seconds" in str(wrong.value)
+    basic = client.collect_metrics("inline", metrics_url=engine.url, window=1, view="basic").measurement
+    with pytest.raises(perfagent.InvalidArgument, match="FULL"):
+        client.detect_bottlenecks("inline", basic)
+
+
+def test_slos_are_held_against(client: Any, engine: Engine) -> None:
+    p99 = perfagent.Slo(name="ttft", quantity="time_to_first_token_seconds", quantile=0.99, at_most=30)
+    client.register_instance("vllm-slo", metrics_url=engine.url, scrape_interval=0.2, window=2, slos=[p99])
+    assert client.get_instance("vllm-slo").slos[0].at_most == 30
+    kept = client.evaluate_slos("inline", metrics_url=engine.url, window=1, slos=[p99])
+    assert kept.slos[0].slo.name == "ttft" and kept.status != 0
+    with pytest.raises(perfagent.InvalidArgument) as wrong:
+        client.evaluate_slos("inline", metrics_url=engine.url, slos=[perfagent.Slo(name="a", quantity="b", at_most=1)])
+    assert wrong.value.violations[0].field == "slos[0].quantity"
+
+
 def test_before_and_after_are_compared(connect: Connect, agent: Agent) -> None:
     client = connect(agent.address)
     with Engine(seconds_to_first_token=0.2) as slow, Engine(seconds_to_first_token=0.1) as fast:

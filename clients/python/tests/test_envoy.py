@@ -322,6 +322,13 @@ def test_the_guides_curl_lines(envoy: Envoy) -> None:
     assert measurement["throughput_metrics"]["tokens_per_second"] == pytest.approx(1000, rel=0.5)
     assert measurement["gpu_metrics"]["cache_usage_perc"] == 25
     assert "time_per_output_token_seconds" not in measurement["request_metrics"]
+    # and then what holds it back, told from that
+    url = f"http://{envoy.address}/api/v1/analysis/detect-bottlenecks"
+    found = json.loads(curl(url, "--json", json.dumps({"instance_id": "vllm-1", "measurement": measurement})))
+    assert found["window"] == measurement["window"]
+    assert found["verdict"] in {f"DIAGNOSIS_VERDICT_{each}" for each in ("HEALTHY", "FINDINGS", "CANNOT_TELL")}
+    for each in found.get("bottlenecks", []):
+        assert all(each[name] for name in ("type", "severity", "description", "recommendation"))
 
 
 def test_calls_and_finite_streams_as_json(envoy: Envoy) -> None:

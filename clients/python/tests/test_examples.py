@@ -17,7 +17,7 @@ from support.engine import Engine
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # lines of code of the guide's own, without empty ones and comments; before and after is 9 and the call that they name
-GUIDE = {"first_measurement.py": 13, "watch_a_fleet.py": 28, "compare_before_and_after.py": 9 + 13}
+GUIDE = {"detect_bottlenecks.py": 22, "first_measurement.py": 13, "watch_a_fleet.py": 28, "compare_before_and_after.py": 9 + 13}
 
 
 def start(name: str, agent: Agent, *arguments: str, text: str | None = None) -> subprocess.Popen[str]:
@@ -53,6 +53,16 @@ def test_first_measurement(agent: Agent, engine: Engine) -> None:
     assert float(success) % 10 == 0
     assert float(throughput.removesuffix(" tokens/s")) == pytest.approx(1000, rel=0.5)
     assert cache == "25.0 %"
+
+
+def test_detect_bottlenecks(agent: Agent, engine: Engine) -> None:
+    printed = finished(start("detect_bottlenecks.py", agent, engine.url, "1"))
+    with perfagent.Client(agent.address) as client:
+        found = client.detect_bottlenecks("vllm-1", metrics_url=engine.url, window=1)
+    types = {perfagent.BottleneckType.Name(b.type).removeprefix("BOTTLENECK_TYPE_") for b in found.bottlenecks}
+    titles = {line.partition(" (")[0] for line in printed[1:] if not line.startswith(" ")}
+    assert printed[0] and titles == types
+    assert len(printed) == 1 + 3 * len(found.bottlenecks)
 
 
 def test_register_from_a_list(agent: Agent, engine: Engine) -> None:

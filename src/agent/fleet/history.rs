@@ -217,6 +217,11 @@ impl History {
         ))
     }
 
+    /// Intervals that this many seconds have, at least one.
+    pub(super) fn intervals_in(&self, seconds: f64) -> u32 {
+        (seconds / self.interval.as_secs_f64()).round().max(1.0) as u32
+    }
+
     /// All samples are forgotten: the clock was set, or another engine answers.
     pub(super) fn forget(&mut self) {
         for replica in &mut self.replicas {
@@ -318,6 +323,7 @@ mod tests {
             scrape_interval: interval,
             window,
             labels: Default::default(),
+            slos: Vec::new(),
         };
         History::new(&spec, None)
     }

@@ -17,8 +17,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::{Slo, Thresholds};
 use crate::engine::Registry;
-use crate::instance::Instance;
+use crate::instance::{Instance, SloTable};
 use crate::scrape::Fetcher;
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,8 @@ pub(super) struct Fleet {
     registry: Registry,
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
+    thresholds: Arc<Thresholds>,
+    slos: Arc<SloTable>,
     scrape_timeout: Duration,
     entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
     hub: hub::Hub,
@@ -73,12 +76,15 @@ impl Fleet {
         registry: Registry,
         fetcher: Fetcher,
         metrics: Arc<Metrics>,
+        (thresholds, slos): (Arc<Thresholds>, Arc<SloTable>),
         scrape_timeout: Duration,
     ) -> Self {
         Self {
             registry,
             fetcher,
             metrics,
+            thresholds,
+            slos,
             scrape_timeout,
             entries: RwLock::default(),
             hub: hub::Hub::default(),
@@ -99,8 +105,10 @@ impl Fleet {
                 && before.scrape_interval == after.scrape_interval
                 && before.window == after.window;
             if same_watch {
+                let slos = self.slos_of(&instance);
                 known.update(|state| InstanceState {
                     instance,
+                    slos,
                     version: state::next_version(),
                     ..state.clone()
                 });
@@ -112,13 +120,29 @@ impl Fleet {
         }
         let entry = Arc::new(Entry {
             id: id.clone(),
-            state: Mutex::new(Arc::new(InstanceState::new(instance, SystemTime::now()))),
+            state: Mutex::new(Arc::new(self.new_state(instance))),
             stop: CancellationToken::new(),
         });
         entries.insert(id.clone(), entry.clone());
         drop(entries);
         self.hub.changed(&id);
         self.spawn(watcher::watch(self.clone(), entry, start_after));
+    }
+
+    /// Of an instance that was not scraped yet.
+    pub(super) fn new_state(&self, instance: Arc<Instance>) -> InstanceState {
+        let slos = self.slos_of(&instance);
+        InstanceState::new(instance, slos, SystemTime::now())
+    }
+
+    /// The SLOs in force for an instance.
+    pub(super) fn slos_of(&self, instance: &Instance) -> Arc<[Slo]> {
+        self.slos.of(&instance.spec)
+    }
+
+    /// The minute that it is, from when the agent was started.
+    pub(super) fn minute(&self) -> u64 {
+        self.begin.elapsed().as_secs() / 60
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 use super::history::ReplicaState;
 use super::window::WindowSamples;
+use crate::agent::diagnose::{Diagnosed, Diagnosing};
+use crate::analysis::{Minutes, Slo, Tracker};
 use crate::instance::Instance;
 use crate::measure::{Measurement, WindowKind};
 use crate::scrape::ScrapeError;
@@ -29,6 +31,12 @@ pub struct InstanceState {
     pub scraped_at: Option<SystemTime>,
     /// The last measurement that there is.
     pub latest: Option<Arc<Latest>>,
+    /// What holds it back, as far as it was found often enough.
+    pub bottlenecks: Arc<Tracker>,
+    /// What its users were promised: the SLOs in force.
+    pub slos: Arc<[Slo]>,
+    /// How they were kept, minute by minute.
+    pub minutes: Arc<Minutes>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
     /// Of this state.
@@ -68,11 +76,12 @@ pub enum Health {
     Down,
 }
 
-/// The last window of an instance: measured when somebody asks, and then once.
+/// The last window of an instance, diagnosed. The measurement is kept when somebody asks for it.
 #[derive(Debug)]
 pub struct Latest {
     samples: WindowSamples,
     measured: OnceLock<Measurement>,
+    diagnosed: Arc<Diagnosed>,
     /// The scrape that it ends with.
     pub sequence: u64,
     /// When that was.
@@ -82,8 +91,9 @@ pub struct Latest {
 }
 
 impl Latest {
-    pub(super) fn new(samples: WindowSamples, sequence: u64) -> Self {
+    pub(super) fn new(samples: WindowSamples, sequence: u64, by: Diagnosing<'_>) -> Self {
         Self {
+            diagnosed: Arc::new(by.diagnosed(&samples.measure())),
             samples,
             measured: OnceLock::new(),
             sequence,
@@ -103,6 +113,11 @@ impl Latest {
             Some(measured) => at(measured),
             None => at(&self.samples.measure()),
         }
+    }
+
+    /// What holds the instance back by the thresholds in force.
+    pub fn diagnosed(&self) -> &Arc<Diagnosed> {
+        &self.diagnosed
     }
 
     /// What the numbers cover.
@@ -141,7 +156,11 @@ impl Latest {
 
 impl InstanceState {
     /// Of an instance that was not scraped yet.
-    pub(in crate::agent) fn new(instance: Arc<Instance>, now: SystemTime) -> Self {
+    pub(in crate::agent) fn new(
+        instance: Arc<Instance>,
+        slos: Arc<[Slo]>,
+        now: SystemTime,
+    ) -> Self {
         Self {
             instance,
             version: next_version(),
@@ -150,6 +169,9 @@ impl InstanceState {
             since: now,
             scraped_at: None,
             latest: None,
+            bottlenecks: Arc::default(),
+            slos,
+            minutes: Arc::default(),
             replicas: Vec::new(),
             forms: Forms::default(),
         }

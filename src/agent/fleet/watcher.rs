@@ -11,14 +11,18 @@ use tokio::sync::Semaphore;
 use super::history::History;
 use super::state::{Forms, Health, InstanceState, Latest, next_version};
 use super::timing::on_grid;
+use super::window::WindowSamples;
 use super::{Entry, Fleet};
+use crate::agent::diagnose::Diagnosing;
 use crate::agent::replica::{Clock, Means};
+use crate::analysis::{Minutes, Tracker};
 use crate::engine::{EngineProfile, Probed};
-use crate::measure::Sample;
+use crate::measure::{Sample, WindowKind};
 use crate::scrape::{ScrapeError, ScrapeFailure, shown_url};
 
 /// A replica that takes longer does not hold up what the others showed.
 const PATIENCE: Duration = Duration::from_secs(1);
+const MINUTE_SECONDS: f64 = 60.0;
 /// The clocks may differ by this before samples before and after cannot be compared.
 const CLOCK_STEP_SECONDS: f64 = 0.5;
 
@@ -219,7 +223,16 @@ fn same_engine(
 
 /// Shows the instance as it is after the scrape of this number.
 fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): (u32, u64)) {
+    let slos = entry.state().slos.clone();
     let window = history.window(tick);
+    let minutes = window
+        .as_ref()
+        .and_then(|window| minutes_after(&entry.state(), window, history, (tick, fleet.minute())));
+    let diagnosing = Diagnosing {
+        thresholds: &fleet.thresholds,
+        slos: &slos,
+    };
+    let latest = window.map(|window| Arc::new(Latest::new(window, number, diagnosing)));
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
     let now = SystemTime::now();
@@ -228,9 +241,11 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         if health != before.health {
             change = Some(before.health);
         }
-        let latest = window.map(|window| Arc::new(Latest::new(window, number)));
         InstanceState {
+            bottlenecks: open_after(before, latest.as_deref()),
             instance: before.instance.clone(),
+            slos: before.slos.clone(),
+            minutes: minutes.clone().unwrap_or_else(|| before.minutes.clone()),
             version: next_version(),
             sequence: number,
             health,
@@ -242,7 +257,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
                 true => before.scraped_at,
                 false => Some(now),
             },
-            latest: latest.or_else(|| before.latest.clone()),
+            latest: latest.clone().or_else(|| before.latest.clone()),
             replicas,
             forms: Forms::default(),
         }
@@ -254,10 +269,125 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
     fleet.hub.changed(&entry.id);
 }
 
+/// What is open after a window. One that is only completed by a slow replica, or by what the endpoints told, counts once;
+/// totals since the start are no window.
+fn open_after(before: &InstanceState, window: Option<&Latest>) -> Arc<Tracker> {
+    let is_new = |window: &&Latest| {
+        let last = before.latest.as_ref().map_or(0, |latest| latest.sequence);
+        window.kind() == WindowKind::Interval && window.sequence > last
+    };
+    let Some(window) = window.filter(is_new) else {
+        return before.bottlenecks.clone();
+    };
+    let mut after = Tracker::clone(&before.bottlenecks);
+    after.observe(&window.diagnosed().diagnosis, window.end_unix_seconds());
+    Arc::new(after)
+}
+
+/// The minutes with this one, where it has only begun: of what happened since the one before.
+fn minutes_after(
+    before: &InstanceState,
+    window: &WindowSamples,
+    history: &History,
+    (tick, minute): (u32, u64),
+) -> Option<Arc<Minutes>> {
+    let passed = match before.minutes.last() {
+        Some(last) => minute.saturating_sub(last),
+        None => 1,
+    };
+    if passed == 0 {
+        return None;
+    }
+    let intervals = history.intervals_in(MINUTE_SECONDS * passed as f64);
+    let measurement = window.since(tick.saturating_sub(intervals)).measure();
+    let seconds = measurement.window.end_unix_seconds - measurement.window.start_unix_seconds;
+    let covers = (seconds / MINUTE_SECONDS).round().max(1.0) as u32;
+    let mut after = Minutes::clone(&before.minutes);
+    after.record(&measurement, &before.slos, minute, covers);
+    (after.last() == Some(minute)).then(|| Arc::new(after))
+}
+
 fn log_change(instance_id: &str, was: Health, is: Health, failure: Option<&ScrapeError>) {
     let (was, is) = (was.as_str(), is.as_str());
     match failure {
         Some(failure) => tracing::warn!(instance_id, was, is, "{failure}"),
         None => tracing::info!(instance_id, was, is, "instance changed"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::analysis::{ErrorBudget, Slo, error_budgets};
+    use crate::engine::Registry;
+    use crate::exposition::Options;
+    use crate::instance::{Instance, InstanceSpec};
+
+    /// A first token a second, one of ten too late.
+    fn sample(tick: u32, seconds: u64) -> Sample {
+        let labels = "engine=\"0\",model_name=\"m\"";
+        let name = "vllm:time_to_first_token_seconds";
+        let (fast, all) = (9 * seconds, 10 * seconds);
+        let body = format!(
+            "# TYPE {name} histogram\n{name}_bucket{{{labels},le=\"0.5\"}} {fast}\n\
+             {name}_bucket{{{labels},le=\"+Inf\"}} {all}\n{name}_sum{{{labels}}} {all}\n\
+             {name}_count{{{labels}}} {all}\n"
+        );
+        let profile = Registry::builtin().get("vllm").unwrap().clone();
+        let at = 1e9 + seconds as f64;
+        let mut sample = Sample::read(&profile, body.as_bytes(), at, &Options::default())
+            .unwrap()
+            .0;
+        sample.tick = tick;
+        sample
+    }
+
+    /// What is known after half an hour of scrapes.
+    fn budget(interval: Duration, window: Duration) -> ErrorBudget {
+        let spec = InstanceSpec {
+            instance_id: "a".to_owned(),
+            instance_type: Some("vllm".to_owned()),
+            metrics_urls: vec!["http://127.0.0.1:1/metrics".to_owned()],
+            scrape_interval: interval,
+            window,
+            labels: Default::default(),
+            slos: Vec::new(),
+        };
+        let profile = Registry::builtin().get("vllm").unwrap().clone();
+        let mut history = History::new(&spec, Some(profile.clone()));
+        let slos: Vec<Slo> = vec![Slo::defaults().remove(1)];
+        let instance = Arc::new(Instance::configured(spec));
+        let mut state = InstanceState::new(instance, slos.clone().into(), SystemTime::UNIX_EPOCH);
+        let (mut tick, mut seconds) = (0, 0);
+        while seconds <= 1_800 {
+            history.add(0, tick, Ok((profile.clone(), sample(tick, seconds))));
+            let window = history.window(tick).unwrap();
+            if let Some(minutes) = minutes_after(&state, &window, &history, (tick, seconds / 60)) {
+                state.minutes = minutes;
+            }
+            tick += 1;
+            seconds += interval.as_secs();
+        }
+        error_budgets(&state.minutes, &slos, 30).remove(0)
+    }
+
+    #[test]
+    fn every_minute_is_counted_once_however_often_it_is_scraped() {
+        for (interval, window) in [
+            (5, 60),
+            (15, 60),
+            (15, 300),
+            (60, 300),
+            (150, 300),
+            (300, 300),
+        ] {
+            let seconds = Duration::from_secs;
+            let budget = budget(seconds(interval), seconds(window));
+            let burn = budget.slow.short;
+            assert_eq!(burn.covered_minutes, 30, "{interval} s: {budget:?}");
+            let rate = burn.rate.unwrap();
+            assert!((rate - 10.0).abs() < 1e-3, "{interval} s: {budget:?}");
+        }
     }
 }

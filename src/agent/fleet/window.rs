@@ -32,6 +32,19 @@ impl WindowSamples {
         }
     }
 
+    /// The part of it that began no earlier than this scrape.
+    pub(super) fn since(&self, tick: u32) -> Self {
+        let replicas = self.replicas.iter().map(|replica| {
+            let recent = replica.samples.iter().filter(|sample| sample.tick >= tick);
+            ReplicaSamples {
+                samples: recent.cloned().collect(),
+                ..replica.clone()
+            }
+        });
+        let (id, profile) = (self.instance_id.clone(), self.profile.clone());
+        Self::new(id, profile, replicas.collect())
+    }
+
     /// The measurement.
     pub(super) fn measure(&self) -> Measurement {
         let instance = InstanceSamples {

@@ -77,11 +77,25 @@ fn report(config: Config) -> Result<(String, Vec<String>), String> {
         ids => ids.join(", "),
     };
     let report = format!(
-        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\n",
+        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\nthresholds {}\n",
         config.server.listen,
-        registry.names().join(", ")
+        registry.names().join(", "),
+        thresholds(&config)
     );
     Ok((report, warnings))
+}
+
+/// Thresholds that are not at their defaults.
+fn thresholds(config: &Config) -> String {
+    let changed: Vec<String> = config
+        .thresholds
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    match changed.is_empty() {
+        true => "as they come".to_owned(),
+        false => changed.join(", "),
+    }
 }
 
 /// What is allowed and yet unsafe.

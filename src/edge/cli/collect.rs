@@ -127,18 +127,7 @@ async fn here(
     window: Duration,
     progress: &Bar,
 ) -> Result<pb::CollectMetricsResponse, Failure> {
-    let usage = |message: String| Failure {
-        outcome: Outcome::Usage,
-        message,
-        hint: None,
-    };
-    let mut config = args
-        .source
-        .load()
-        .map_err(|error| usage(error.to_string()))?;
-    // whoever runs a command here reaches what this machine reaches
-    config.server = ServerConfig::default();
-    let agent = Agent::new(&config).map_err(|error| usage(error.to_string()))?;
+    let agent = agent_here(&args.source)?;
     let target = Target {
         instance_id: args.id.clone(),
         engine: Some(args.engine.clone()).filter(|name| name != "auto"),
@@ -160,6 +149,15 @@ async fn here(
         }),
         Err(error) => Err(failure_of(&status_of(&error))),
     }
+}
+
+/// An agent in this process, which knows no instances.
+pub(super) fn agent_here(source: &ConfigSource) -> Result<Agent, Failure> {
+    let usage = |message: String| Failure::new(Outcome::Usage, message, None);
+    let mut config = source.load().map_err(|error| usage(error.to_string()))?;
+    // whoever runs a command here reaches what this machine reaches
+    config.server = ServerConfig::default();
+    Agent::new(&config).map_err(|error| usage(error.to_string()))
 }
 
 /// By an agent, over gRPC.
@@ -225,23 +223,29 @@ pub(super) fn failure_of(status: &tonic::Status) -> Failure {
     }
 }
 
-fn flag_of(field: &str) -> &str {
-    match field {
+fn flag_of(field: &str) -> String {
+    if let Some(place) = field.strip_prefix("measurement.") {
+        return format!("--file: {place}");
+    }
+    let flag = match field {
         "instance_id" => "--id",
         "instance_type" => "--engine",
         "metrics_url" | "metrics_urls" => "--url",
         "window" => "--window",
         "scrape_interval" => "--interval",
         "labels" => "--label",
+        "recording" => "--replay",
+        threshold if threshold.starts_with("thresholds[") => "--threshold",
         other => other,
-    }
+    };
+    flag.to_owned()
 }
 
 /// Progress on a terminal while the window passes; nothing elsewhere.
-struct Bar(Option<ProgressBar>);
+pub(super) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    fn new(window: Duration, replicas: usize) -> Self {
+    pub(super) fn new(window: Duration, replicas: usize) -> Self {
         if !std::io::stderr().is_terminal() || window.is_zero() {
             return Self(None);
         }
@@ -260,14 +264,14 @@ impl Bar {
         Self(Some(bar))
     }
 
-    fn show(&self, progress: Progress) {
+    pub(super) fn show(&self, progress: Progress) {
         if let Some(bar) = &self.0 {
             bar.set_length(progress.of as u64);
             bar.set_position(progress.done as u64);
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }

@@ -84,11 +84,18 @@ pub(super) fn run(args: &CompareArgs) -> Outcome {
 }
 
 /// The measurement in a file: by itself, or as the answer in which it came.
-fn measurement_in(path: &Path) -> Result<pb::Measurement, String> {
+pub(super) fn measurement_in(path: &Path) -> Result<pb::Measurement, String> {
+    let named = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    measurement_from(named, path)
+}
+
+/// The same of anything that can be read, under the name of a path.
+pub(super) fn measurement_from(input: impl Read, path: &Path) -> Result<pb::Measurement, String> {
     let at = |error: String| format!("{}: {error}", path.display());
     let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+    input
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
         .map_err(|error| at(error.to_string()))?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(at(format!("is larger than {MAX_FILE_BYTES} bytes")));

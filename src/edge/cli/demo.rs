@@ -133,6 +133,7 @@ async fn start(
     for trouble in &TROUBLES {
         let simulated = simulated(trouble).await?;
         config.instances.push(InstanceEntry {
+            slos: Vec::new(),
             instance_id: trouble.id.to_owned(),
             instance_type: None,
             metrics_url: None,

@@ -1,5 +1,6 @@
 //! `perfagent instances`
 
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
@@ -9,9 +10,10 @@ use super::collect::{Output, failure_of};
 use super::connect::{AgentChannel, ConnectArgs, ConnectedAgent};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome, json};
+use crate::analysis::Slo;
 use crate::edge::grpc::convert::duration;
-use crate::edge::grpc::pb;
 use crate::edge::grpc::pb::instance_service_client::InstanceServiceClient;
+use crate::edge::grpc::{convert_slo, pb};
 
 /// What can be done with instances.
 #[derive(Debug, Subcommand)]
@@ -47,6 +49,9 @@ pub(super) struct RegisterArgs {
     /// A label, such as team=chat; may be repeated
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Vec<(String, String)>,
+    /// A promise, such as "ttft: p99 time_to_first_token_seconds <= 0.5"; may be repeated
+    #[arg(long = "slo", value_parser = Slo::from_str, value_name = "SLO")]
+    slos: Vec<Slo>,
     #[command(flatten)]
     answer: AnswerArgs,
 }
@@ -114,6 +119,12 @@ pub(super) struct UpdateArgs {
     /// Take all labels away
     #[arg(long)]
     no_labels: bool,
+    /// All promises that it is to have; may be repeated
+    #[arg(long = "slo", value_parser = Slo::from_str, value_name = "SLO", conflicts_with = "no_slos")]
+    slos: Vec<Slo>,
+    /// Take all promises away: those of the agent's config file hold, or the defaults
+    #[arg(long)]
+    no_slos: bool,
     /// Only if this is still its etag, as `get --output json` shows it
     #[arg(
         long,
@@ -173,6 +184,7 @@ async fn register(args: RegisterArgs) -> Result<String, Failure> {
         scrape_interval: args.timing.interval.and_then(duration),
         window: args.timing.window.and_then(duration),
         labels: args.labels.into_iter().collect(),
+        slos: args.slos.iter().map(convert_slo::slo).collect(),
     });
     let answer = client.register_instance(request).await;
     let answer = answer
@@ -233,6 +245,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         ("scrape_interval", args.timing.interval.is_some()),
         ("window", args.timing.window.is_some()),
         ("labels", args.no_labels || !args.labels.is_empty()),
+        ("slos", args.no_slos || !args.slos.is_empty()),
     ];
     let paths: Vec<String> = given
         .iter()
@@ -240,8 +253,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         .map(|(path, _)| (*path).to_owned())
         .collect();
     if paths.is_empty() {
-        let hint =
-            "give at least one of --url, --engine, --interval, --window, --label, --no-labels";
+        let hint = "give at least one of --url, --engine, --interval, --window, --label, --no-labels, --slo, --no-slos";
         return Err(Failure::new(
             Outcome::Usage,
             "nothing to change",
@@ -259,6 +271,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
             window: args.timing.window.and_then(duration),
             labels: args.labels.into_iter().collect(),
             etag: args.etag,
+            slos: args.slos.iter().map(convert_slo::slo).collect(),
             ..pb::Instance::default()
         }),
         update_mask: Some(prost_types::FieldMask { paths }),
@@ -416,6 +429,13 @@ fn details(instance: &pb::Instance) -> String {
         if !value.is_empty() {
             text += &format!("{name:<9} {value}\n");
         }
+    }
+    for slo in convert_slo::slos_of("slos", instance.slos.clone()).unwrap_or_default() {
+        text += &format!(
+            "slo       {}: {}\n",
+            clean(&slo.name),
+            clean(&slo.promise())
+        );
     }
     for (at, url) in instance.metrics_urls.iter().enumerate() {
         let replica = status.replicas.get(at);

@@ -7,12 +7,14 @@ mod completions;
 mod connect;
 mod demo;
 mod descriptor;
+mod diagnose;
 mod instances;
 mod json;
 mod json_read;
 mod replay;
 mod serve;
 mod simulate;
+mod slo;
 mod table;
 mod terminal;
 mod token;
@@ -40,7 +42,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica;
+10 findings, or a missed SLO; 11 it cannot be told.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,6 +53,10 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Measure an engine now, without a server; or ask an agent about an instance that it watches
     Collect(collect::CollectArgs),
+    /// Say what holds an engine back, why, and what to do
+    Diagnose(Box<diagnose::DiagnoseArgs>),
+    /// Say how service level objectives are kept, and how fast error budgets are spent
+    Slo(slo::SloArgs),
     /// Watch the instances of an agent live
     Watch(watch::WatchArgs),
     /// Register, show, change and delete the instances of an agent
@@ -102,6 +109,10 @@ pub(crate) enum Outcome {
     Usage,
     /// Measured, but not every replica.
     Partial,
+    /// Diagnosed: something holds it back, or an SLO is missed.
+    Findings,
+    /// Diagnosed: the engine does not say enough to tell.
+    CannotTell,
 }
 
 /// Why a command did not do what it should.
@@ -135,6 +146,8 @@ impl From<Outcome> for ExitCode {
             Outcome::Failed => 1,
             Outcome::Usage => 2,
             Outcome::Partial => 3,
+            Outcome::Findings => 10,
+            Outcome::CannotTell => 11,
         })
     }
 }
@@ -183,6 +196,8 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Serve(_) => Outcome::Done,
         Command::Demo(args) => demo::run(args).await,
         Command::Collect(args) => collect::run(args).await,
+        Command::Diagnose(args) => diagnose::run(*args).await,
+        Command::Slo(args) => slo::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),

@@ -45,16 +45,16 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// What is served.
-struct Recording {
-    scrapes: Vec<Scrape>,
+pub(super) struct Recording {
+    pub(super) scrapes: Vec<Scrape>,
     directory: PathBuf,
     speed: f64,
     start: Instant,
 }
 
-struct Scrape {
-    unix_seconds: f64,
-    body: String,
+pub(super) struct Scrape {
+    pub(super) unix_seconds: f64,
+    pub(super) body: String,
 }
 
 #[derive(Deserialize)]
@@ -130,7 +130,7 @@ async fn answer(State(recording): State<Arc<Recording>>, request: Request) -> Re
 }
 
 impl Recording {
-    fn read(directory: &Path, speed: f64) -> Result<Self, String> {
+    pub(super) fn read(directory: &Path, speed: f64) -> Result<Self, String> {
         let read = |name: &str| {
             let path = directory.join(name);
             std::fs::read_to_string(&path)
@@ -187,7 +187,7 @@ impl Recording {
         stamped(&scrape.body, scrape.unix_seconds + round * length)
     }
 
-    fn endpoint(&self, path: &str, query: Option<&str>) -> Option<String> {
+    pub(super) fn endpoint(&self, path: &str, query: Option<&str>) -> Option<String> {
         let mut name = path.trim_start_matches('/').replace('/', "_");
         if query == Some("config_format=json") {
             name += "_json";

@@ -29,6 +29,9 @@ impl AgentService for AgentHandler {
         _: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<GetCapabilitiesResponse>, Status> {
         let engines = self.0.engines().iter().map(AsRef::as_ref);
-        Ok(Response::new(convert::capabilities(engines)))
+        Ok(Response::new(convert::capabilities(
+            engines,
+            self.0.thresholds(),
+        )))
     }
 }

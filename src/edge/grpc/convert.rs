@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
 
-use super::pb;
+use super::{convert_analysis, pb};
 use crate::agent::{AgentInfo, FieldViolation, Target, WindowRequest};
+use crate::analysis::Thresholds;
 use crate::engine::{EngineProfile, Quantity, QuantityKind, Setting};
 use crate::measure::{
     Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
@@ -90,7 +91,7 @@ pub fn basic_measurement(of: &Measurement) -> pb::Measurement {
     }
 }
 
-fn window(of: &Window) -> pb::Window {
+pub(super) fn window(of: &Window) -> pb::Window {
     pb::Window {
         start_time: timestamp(of.start_unix_seconds),
         end_time: timestamp(of.end_unix_seconds),
@@ -155,7 +156,7 @@ fn quantity(of: &QuantityValue) -> pb::Quantity {
     }
 }
 
-fn basis(of: Basis) -> i32 {
+pub(super) fn basis(of: Basis) -> i32 {
     match of {
         Basis::Exact => pb::Basis::Exact,
         Basis::Interpolated => pb::Basis::Interpolated,
@@ -271,7 +272,7 @@ fn setting(of: &Setting) -> pb::Setting {
     }
 }
 
-fn note(of: &Note) -> pb::Note {
+pub(super) fn note(of: &Note) -> pb::Note {
     pb::Note {
         code: of.code.as_str().to_owned(),
         metrics_url: of.metrics_url.clone(),
@@ -316,6 +317,7 @@ pub fn duration(of: Duration) -> Option<prost_types::Duration> {
 /// What the agent can do.
 pub fn capabilities<'p>(
     engines: impl Iterator<Item = &'p EngineProfile>,
+    thresholds: &Thresholds,
 ) -> pb::GetCapabilitiesResponse {
     pb::GetCapabilitiesResponse {
         engines: engines.map(engine).collect(),
@@ -337,6 +339,8 @@ pub fn capabilities<'p>(
                 description: description.to_owned(),
             }))
             .collect(),
+        causes: convert_analysis::causes(),
+        thresholds: convert_analysis::thresholds(thresholds),
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::convert::{duration, system_time, timestamp};
-use super::pb;
 use super::status::scrape_failure;
+use super::{convert_slo, pb};
 use crate::agent::{
     Caller, Error, FieldViolation, Health, InstanceState, Precondition, ReplicaState, SpecChange,
 };
+use crate::analysis::Slo;
 use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, Source, default_window};
 use crate::scrape::shown_url;
 
@@ -19,6 +20,7 @@ pub(super) fn spec_of(
     let mut wrong = Vec::new();
     let interval = time(request.scrape_interval, "scrape_interval", &mut wrong);
     let window = time(request.window, "window", &mut wrong);
+    let slos = slos("slos", request.slos, &mut wrong);
     if !wrong.is_empty() {
         return Err(Error::Invalid(wrong));
     }
@@ -31,6 +33,7 @@ pub(super) fn spec_of(
         scrape_interval: interval,
         window: window.unwrap_or_else(|| default_window(interval)),
         labels: request.labels.into_iter().collect(),
+        slos,
     };
     Ok((spec, request.request_id))
 }
@@ -53,6 +56,7 @@ pub(super) fn change_of(
         &mut wrong,
     );
     let window = time(instance.window, "instance.window", &mut wrong);
+    let slos = slos("instance.slos", instance.slos, &mut wrong);
     let paths = request.update_mask.map(|mask| mask.paths);
     if let Some(unknown) = paths
         .iter()
@@ -81,6 +85,7 @@ pub(super) fn change_of(
         scrape_interval: named("scrape_interval", interval.is_some()).then_some(new_interval),
         window: named("window", window.is_some()).then_some(window),
         labels: named("labels", !labels.is_empty()).then_some(labels),
+        slos: named("slos", !slos.is_empty()).then_some(slos),
     };
     let precondition = Precondition {
         etag: instance.etag,
@@ -89,12 +94,13 @@ pub(super) fn change_of(
     Ok((instance.instance_id, change, precondition))
 }
 
-const MASK: [&str; 5] = [
+const MASK: [&str; 6] = [
     "instance_type",
     "metrics_urls",
     "scrape_interval",
     "window",
     "labels",
+    "slos",
 ];
 
 /// An engine left open or called `auto` is recognised.
@@ -114,6 +120,13 @@ fn time(
             None
         }
     }
+}
+
+fn slos(field: &str, of: Vec<pb::Slo>, wrong: &mut Vec<FieldViolation>) -> Vec<Slo> {
+    convert_slo::slos_of(field, of).unwrap_or_else(|violation| {
+        wrong.push(violation);
+        Vec::new()
+    })
 }
 
 /// An instance on the wire.
@@ -142,6 +155,7 @@ pub(super) fn instance(of: &InstanceState, caller: &Caller) -> pb::Instance {
         create_time: of.instance.created_at.map(system_time),
         update_time: of.instance.updated_at.map(system_time),
         status: Some(status(of)),
+        slos: spec.slos.iter().map(convert_slo::slo).collect(),
     }
 }
 

@@ -22,7 +22,14 @@ use crate::agent::Reason;
 
 /// When the caller stops waiting. Handlers find it in the request's extensions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Instant);
+pub(in crate::edge) struct Deadline(pub(super) Instant);
+
+impl Deadline {
+    /// How long that is.
+    pub(super) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
 
 /// Enforces `grpc-timeout`.
 #[derive(Debug, Clone, Copy)]

@@ -191,7 +191,7 @@ fn watch_answer(event: &WatchEvent, view: View) -> WatchMetricsResponse {
     }
 }
 
-fn deadline_of<T>(request: &Request<T>) -> Option<Deadline> {
+pub(super) fn deadline_of<T>(request: &Request<T>) -> Option<Deadline> {
     request.extensions().get::<Deadline>().copied()
 }
 
@@ -201,13 +201,12 @@ fn parsed(
 ) -> Result<(Target, WindowRequest), Error> {
     let (target, window) = convert::target_of(request);
     let mut window = window.map_err(|violation| Error::Invalid(vec![violation]))?;
-    window.deadline_in =
-        deadline.map(|Deadline(at)| at.saturating_duration_since(tokio::time::Instant::now()));
+    window.deadline_in = deadline.map(Deadline::left);
     Ok((target, window))
 }
 
 /// Clients refuse messages above 4 MiB, and proxies buffer them: ours stay well below.
-fn fits(bytes: usize) -> Result<(), Status> {
+pub(super) fn fits(bytes: usize) -> Result<(), Status> {
     if bytes <= LIMITS.response_bytes {
         return Ok(());
     }

@@ -2,14 +2,18 @@
 
 mod access;
 mod agent;
+mod analysis;
 mod auth;
 pub mod compare;
 mod connection;
 mod context;
 pub mod convert;
+pub mod convert_analysis;
 mod convert_instance;
+pub mod convert_slo;
 mod cork;
 mod deadline;
+pub(in crate::edge) mod detect;
 mod encoded;
 mod fields;
 mod forwarded;

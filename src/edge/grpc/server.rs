@@ -15,6 +15,7 @@ use tonic::service::Routes;
 
 use super::DESCRIPTORS;
 use super::agent::AgentHandler;
+use super::analysis::AnalysisHandler;
 use super::auth::{Authentication, authenticate};
 use super::deadline::DeadlineLayer;
 use super::forwarded::note_caller;
@@ -27,6 +28,7 @@ use super::listen::{Tls, connections};
 use super::metrics::MetricsHandler;
 use super::observe::{Observer, observe};
 use super::pb::agent_service_server::AgentServiceServer;
+use super::pb::analysis_service_server::AnalysisServiceServer;
 use super::pb::instance_service_server::InstanceServiceServer;
 use super::pb::metrics_service_server::MetricsServiceServer;
 use super::ready::send_ready;
@@ -223,8 +225,9 @@ pub(super) const REFLECTION: [&str; 2] = [
 ];
 
 /// Methods whose streams do not end by themselves, beside those of reflection.
-const ENDLESS: [&str; 2] = [
+const ENDLESS: [&str; 3] = [
     "/grpc.health.v1.Health/Watch",
+    "/perfagent.v1.AnalysisService/WatchBottlenecks",
     "/perfagent.v1.MetricsService/WatchMetrics",
 ];
 
@@ -270,6 +273,9 @@ fn routes(
     let metrics = MetricsServiceServer::new(MetricsHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
+    let analysis = AnalysisServiceServer::new(AnalysisHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
     let instances = InstanceServiceServer::new(InstanceHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
@@ -286,6 +292,7 @@ fn routes(
         spans: records.spans,
     });
     let router = Routes::new(metrics)
+        .add_service(analysis)
         .add_service(instances)
         .add_service(info)
         .add_service(HealthServer::new(health))

@@ -376,7 +376,11 @@ type GetCapabilitiesResponse struct {
 	// Engines that can be measured, built in and from the config file.
 	Engines []*EngineCapability `protobuf:"bytes,1,rep,name=engines,proto3" json:"engines,omitempty"`
 	// Quantities that there are.
-	Quantities    []*QuantityDescription `protobuf:"bytes,2,rep,name=quantities,proto3" json:"quantities,omitempty"`
+	Quantities []*QuantityDescription `protobuf:"bytes,2,rep,name=quantities,proto3" json:"quantities,omitempty"`
+	// What can hold an engine back.
+	Causes []*CauseDescription `protobuf:"bytes,3,rep,name=causes,proto3" json:"causes,omitempty"`
+	// Numbers that values are held against.
+	Thresholds    []*ThresholdDescription `protobuf:"bytes,4,rep,name=thresholds,proto3" json:"thresholds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +429,175 @@ func (x *GetCapabilitiesResponse) GetQuantities() []*QuantityDescription {
 	return nil
 }
 
+func (x *GetCapabilitiesResponse) GetCauses() []*CauseDescription {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+func (x *GetCapabilitiesResponse) GetThresholds() []*ThresholdDescription {
+	if x != nil {
+		return x.Thresholds
+	}
+	return nil
+}
+
+// Something that can hold an engine back.
+type CauseDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as in `cause` of a bottleneck.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The symptom that it is listed under.
+	Type BottleneckType `protobuf:"varint,2,opt,name=type,proto3,enum=perfagent.v1.BottleneckType" json:"type,omitempty"`
+	// What it is.
+	Description   string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CauseDescription) Reset() {
+	*x = CauseDescription{}
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CauseDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CauseDescription) ProtoMessage() {}
+
+func (x *CauseDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CauseDescription.ProtoReflect.Descriptor instead.
+func (*CauseDescription) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CauseDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CauseDescription) GetType() BottleneckType {
+	if x != nil {
+		return x.Type
+	}
+	return BottleneckType_BOTTLENECK_TYPE_UNSPECIFIED
+}
+
+func (x *CauseDescription) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+// A number that values are held against.
+type ThresholdDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name with its unit: the key in the config file and in requests.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What holds where nobody says otherwise, in the unit of the name.
+	DefaultValue float64 `protobuf:"fixed64,2,opt,name=default_value,json=defaultValue,proto3" json:"default_value,omitempty"`
+	// What holds here, in the unit of the name.
+	Value float64 `protobuf:"fixed64,3,opt,name=value,proto3" json:"value,omitempty"`
+	// Smallest that is taken, in the unit of the name.
+	Min float64 `protobuf:"fixed64,4,opt,name=min,proto3" json:"min,omitempty"`
+	// Largest that is taken, in the unit of the name.
+	Max float64 `protobuf:"fixed64,5,opt,name=max,proto3" json:"max,omitempty"`
+	// What it decides, and why it is what it is.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThresholdDescription) Reset() {
+	*x = ThresholdDescription{}
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThresholdDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThresholdDescription) ProtoMessage() {}
+
+func (x *ThresholdDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThresholdDescription.ProtoReflect.Descriptor instead.
+func (*ThresholdDescription) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ThresholdDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ThresholdDescription) GetDefaultValue() float64 {
+	if x != nil {
+		return x.DefaultValue
+	}
+	return 0
+}
+
+func (x *ThresholdDescription) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *ThresholdDescription) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *ThresholdDescription) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *ThresholdDescription) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // An engine that can be measured.
 type EngineCapability struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -444,7 +617,7 @@ type EngineCapability struct {
 
 func (x *EngineCapability) Reset() {
 	*x = EngineCapability{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +629,7 @@ func (x *EngineCapability) String() string {
 func (*EngineCapability) ProtoMessage() {}
 
 func (x *EngineCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +642,7 @@ func (x *EngineCapability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineCapability.ProtoReflect.Descriptor instead.
 func (*EngineCapability) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EngineCapability) GetName() string {
@@ -522,7 +695,7 @@ type QuantityDescription struct {
 
 func (x *QuantityDescription) Reset() {
 	*x = QuantityDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +707,7 @@ func (x *QuantityDescription) String() string {
 func (*QuantityDescription) ProtoMessage() {}
 
 func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +720,7 @@ func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuantityDescription.ProtoReflect.Descriptor instead.
 func (*QuantityDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *QuantityDescription) GetName() string {
@@ -575,7 +748,7 @@ var File_perfagent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18perfagent/v1/agent.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x18perfagent/v1/agent.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\"\x15\n" +
 	"\x13GetAgentInfoRequest\"\xcc\x01\n" +
 	"\x14GetAgentInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -598,12 +771,27 @@ const file_perfagent_v1_agent_proto_rawDesc = "" +
 	" \x01(\rR\x12maxWatchedReplicas\x12\x1d\n" +
 	"\n" +
 	"max_labels\x18\v \x01(\rR\tmaxLabels\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\x96\x01\n" +
+	"\x16GetCapabilitiesRequest\"\x92\x02\n" +
 	"\x17GetCapabilitiesResponse\x128\n" +
 	"\aengines\x18\x01 \x03(\v2\x1e.perfagent.v1.EngineCapabilityR\aengines\x12A\n" +
 	"\n" +
 	"quantities\x18\x02 \x03(\v2!.perfagent.v1.QuantityDescriptionR\n" +
-	"quantities\"\x94\x01\n" +
+	"quantities\x126\n" +
+	"\x06causes\x18\x03 \x03(\v2\x1e.perfagent.v1.CauseDescriptionR\x06causes\x12B\n" +
+	"\n" +
+	"thresholds\x18\x04 \x03(\v2\".perfagent.v1.ThresholdDescriptionR\n" +
+	"thresholds\"z\n" +
+	"\x10CauseDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x1c.perfagent.v1.BottleneckTypeR\x04type\x12 \n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\"\xa1\x01\n" +
+	"\x14ThresholdDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rdefault_value\x18\x02 \x01(\x01R\fdefaultValue\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x01R\x05value\x12\x10\n" +
+	"\x03min\x18\x04 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x05 \x01(\x01R\x03max\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x94\x01\n" +
 	"\x10EngineCapability\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x1a\n" +
@@ -639,7 +827,7 @@ func file_perfagent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_perfagent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_perfagent_v1_agent_proto_goTypes = []any{
 	(QuantityKind)(0),               // 0: perfagent.v1.QuantityKind
 	(*GetAgentInfoRequest)(nil),     // 1: perfagent.v1.GetAgentInfoRequest
@@ -647,29 +835,35 @@ var file_perfagent_v1_agent_proto_goTypes = []any{
 	(*Limits)(nil),                  // 3: perfagent.v1.Limits
 	(*GetCapabilitiesRequest)(nil),  // 4: perfagent.v1.GetCapabilitiesRequest
 	(*GetCapabilitiesResponse)(nil), // 5: perfagent.v1.GetCapabilitiesResponse
-	(*EngineCapability)(nil),        // 6: perfagent.v1.EngineCapability
-	(*QuantityDescription)(nil),     // 7: perfagent.v1.QuantityDescription
-	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 9: google.protobuf.Duration
+	(*CauseDescription)(nil),        // 6: perfagent.v1.CauseDescription
+	(*ThresholdDescription)(nil),    // 7: perfagent.v1.ThresholdDescription
+	(*EngineCapability)(nil),        // 8: perfagent.v1.EngineCapability
+	(*QuantityDescription)(nil),     // 9: perfagent.v1.QuantityDescription
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
+	(BottleneckType)(0),             // 12: perfagent.v1.BottleneckType
 }
 var file_perfagent_v1_agent_proto_depIdxs = []int32{
-	8,  // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
+	10, // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	11, // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
 	3,  // 2: perfagent.v1.GetAgentInfoResponse.limits:type_name -> perfagent.v1.Limits
-	9,  // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
-	9,  // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
-	6,  // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
-	7,  // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
-	0,  // 7: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
-	1,  // 8: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
-	4,  // 9: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
-	2,  // 10: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
-	5,  // 11: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
+	11, // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
+	8,  // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
+	9,  // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
+	6,  // 7: perfagent.v1.GetCapabilitiesResponse.causes:type_name -> perfagent.v1.CauseDescription
+	7,  // 8: perfagent.v1.GetCapabilitiesResponse.thresholds:type_name -> perfagent.v1.ThresholdDescription
+	12, // 9: perfagent.v1.CauseDescription.type:type_name -> perfagent.v1.BottleneckType
+	0,  // 10: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
+	1,  // 11: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
+	4,  // 12: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
+	2,  // 13: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
+	5,  // 14: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_agent_proto_init() }
@@ -677,13 +871,14 @@ func file_perfagent_v1_agent_proto_init() {
 	if File_perfagent_v1_agent_proto != nil {
 		return
 	}
+	file_perfagent_v1_bottleneck_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfagent_v1_agent_proto_rawDesc), len(file_perfagent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

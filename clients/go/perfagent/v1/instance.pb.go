@@ -107,7 +107,11 @@ type Instance struct {
 	// When it was last changed. Unset for one of the config file.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// How it is. Always set in answers.
-	Status        *InstanceStatus `protobuf:"bytes,11,opt,name=status,proto3" json:"status,omitempty"`
+	Status *InstanceStatus `protobuf:"bytes,11,opt,name=status,proto3" json:"status,omitempty"`
+	// What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
+	// token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
+	// at least 100 generated tokens a second while requests wait.
+	Slos          []*Slo `protobuf:"bytes,12,rep,name=slos,proto3" json:"slos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +219,13 @@ func (x *Instance) GetUpdateTime() *timestamppb.Timestamp {
 func (x *Instance) GetStatus() *InstanceStatus {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+func (x *Instance) GetSlos() []*Slo {
+	if x != nil {
+		return x.Slos
 	}
 	return nil
 }
@@ -420,7 +431,11 @@ type RegisterInstanceRequest struct {
 	// a minute, or what the interval asks for.
 	Window *durationpb.Duration `protobuf:"bytes,7,opt,name=window,proto3" json:"window,omitempty"`
 	// What the operator tells instances apart by; at most 32. Empty for none.
-	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
+	// token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
+	// at least 100 generated tokens a second while requests wait.
+	Slos          []*Slo `protobuf:"bytes,9,rep,name=slos,proto3" json:"slos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,6 +522,13 @@ func (x *RegisterInstanceRequest) GetWindow() *durationpb.Duration {
 func (x *RegisterInstanceRequest) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *RegisterInstanceRequest) GetSlos() []*Slo {
+	if x != nil {
+		return x.Slos
 	}
 	return nil
 }
@@ -776,8 +798,8 @@ type UpdateInstanceRequest struct {
 	// The instance as it is to be; `instance_id` says which. With its `etag` set it is changed only if nobody else has
 	// changed it since. Required.
 	Instance *Instance `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`. Unset means those that
-	// are set.
+	// Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`. Unset means
+	// those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,7 +1007,7 @@ var File_perfagent_v1_instance_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\n" +
-	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\"\xdb\x04\n" +
+	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\x82\x05\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12#\n" +
@@ -1001,7 +1023,8 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x124\n" +
-	"\x06status\x18\v \x01(\v2\x1c.perfagent.v1.InstanceStatusR\x06status\x1a9\n" +
+	"\x06status\x18\v \x01(\v2\x1c.perfagent.v1.InstanceStatusR\x06status\x12%\n" +
+	"\x04slos\x18\f \x03(\v2\x11.perfagent.v1.SloR\x04slos\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x03\n" +
@@ -1026,7 +1049,7 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"metricsUrl\x12\x13\n" +
 	"\x02up\x18\x02 \x01(\bH\x00R\x02up\x88\x01\x01\x126\n" +
 	"\afailure\x18\x03 \x01(\v2\x1c.perfagent.v1.CollectFailureR\afailureB\x05\n" +
-	"\x03_up\"\xbf\x03\n" +
+	"\x03_up\"\xe6\x03\n" +
 	"\x17RegisterInstanceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1f\n" +
@@ -1038,7 +1061,8 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\fmetrics_urls\x18\x05 \x03(\tR\vmetricsUrls\x12B\n" +
 	"\x0fscrape_interval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0escrapeInterval\x121\n" +
 	"\x06window\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06window\x12I\n" +
-	"\x06labels\x18\b \x03(\v21.perfagent.v1.RegisterInstanceRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\b \x03(\v21.perfagent.v1.RegisterInstanceRequest.LabelsEntryR\x06labels\x12%\n" +
+	"\x04slos\x18\t \x03(\v2\x11.perfagent.v1.SloR\x04slos\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
@@ -1120,9 +1144,10 @@ var file_perfagent_v1_instance_proto_goTypes = []any{
 	nil,                              // 16: perfagent.v1.ListInstancesRequest.LabelsEntry
 	(*durationpb.Duration)(nil),      // 17: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),    // 18: google.protobuf.Timestamp
-	(InstanceState)(0),               // 19: perfagent.v1.InstanceState
-	(*CollectFailure)(nil),           // 20: perfagent.v1.CollectFailure
-	(*fieldmaskpb.FieldMask)(nil),    // 21: google.protobuf.FieldMask
+	(*Slo)(nil),                      // 19: perfagent.v1.Slo
+	(InstanceState)(0),               // 20: perfagent.v1.InstanceState
+	(*CollectFailure)(nil),           // 21: perfagent.v1.CollectFailure
+	(*fieldmaskpb.FieldMask)(nil),    // 22: google.protobuf.FieldMask
 }
 var file_perfagent_v1_instance_proto_depIdxs = []int32{
 	17, // 0: perfagent.v1.Instance.scrape_interval:type_name -> google.protobuf.Duration
@@ -1132,37 +1157,39 @@ var file_perfagent_v1_instance_proto_depIdxs = []int32{
 	18, // 4: perfagent.v1.Instance.create_time:type_name -> google.protobuf.Timestamp
 	18, // 5: perfagent.v1.Instance.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 6: perfagent.v1.Instance.status:type_name -> perfagent.v1.InstanceStatus
-	19, // 7: perfagent.v1.InstanceStatus.state:type_name -> perfagent.v1.InstanceState
-	18, // 8: perfagent.v1.InstanceStatus.since_time:type_name -> google.protobuf.Timestamp
-	18, // 9: perfagent.v1.InstanceStatus.scrape_time:type_name -> google.protobuf.Timestamp
-	18, // 10: perfagent.v1.InstanceStatus.window_end_time:type_name -> google.protobuf.Timestamp
-	3,  // 11: perfagent.v1.InstanceStatus.replicas:type_name -> perfagent.v1.ReplicaStatus
-	20, // 12: perfagent.v1.ReplicaStatus.failure:type_name -> perfagent.v1.CollectFailure
-	17, // 13: perfagent.v1.RegisterInstanceRequest.scrape_interval:type_name -> google.protobuf.Duration
-	17, // 14: perfagent.v1.RegisterInstanceRequest.window:type_name -> google.protobuf.Duration
-	15, // 15: perfagent.v1.RegisterInstanceRequest.labels:type_name -> perfagent.v1.RegisterInstanceRequest.LabelsEntry
-	1,  // 16: perfagent.v1.RegisterInstanceResponse.instance:type_name -> perfagent.v1.Instance
-	1,  // 17: perfagent.v1.GetInstanceResponse.instance:type_name -> perfagent.v1.Instance
-	16, // 18: perfagent.v1.ListInstancesRequest.labels:type_name -> perfagent.v1.ListInstancesRequest.LabelsEntry
-	1,  // 19: perfagent.v1.ListInstancesResponse.instances:type_name -> perfagent.v1.Instance
-	1,  // 20: perfagent.v1.UpdateInstanceRequest.instance:type_name -> perfagent.v1.Instance
-	21, // 21: perfagent.v1.UpdateInstanceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 22: perfagent.v1.UpdateInstanceResponse.instance:type_name -> perfagent.v1.Instance
-	4,  // 23: perfagent.v1.InstanceService.RegisterInstance:input_type -> perfagent.v1.RegisterInstanceRequest
-	6,  // 24: perfagent.v1.InstanceService.GetInstance:input_type -> perfagent.v1.GetInstanceRequest
-	8,  // 25: perfagent.v1.InstanceService.ListInstances:input_type -> perfagent.v1.ListInstancesRequest
-	10, // 26: perfagent.v1.InstanceService.UpdateInstance:input_type -> perfagent.v1.UpdateInstanceRequest
-	12, // 27: perfagent.v1.InstanceService.DeleteInstance:input_type -> perfagent.v1.DeleteInstanceRequest
-	5,  // 28: perfagent.v1.InstanceService.RegisterInstance:output_type -> perfagent.v1.RegisterInstanceResponse
-	7,  // 29: perfagent.v1.InstanceService.GetInstance:output_type -> perfagent.v1.GetInstanceResponse
-	9,  // 30: perfagent.v1.InstanceService.ListInstances:output_type -> perfagent.v1.ListInstancesResponse
-	11, // 31: perfagent.v1.InstanceService.UpdateInstance:output_type -> perfagent.v1.UpdateInstanceResponse
-	13, // 32: perfagent.v1.InstanceService.DeleteInstance:output_type -> perfagent.v1.DeleteInstanceResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 7: perfagent.v1.Instance.slos:type_name -> perfagent.v1.Slo
+	20, // 8: perfagent.v1.InstanceStatus.state:type_name -> perfagent.v1.InstanceState
+	18, // 9: perfagent.v1.InstanceStatus.since_time:type_name -> google.protobuf.Timestamp
+	18, // 10: perfagent.v1.InstanceStatus.scrape_time:type_name -> google.protobuf.Timestamp
+	18, // 11: perfagent.v1.InstanceStatus.window_end_time:type_name -> google.protobuf.Timestamp
+	3,  // 12: perfagent.v1.InstanceStatus.replicas:type_name -> perfagent.v1.ReplicaStatus
+	21, // 13: perfagent.v1.ReplicaStatus.failure:type_name -> perfagent.v1.CollectFailure
+	17, // 14: perfagent.v1.RegisterInstanceRequest.scrape_interval:type_name -> google.protobuf.Duration
+	17, // 15: perfagent.v1.RegisterInstanceRequest.window:type_name -> google.protobuf.Duration
+	15, // 16: perfagent.v1.RegisterInstanceRequest.labels:type_name -> perfagent.v1.RegisterInstanceRequest.LabelsEntry
+	19, // 17: perfagent.v1.RegisterInstanceRequest.slos:type_name -> perfagent.v1.Slo
+	1,  // 18: perfagent.v1.RegisterInstanceResponse.instance:type_name -> perfagent.v1.Instance
+	1,  // 19: perfagent.v1.GetInstanceResponse.instance:type_name -> perfagent.v1.Instance
+	16, // 20: perfagent.v1.ListInstancesRequest.labels:type_name -> perfagent.v1.ListInstancesRequest.LabelsEntry
+	1,  // 21: perfagent.v1.ListInstancesResponse.instances:type_name -> perfagent.v1.Instance
+	1,  // 22: perfagent.v1.UpdateInstanceRequest.instance:type_name -> perfagent.v1.Instance
+	22, // 23: perfagent.v1.UpdateInstanceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 24: perfagent.v1.UpdateInstanceResponse.instance:type_name -> perfagent.v1.Instance
+	4,  // 25: perfagent.v1.InstanceService.RegisterInstance:input_type -> perfagent.v1.RegisterInstanceRequest
+	6,  // 26: perfagent.v1.InstanceService.GetInstance:input_type -> perfagent.v1.GetInstanceRequest
+	8,  // 27: perfagent.v1.InstanceService.ListInstances:input_type -> perfagent.v1.ListInstancesRequest
+	10, // 28: perfagent.v1.InstanceService.UpdateInstance:input_type -> perfagent.v1.UpdateInstanceRequest
+	12, // 29: perfagent.v1.InstanceService.DeleteInstance:input_type -> perfagent.v1.DeleteInstanceRequest
+	5,  // 30: perfagent.v1.InstanceService.RegisterInstance:output_type -> perfagent.v1.RegisterInstanceResponse
+	7,  // 31: perfagent.v1.InstanceService.GetInstance:output_type -> perfagent.v1.GetInstanceResponse
+	9,  // 32: perfagent.v1.InstanceService.ListInstances:output_type -> perfagent.v1.ListInstancesResponse
+	11, // 33: perfagent.v1.InstanceService.UpdateInstance:output_type -> perfagent.v1.UpdateInstanceResponse
+	13, // 34: perfagent.v1.InstanceService.DeleteInstance:output_type -> perfagent.v1.DeleteInstanceResponse
+	30, // [30:35] is the sub-list for method output_type
+	25, // [25:30] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_instance_proto_init() }
@@ -1171,6 +1198,7 @@ func file_perfagent_v1_instance_proto_init() {
 		return
 	}
 	file_perfagent_v1_model_proto_init()
+	file_perfagent_v1_slo_proto_init()
 	file_perfagent_v1_instance_proto_msgTypes[1].OneofWrappers = []any{}
 	file_perfagent_v1_instance_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}

@@ -25,19 +25,25 @@ from perfagent.errors import (
     Violation,
     error_of,
 )
+from perfagent.v1.analysis_pb2 import BottleneckEvent
+from perfagent.v1.bottleneck_pb2 import BottleneckType, DiagnosisVerdict, OptimizationType, Severity
 from perfagent.v1.comparison_pb2 import ComparisonVerdict
 from perfagent.v1.instance_pb2 import Instance
 from perfagent.v1.metrics_pb2 import WatchEvent
 from perfagent.v1.model_pb2 import InstanceState, Measurement
+from perfagent.v1.slo_pb2 import Slo, SloAggregation, SloStatus
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "BottleneckEvent",
+    "BottleneckType",
     "Cancelled",
     "Client",
     "ComparisonVerdict",
     "DataLoss",
     "DeadlineExceeded",
+    "DiagnosisVerdict",
     "FailedPrecondition",
     "Instance",
     "InstanceState",
@@ -45,9 +51,14 @@ __all__ = [
     "InvalidArgument",
     "Measurement",
     "NotFound",
+    "OptimizationType",
     "PerfagentError",
     "PermissionDenied",
     "ResourceExhausted",
+    "Severity",
+    "Slo",
+    "SloAggregation",
+    "SloStatus",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

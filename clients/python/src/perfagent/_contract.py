@@ -31,6 +31,10 @@ MAX_RESPONSE_BYTES: Final = 1 << 20
 # perfagent.v1.AgentService
 GET_AGENT_INFO: Final = Rpc(1)
 GET_CAPABILITIES: Final = Rpc(1)
+# perfagent.v1.AnalysisService
+DETECT_BOTTLENECKS: Final = Rpc(25)
+EVALUATE_SLOS: Final = Rpc(25)
+WATCH_BOTTLENECKS: Final = Rpc(None)
 # perfagent.v1.InstanceService
 REGISTER_INSTANCE: Final = Rpc(10)
 GET_INSTANCE: Final = Rpc(1)

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from perfagent._contract import DEFAULT_WINDOW
-from perfagent.v1 import instance_pb2, metrics_pb2, model_pb2
+from perfagent.v1 import analysis_pb2, instance_pb2, metrics_pb2, model_pb2, slo_pb2
 
 Span = float | timedelta
 """Seconds, or a timedelta."""
@@ -64,7 +64,57 @@ def target(
     )
 
 
-def window_seconds(request: metrics_pb2.CollectMetricsRequest) -> float:
+def detect(
+    instance_id: str,
+    measurement: model_pb2.Measurement | None,
+    instance_type: str,
+    metrics_url: str,
+    metrics_urls: Sequence[str],
+    window: Span | None,
+    thresholds: Mapping[str, float] | None,
+) -> analysis_pb2.DetectBottlenecksRequest:
+    return analysis_pb2.DetectBottlenecksRequest(
+        instance_id=instance_id,
+        measurement=measurement,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+        thresholds=thresholds,
+    )
+
+
+def evaluate_slos(
+    instance_id: str,
+    measurement: model_pb2.Measurement | None,
+    instance_type: str,
+    metrics_url: str,
+    metrics_urls: Sequence[str],
+    window: Span | None,
+    slos: Sequence[slo_pb2.Slo],
+) -> analysis_pb2.EvaluateSlosRequest:
+    return analysis_pb2.EvaluateSlosRequest(
+        instance_id=instance_id,
+        measurement=measurement,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+        slos=slos,
+    )
+
+
+def watch_bottlenecks(
+    instance_ids: Sequence[str], labels: Mapping[str, str] | None
+) -> analysis_pb2.WatchBottlenecksRequest:
+    return analysis_pb2.WatchBottlenecksRequest(instance_ids=_strings(instance_ids), labels=labels)
+
+
+def window_seconds(
+    request: metrics_pb2.CollectMetricsRequest
+    | analysis_pb2.DetectBottlenecksRequest
+    | analysis_pb2.EvaluateSlosRequest,
+) -> float:
     """How long it is measured."""
     if request.HasField("window"):
         return request.window.ToTimedelta().total_seconds()
@@ -100,6 +150,7 @@ def register(
     scrape_interval: Span | None,
     window: Span | None,
     labels: Mapping[str, str] | None,
+    slos: Sequence[slo_pb2.Slo],
     request_id: str | None,
 ) -> instance_pb2.RegisterInstanceRequest:
     return instance_pb2.RegisterInstanceRequest(
@@ -111,6 +162,7 @@ def register(
         scrape_interval=duration(scrape_interval),
         window=duration(window),
         labels=labels,
+        slos=slos,
     )
 
 

@@ -18,8 +18,18 @@ from perfagent._requests import Span, View
 from perfagent._retry import Attempts, Resumption
 from perfagent._watch import MessageStream, Watch
 from perfagent.errors import from_rpc_error
-from perfagent.v1 import agent_pb2, agent_pb2_grpc, instance_pb2, instance_pb2_grpc, metrics_pb2, metrics_pb2_grpc
+from perfagent.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    analysis_pb2,
+    analysis_pb2_grpc,
+    instance_pb2,
+    instance_pb2_grpc,
+    metrics_pb2,
+    metrics_pb2_grpc,
+)
 from perfagent.v1.model_pb2 import Measurement
+from perfagent.v1.slo_pb2 import Slo
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -76,6 +86,7 @@ class Client:
             else grpc.secure_channel(target, credentials, arguments)
         )
         self._agent: Final = agent_pb2_grpc.AgentServiceStub(self._channel)
+        self._analysis: Final = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
         self._instances: Final = instance_pb2_grpc.InstanceServiceStub(self._channel)
         self._metrics: Final = metrics_pb2_grpc.MetricsServiceStub(self._channel)
         self._check: Final[grpc.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]] = (
@@ -160,6 +171,66 @@ class Client:
         request = requests.compare(baseline, candidate)
         return self._unary(self._metrics.CompareMetrics, contract.COMPARE_METRICS, request, timeout)
 
+    # what holds engines back
+
+    def detect_bottlenecks(
+        self,
+        instance_id: str = "",
+        measurement: Measurement | None = None,
+        *,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        timeout: float | None = None,
+    ) -> analysis_pb2.DetectBottlenecksResponse:
+        """What holds an engine back, root cause first: of a measurement that `collect_metrics` answered, of an inline
+        target over `window` seconds, or of a registered instance, which is a call with nothing but its id.
+        `thresholds` hold for this call only; `capabilities` lists them."""
+        request = requests.detect(
+            instance_id, measurement, instance_type, metrics_url, metrics_urls, window, thresholds
+        )
+        seconds = requests.window_seconds(request)
+        return self._unary(
+            self._analysis.DetectBottlenecks, contract.DETECT_BOTTLENECKS, request, timeout, seconds
+        )
+
+    def evaluate_slos(
+        self,
+        instance_id: str = "",
+        measurement: Measurement | None = None,
+        *,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        slos: Sequence[Slo] = (),
+        timeout: float | None = None,
+    ) -> analysis_pb2.EvaluateSlosResponse:
+        """How SLOs are kept, of what `detect_bottlenecks` may be asked about; of a registered instance with the error
+        budgets too. `slos` hold for this call only; without them those in force do."""
+        request = requests.evaluate_slos(
+            instance_id, measurement, instance_type, metrics_url, metrics_urls, window, slos
+        )
+        seconds = requests.window_seconds(request)
+        return self._unary(self._analysis.EvaluateSlos, contract.EVALUATE_SLOS, request, timeout, seconds)
+
+    def watch_bottlenecks(
+        self,
+        instance_ids: Sequence[str] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        heartbeats: bool = False,
+        timeout: float | None = None,
+        give_up_after: float | None = None,
+    ) -> Watch[analysis_pb2.WatchBottlenecksResponse]:
+        """What holds registered instances back now, and then what opens, changes and is resolved. It resumes, ends and
+        shows heartbeats as `watch_metrics` does."""
+        request = requests.watch_bottlenecks(instance_ids, labels)
+        shown = None if heartbeats else (lambda event: event.event != analysis_pb2.BOTTLENECK_EVENT_HEARTBEAT)
+        return self._watch(self._analysis.WatchBottlenecks, request, timeout, give_up_after, shown)
+
     # instances
 
     def register_instance(
@@ -172,13 +243,14 @@ class Client:
         scrape_interval: Span | None = None,
         window: Span | None = None,
         labels: Mapping[str, str] | None = None,
+        slos: Sequence[Slo] = (),
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> instance_pb2.Instance:
         """Registers an instance, which the agent then watches. A request id is made where none is given, so that a
         retry registers it once."""
         request = requests.register(
-            instance_id, instance_type, metrics_url, metrics_urls, scrape_interval, window, labels, request_id
+            instance_id, instance_type, metrics_url, metrics_urls, scrape_interval, window, labels, slos, request_id
         )
         return self._unary(
             self._instances.RegisterInstance, contract.REGISTER_INSTANCE, request, timeout

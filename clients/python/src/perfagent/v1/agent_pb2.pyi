@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from perfagent.v1 import bottleneck_pb2 as _bottleneck_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -201,6 +202,8 @@ class GetCapabilitiesResponse(_message.Message):
 
     ENGINES_FIELD_NUMBER: _builtins.int
     QUANTITIES_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineCapability]:
         """Engines that can be measured, built in and from the config file."""
@@ -209,19 +212,101 @@ class GetCapabilitiesResponse(_message.Message):
     def quantities(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuantityDescription]:
         """Quantities that there are."""
 
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CauseDescription]:
+        """What can hold an engine back."""
+
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThresholdDescription]:
+        """Numbers that values are held against."""
+
     def __init__(
         self,
         *,
         engines: _abc.Iterable[Global___EngineCapability] | None = ...,
         quantities: _abc.Iterable[Global___QuantityDescription] | None = ...,
+        causes: _abc.Iterable[Global___CauseDescription] | None = ...,
+        thresholds: _abc.Iterable[Global___ThresholdDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engines", b"engines", "quantities", b"quantities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "engines", b"engines", "quantities", b"quantities", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class CauseDescription(_message.Message):
+    """Something that can hold an engine back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in `cause` of a bottleneck."""
+    type: _bottleneck_pb2.BottleneckType.ValueType
+    """The symptom that it is listed under."""
+    description: _builtins.str
+    """What it is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _bottleneck_pb2.BottleneckType.ValueType = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CauseDescription: _TypeAlias = CauseDescription  # noqa: Y015
+
+@_typing.final
+class ThresholdDescription(_message.Message):
+    """A number that values are held against."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name with its unit: the key in the config file and in requests."""
+    default_value: _builtins.float
+    """What holds where nobody says otherwise, in the unit of the name."""
+    value: _builtins.float
+    """What holds here, in the unit of the name."""
+    min: _builtins.float
+    """Smallest that is taken, in the unit of the name."""
+    max: _builtins.float
+    """Largest that is taken, in the unit of the name."""
+    reason: _builtins.str
+    """What it decides, and why it is what it is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        default_value: _builtins.float = ...,
+        value: _builtins.float = ...,
+        min: _builtins.float = ...,
+        max: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "max", b"max", "min", b"min", "name", b"name", "reason", b"reason", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThresholdDescription: _TypeAlias = ThresholdDescription  # noqa: Y015
 
 @_typing.final
 class EngineCapability(_message.Message):

@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from perfagent.v1 import model_pb2 as _model_pb2
+from perfagent.v1 import slo_pb2 as _slo_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -84,6 +85,7 @@ class Instance(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    SLOS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Its id: 1 to 63 lower-case letters, digits, `-` and `.`."""
     instance_type: _builtins.str
@@ -126,6 +128,13 @@ class Instance(_message.Message):
     def status(self) -> Global___InstanceStatus:
         """How it is. Always set in answers."""
 
+    @_builtins.property
+    def slos(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.Slo]:
+        """What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
+        token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
+        at least 100 generated tokens a second while requests wait.
+        """
+
     def __init__(
         self,
         *,
@@ -140,10 +149,11 @@ class Instance(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___InstanceStatus | None = ...,
+        slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scrape_interval", b"scrape_interval", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "slos", b"slos", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +300,7 @@ class RegisterInstanceRequest(_message.Message):
     SCRAPE_INTERVAL_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SLOS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that the caller makes for this request, so that it can be repeated without harm. Empty for none."""
     instance_id: _builtins.str
@@ -316,6 +327,13 @@ class RegisterInstanceRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the operator tells instances apart by; at most 32. Empty for none."""
 
+    @_builtins.property
+    def slos(self) -> _containers.RepeatedCompositeFieldContainer[_slo_pb2.Slo]:
+        """What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
+        token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
+        at least 100 generated tokens a second while requests wait.
+        """
+
     def __init__(
         self,
         *,
@@ -327,10 +345,11 @@ class RegisterInstanceRequest(_message.Message):
         scrape_interval: _duration_pb2.Duration | None = ...,
         window: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrape_interval", b"scrape_interval", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "slos", b"slos", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,8 +524,8 @@ class UpdateInstanceRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`. Unset means those that
-        are set.
+        """Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`. Unset means
+        those that are set.
         """
 
     def __init__(
