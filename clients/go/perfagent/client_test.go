@@ -88,6 +88,13 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 	if found.GetVerdict() == pb.DiagnosisVerdict_DIAGNOSIS_VERDICT_UNSPECIFIED || !proto.Equal(found.GetWindow(), after.GetWindow()) {
 		t.Errorf("nothing is told of the measurement: %v", found)
 	}
+	kept := must(client.EvaluateSlos(ctx, &pb.EvaluateSlosRequest{Measurement: after, Slos: []*pb.Slo{{
+		Name: "ttft", Quantity: "time_to_first_token_seconds", Aggregation: pb.SloAggregation_SLO_AGGREGATION_MEAN,
+		Target: &pb.Slo_AtMost{AtMost: 60},
+	}}}))
+	if len(kept.GetSlos()) != 1 || kept.GetStatus() != pb.SloStatus_SLO_STATUS_MET {
+		t.Errorf("first tokens within a minute are kept: %v", kept)
+	}
 	for message, err := range client.WatchBottlenecks(ctx, &pb.WatchBottlenecksRequest{InstanceIds: []string{"vllm-1"}}) {
 		check(t, err)
 		if message.GetEvent() == pb.BottleneckEvent_BOTTLENECK_EVENT_CURRENT {
