@@ -99,7 +99,7 @@ pub fn diagnose(
     for check in OF_INSTANCE {
         take(check(&whole), None);
     }
-    findings.extend(fleet::check(&members));
+    take(fleet::check(&members), None);
     let findings = rank(findings, members.len(), targets);
     unclear.retain(|one| findings.iter().all(|finding| finding.cause != one.cause));
     let verdict = verdict(&findings, &unclear);
@@ -131,15 +131,18 @@ fn no_window(measurement: &Measurement) -> Option<Unclear> {
     })
 }
 
-/// Whether it leaves open that something is wrong. What an engine does not tell of failures, of its host or of its
-/// graphs does not, where those who are served are served in time.
+/// Whether it leaves open that something is wrong. What an engine does not tell of failures, or of what would only be
+/// why it is slow, does not where those who are served are served in time.
 fn leaves_open(unclear: &Unclear) -> bool {
     !matches!(
         unclear.cause,
         Cause::Errors
             | Cause::AdmissionLimit
             | Cause::Aborts
+            | Cause::KvNearCapacity
             | Cause::HostBound
+            | Cause::BatchTooLarge
+            | Cause::SlowReplica
             | Cause::GraphCeiling
             | Cause::Overprovisioned
     )

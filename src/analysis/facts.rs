@@ -179,6 +179,15 @@ impl<'m> Facts<'m> {
         }
     }
 
+    /// Whether tokens were generated; also where it cannot be told and requests finished.
+    pub(super) fn moves(&self) -> bool {
+        let rose = |quantity| {
+            self.increase(quantity)
+                .is_some_and(|increase| increase > 0.0)
+        };
+        rose(Q::GenerationTokens) || rose(Q::RequestsFinished)
+    }
+
     pub(super) fn evidence(&self) -> Evidences<'m> {
         Evidences {
             facts: *self,

@@ -1,6 +1,6 @@
 //! Requests that wait: for whom, and what for.
 
-use crate::engine::Quantity as Q;
+use crate::engine::{Quantity as Q, Version};
 use crate::measure::Gauge;
 
 use super::facts::Facts;
@@ -85,34 +85,59 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
     if let Some((tokens, told)) = budget_in_use(facts) {
         return Limit::TokenBudget { tokens, told };
     }
-    if let Some(tokens) = full_of_prompts(facts).filter(|_| cap.is_some() || !level) {
-        return Limit::Prompts { tokens };
+    if cap.is_none() && level {
+        return Limit::SequenceCap {
+            cap: running.max,
+            told: false,
+        };
     }
-    match cap {
-        // neither cap nor KV cache nor a told budget: what is left is what a step takes
-        Some(_) => Limit::Unknown(Q::StepTokens),
-        None => Limit::SequenceCap {
+    // what is left is found by leaving out the rest, and that must be known
+    if let Err(missing) = seen_chunk(facts) {
+        return Limit::Unknown(missing);
+    }
+    match full_of_prompts(facts) {
+        None => Limit::Unknown(Q::StepTokens),
+        Some((true, tokens)) => Limit::Prompts { tokens },
+        // neither its steps nor its memory is full: that is not for want of room
+        Some((false, _)) if cap.is_some() => Limit::Unknown(Q::StepTokens),
+        Some((false, _)) if deferred.is_none() && counts_deferred(facts) => {
+            Limit::Unknown(Q::RequestsWaitingDeferred)
+        }
+        Some((false, _)) => Limit::SequenceCap {
             cap: running.max,
             told: false,
         },
     }
 }
 
-/// TGI reserves for the worst case, and does not tell of how much: a batch that varies in size while requests wait is
-/// held back by what they may need, one that does not by how many they are.
+/// Whether requests that wait for something else than room are among those that wait: vLLM since 0.20.
+fn counts_deferred(facts: &Facts<'_>) -> bool {
+    let version = facts.measurement.engine_version.as_deref();
+    let version = version.and_then(|text| text.parse::<Version>().ok());
+    version.is_none_or(|version| version >= Version::new(0, 20, 0))
+}
+
+/// TGI reserves for the worst case, and does not tell of how much. While requests wait, a full reservation stays within
+/// a request of its limit, and the batch varies with their sizes; a full batch stays, and what it reserves varies.
 fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
-    if facts.gauge(Q::KvReservedTokens).is_none() {
+    // requests that run have something reserved
+    let reserved = facts
+        .gauge(Q::KvReservedTokens)
+        .filter(|reserved| reserved.max > 0.0);
+    let Some(reserved) = reserved else {
         return Limit::Unknown(Q::KvCacheUsage);
-    }
-    let varies = (running.max - running.min).max(0.0);
-    let by_one = varies <= 1.0 || varies <= facts.thresholds.plateau_ratio * running.max;
-    if by_one || queue.waiting.min <= 0.0 {
+    };
+    let steady =
+        reserved.max - reserved.min <= facts.thresholds.reservation_range_ratio * reserved.max;
+    let batch_varies = running.max - running.min >= 2.0
+        && running.max - running.min > facts.thresholds.plateau_ratio * running.max;
+    if queue.waiting.min > 0.0 && reserved.max > 0.0 && (steady || batch_varies) {
+        Limit::KvCache
+    } else {
         Limit::SequenceCap {
             cap: running.max,
             told: false,
         }
-    } else {
-        Limit::KvCache
     }
 }
 
@@ -154,37 +179,47 @@ pub(super) fn budget_in_use(facts: &Facts<'_>) -> Option<(f64, bool)> {
         let cut = computed_tokens(facts)? >= 2.0 * budget;
         return (full || cut).then_some((budget, true));
     }
-    let bound = seen_chunk(facts)?;
+    let bound = seen_chunk(facts).ok()??;
     (bound < thresholds.small_token_budget * 0.5).then_some((bound, false))
 }
 
 /// Tokens of a prompt that are computed, not found: a request's mean.
 fn computed_tokens(facts: &Facts<'_>) -> Option<f64> {
-    let begun = facts.distribution(Q::TimeToFirstToken)?.count;
-    let computed = facts
-        .increase(Q::PrefillTokens)
-        .or_else(|| facts.increase(Q::PromptTokens))?;
-    Some(computed / begun)
+    let begun = facts
+        .distribution(Q::TimeToFirstToken)
+        .map(|first| first.count);
+    let computed = facts.increase(Q::PrefillTokens);
+    match begun.zip(computed) {
+        Some((begun, computed)) => Some(computed / begun),
+        // with what was found in a cache, if anything was: more than was computed
+        None => facts.mean(Q::PromptLength),
+    }
 }
 
 /// At most so many tokens of a prompt are computed in a step, by what is seen: a prefill that takes many times as long
 /// as the longest gap between tokens of others took at least so many steps.
-fn seen_chunk(facts: &Facts<'_>) -> Option<f64> {
-    // vLLM shares steps between prompts and others; where prompts stop all others there is no such gap
-    let longest = facts
-        .distribution(Q::InterTokenLatency)?
-        .buckets
-        .last()?
-        .at_most;
-    let prefill = facts.mean(Q::PrefillTime)?;
-    let others = facts.gauge(Q::RequestsRunning)?.mean >= 1.2;
+///
+/// # Errors
+/// What would have to be known to tell, where nothing else tells the budget.
+pub(super) fn seen_chunk(facts: &Facts<'_>) -> Result<Option<f64>, Q> {
+    // where prompts stop all others (SGLang, TGI) a long prefill shows in no gap but one
+    if facts.engine() != "vllm" || facts.setting_number(TOKEN_BUDGETS).is_some() {
+        return Ok(None);
+    }
+    let gaps = facts
+        .distribution(Q::InterTokenLatency)
+        .ok_or(Q::InterTokenLatency)?;
+    let longest = gaps.buckets.last().ok_or(Q::InterTokenLatency)?.at_most;
+    let prefill = facts.mean(Q::PrefillTime).ok_or(Q::PrefillTime)?;
+    let running = facts.gauge(Q::RequestsRunning).ok_or(Q::RequestsRunning)?;
+    let tokens = computed_tokens(facts).ok_or(Q::PrefillTokens)?;
     let steps = prefill / longest;
-    (others && steps >= 3.0).then(|| computed_tokens(facts).map(|tokens| tokens / steps))?
+    Ok((running.mean >= 1.2 && steps >= 3.0).then(|| tokens / steps))
 }
 
-/// Tokens of a step where most of what steps compute is prompts.
-fn full_of_prompts(facts: &Facts<'_>) -> Option<f64> {
+/// Whether most of what steps compute is prompts, and how many tokens a step computes.
+fn full_of_prompts(facts: &Facts<'_>) -> Option<(bool, f64)> {
     let mean = facts.mean(Q::StepTokens)?;
     let running = facts.gauge(Q::RequestsRunning)?.mean;
-    (mean > 4.0 * running.max(1.0)).then_some(mean)
+    Some((mean > 4.0 * running.max(1.0), mean))
 }

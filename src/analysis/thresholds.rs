@@ -103,6 +103,8 @@ thresholds! {
     kv_full_ratio = 0.85 in 0.0..1.0,
     /// Peak share of the KV cache from which on an engine that reserves room for outputs to come (SGLang) holds requests back.
     kv_reserving_full_ratio = 0.6 in 0.0..1.0,
+    /// Range of what an engine reserves (TGI), as a share of its peak, below which the reservation is full while requests wait: within a request or so of its limit.
+    reservation_range_ratio = 0.2 in 0.0..1.0,
     /// Mean share of the KV cache from which on it is nearly full though nobody waits: the next burst is preempted.
     kv_near_ratio = 0.9 in 0.0..1.0,
     /// Preemptions for each finished request from which on they matter: each computes a request anew.

@@ -22,6 +22,8 @@ mod credentials;
 mod demo;
 mod descriptor;
 mod diagnosing;
+#[path = "../support/diagnosis.rs"]
+mod diagnosis;
 mod docs;
 mod errors;
 mod fake;
@@ -34,11 +36,14 @@ mod pki;
 mod profiles;
 mod prometheus;
 mod proxied;
+#[path = "../support/score.rs"]
+mod score;
 mod sent_back;
 mod services;
 mod simulator;
 mod tls;
 mod trouble;
 mod truth;
+mod verdicts;
 mod watching;
 mod windows;

@@ -1,6 +1,6 @@
 //! BATCH_TOO_LARGE: larger batches cost latency and give no throughput, and both were seen.
 
-use crate::analysis::check::{Answer, by_count, found, seconds, severity_of_gap};
+use crate::analysis::check::{Answer, by_count, found, seconds, severity_of_gap, unclear};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Treatment};
 use crate::engine::Quantity as Q;
@@ -21,6 +21,9 @@ const LARGE_SHARE: f64 = 0.5;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let points = points(facts);
+    if points.is_empty() && facts.moves() && facts.distribution(Q::InterTokenLatency).is_none() {
+        return vec![unclear(facts, Cause::BatchTooLarge, Q::InterTokenLatency)];
+    }
     let largest = points.iter().map(|one| one.batch).fold(0.0, f64::max);
     let large: Vec<Point> = points
         .iter()

@@ -49,10 +49,10 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
 fn by_steps(facts: &Facts<'_>) -> Vec<Answer> {
     let told = [Q::DecodeStepTotalTime, Q::DecodeStepTime];
     let Some(decode) = told.into_iter().find_map(|one| facts.distribution(one)) else {
-        let works = facts
+        let few = facts
             .increase(Q::GenerationTokens)
-            .is_some_and(|tokens| tokens > FEWEST_GAPS);
-        return match works && facts.figures.distribution(Q::InterTokenLatency).is_none() {
+            .is_some_and(|tokens| tokens <= FEWEST_GAPS);
+        return match facts.moves() && !few {
             true => vec![unclear(facts, Cause::DecodeBound, Q::InterTokenLatency)],
             false => Vec::new(),
         };

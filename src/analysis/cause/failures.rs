@@ -4,16 +4,26 @@ use crate::analysis::check::{Answer, by_count, found, percent, severity_of_failu
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
 use crate::engine::Quantity as Q;
+use crate::measure::Basis;
 
 /// Requests that ended in the window, those that were refused included.
-fn ended(facts: &Facts<'_>) -> Option<f64> {
-    let finished = facts.increase(Q::RequestsFinished)?;
-    Some(finished + facts.increase(Q::RequestsRejected).unwrap_or(0.0))
+///
+/// # Errors
+/// What a check of this cause answers where there were none, or nobody tells.
+fn ended(facts: &Facts<'_>, cause: Cause) -> Result<f64, Vec<Answer>> {
+    let Some(finished) = facts.increase(Q::RequestsFinished) else {
+        return Err(vec![unclear(facts, cause, Q::RequestsFinished)]);
+    };
+    match finished + facts.increase(Q::RequestsRejected).unwrap_or(0.0) {
+        ended if ended > 0.0 => Ok(ended),
+        _ => Err(Vec::new()),
+    }
 }
 
 pub(super) fn errors(facts: &Facts<'_>) -> Vec<Answer> {
-    let Some(ended) = ended(facts).filter(|ended| *ended > 0.0) else {
-        return Vec::new();
+    let ended = match ended(facts, Cause::Errors) {
+        Ok(ended) => ended,
+        Err(answers) => return answers,
     };
     let Some(errored) = facts.increase(Q::RequestsErrored) else {
         return vec![unclear(facts, Cause::Errors, Q::RequestsErrored)];
@@ -49,8 +59,9 @@ pub(super) fn errors(facts: &Facts<'_>) -> Vec<Answer> {
 }
 
 pub(super) fn admission(facts: &Facts<'_>) -> Vec<Answer> {
-    let Some(ended) = ended(facts).filter(|ended| *ended > 0.0) else {
-        return Vec::new();
+    let ended = match ended(facts, Cause::AdmissionLimit) {
+        Ok(ended) => ended,
+        Err(answers) => return answers,
     };
     let Some(rejected) = facts.increase(Q::RequestsRejected) else {
         return vec![unclear(facts, Cause::AdmissionLimit, Q::RequestsRejected)];
@@ -106,10 +117,18 @@ fn gone(facts: &Facts<'_>) -> Option<f64> {
         .and_then(|_| {
             let begun = facts.figures.distribution(Q::TimeToFirstToken)?.count;
             let finished = facts.figures.distribution(Q::EndToEndLatency)?.count;
+            // one that was never observed says nothing of those that finished
+            let counted = finished > 0.0 || facts.increase(Q::RequestsFinished) == Some(0.0);
             let running = facts.gauge(Q::RequestsRunning)?.last;
-            Some((begun - finished - running).max(0.0))
+            counted.then(|| (begun - finished - running).max(0.0))
         });
+    let vague = facts
+        .figures
+        .quantity(Q::RequestsAborted.counter_names()[1])
+        .is_some_and(|one| one.basis == Basis::Approximate);
     match (told, missing) {
+        // the counter that is there does not see clients that went away
+        (Some(told), None) if vague && facts.engine() == "vllm" && told == 0.0 => None,
         (Some(told), Some(missing)) => Some(told.max(missing)),
         (told, missing) => told.or(missing),
     }
@@ -117,7 +136,7 @@ fn gone(facts: &Facts<'_>) -> Option<f64> {
 
 pub(super) fn aborts(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(ended) = facts.increase(Q::RequestsFinished) else {
-        return Vec::new();
+        return vec![unclear(facts, Cause::Aborts, Q::RequestsFinished)];
     };
     let Some(gone) = gone(facts) else {
         return match ended > 0.0 {

@@ -5,7 +5,7 @@ use crate::analysis::check::{
 };
 use crate::analysis::facts::{Facts, FirstToken};
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
-use crate::analysis::queue::{budget_in_use, queue};
+use crate::analysis::queue::{budget_in_use, queue, seen_chunk};
 use crate::engine::Quantity as Q;
 use crate::measure::Bounded;
 
@@ -14,11 +14,13 @@ use super::waiting::{served, token_budget};
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(first) = facts.first_token() else {
-        let works = facts
-            .increase(Q::GenerationTokens)
-            .is_some_and(|tokens| tokens > 0.0);
-        return match works && facts.figures.distribution(Q::TimeToFirstToken).is_none() {
-            true => vec![unclear(facts, Cause::PrefillBound, Q::TimeToFirstToken)],
+        // long requests give tokens, and their first may have come before
+        let finished = facts.increase(Q::RequestsFinished).unwrap_or(0.0);
+        let missing = facts.figures.distribution(Q::TimeToFirstToken).is_none();
+        return match finished >= facts.thresholds.min_requests || (missing && facts.moves()) {
+            true => [Cause::PrefillBound, Cause::Frontend]
+                .map(|cause| unclear(facts, cause, Q::TimeToFirstToken))
+                .into(),
             false => Vec::new(),
         };
     };
@@ -36,10 +38,12 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     };
     let outside = first.frontend.unwrap_or(0.0);
     let waits = queue(facts).is_some();
+    let seen = facts.gauge(Q::RequestsWaiting).is_some();
     if outside >= facts.thresholds.frontend_share_ratio * first.total
         && outside > queued
         // while a queue grows, those that finished waited less than those that get their first token now
         && !waits
+        && seen
     {
         answers.push(Answer::Found(frontend(facts, &first, outside)));
     }
@@ -48,24 +52,41 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         return answers;
     }
     if computed >= half {
-        let finding = prefill(facts, &first, computed, waits);
-        answers.push(Answer::Found(finding));
+        answers.extend(prefill(facts, &first, computed, waits));
     } else if !waits && queued + computed >= half {
         // few wait at a time, and long
-        answers.extend(head_of_line(facts, queued + computed).map(Answer::Found));
+        match head_of_line(facts, queued + computed) {
+            Some(finding) => answers.push(Answer::Found(finding)),
+            // they wait, and are not among those that wait for room (vLLM before 0.20)
+            None if facts.gauge(Q::RequestsWaitingDeferred).is_none() => {
+                answers.push(unclear(facts, Cause::Deferred, Q::RequestsWaitingDeferred));
+            }
+            None => {}
+        }
     }
     answers
 }
 
-fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Finding {
+fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Vec<Answer> {
     if let Some((tokens, told)) = budget_in_use(facts)
         && tokens < facts.thresholds.small_token_budget
         && !waits
     {
-        return token_budget(facts, tokens, told, computed);
+        return token_budget(facts, tokens, told, computed).answer();
     }
     if let Some(finding) = head_of_line(facts, computed) {
-        return finding;
+        return vec![Answer::Found(finding)];
+    }
+    // the same is seen where steps are cut, or long prompts stand before short ones
+    let missing = match seen_chunk(facts) {
+        Err(missing) => Some((Cause::TokenBudget, missing)),
+        Ok(_) => lengths_missing(facts).map(|missing| (Cause::HeadOfLine, missing)),
+    };
+    if let Some((cause, missing)) = missing {
+        return vec![
+            unclear(facts, cause, missing),
+            unclear(facts, Cause::PrefillBound, missing),
+        ];
     }
     let prompt = facts.mean(Q::PromptLength);
     let length = prompt.map_or_else(String::new, |tokens| {
@@ -99,6 +120,15 @@ fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) ->
             "Compute prompts faster: more tensor parallelism, quantized weights, prefill on replicas of its own; or shorter prompts.",
             &[Treatment::Parallelism, Treatment::Quantization, Treatment::Scaling],
         )
+        .answer()
+}
+
+/// What is missing to tell whether a few prompts are much longer than the others.
+pub(super) fn lengths_missing(facts: &Facts<'_>) -> Option<Q> {
+    let told = facts
+        .distribution(Q::PromptLength)
+        .is_some_and(|lengths| lengths.mean.is_some() && !lengths.quantiles.is_empty());
+    (!told).then_some(Q::PromptLength)
 }
 
 /// A few long prompts in front of many short ones.

@@ -1,6 +1,6 @@
 //! IMBALANCE, SLOW_REPLICA: one replica is not like the others.
 
-use crate::analysis::check::{found, seconds, severity_of_gap, severity_of_ttft};
+use crate::analysis::check::{Answer, found, seconds, severity_of_gap, severity_of_ttft, unclear};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{
     Cause, Comparison, CostKind, Evidence, Finding, Severity, Treatment,
@@ -33,20 +33,30 @@ const FEWEST_HELD: f64 = 2.0;
 /// A replica that serves so many times as many as the others does not only hold them longer.
 const SERVES_MORE: f64 = 1.25;
 
-pub(in crate::analysis) fn check(members: &[Member<'_>]) -> Vec<Finding> {
+pub(in crate::analysis) fn check(members: &[Member<'_>]) -> Vec<Answer> {
     if members.len() < 2 {
         return Vec::new();
     }
-    let mut findings = Vec::new();
+    let mut answers = Vec::new();
+    if let Some(mute) = members
+        .iter()
+        .find(|member| member.step().is_none() && member.facts.moves())
+    {
+        answers.push(unclear(
+            &mute.facts,
+            Cause::SlowReplica,
+            Q::InterTokenLatency,
+        ));
+    }
     for (at, member) in members.iter().enumerate() {
         let others = |of: fn(&Member<'_>) -> Option<f64>| {
             let values = members.iter().enumerate().filter(|(other, _)| *other != at);
             median(values.filter_map(|(_, other)| of(other)).collect())
         };
-        findings.extend(slow(member, &others));
-        findings.extend(imbalance(member, &others));
+        answers.extend(slow(member, &others).map(Answer::Found));
+        answers.extend(imbalance(member, &others).map(Answer::Found));
     }
-    findings
+    answers
 }
 
 type Others<'o> = dyn Fn(fn(&Member<'_>) -> Option<f64>) -> Option<f64> + 'o;

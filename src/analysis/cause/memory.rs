@@ -25,10 +25,14 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         let busy = facts
             .gauge(Q::RequestsRunning)
             .is_some_and(|running| running.mean > 0.0);
-        return match busy && waits.is_some() {
-            true => vec![unclear(facts, Cause::KvCapacity, Q::KvCacheUsage)],
-            false => Vec::new(),
-        };
+        let causes = [
+            Some(Cause::KvNearCapacity).filter(|_| busy),
+            Some(Cause::KvCapacity).filter(|_| busy && waits.is_some()),
+        ];
+        let causes = causes.into_iter().flatten();
+        return causes
+            .map(|cause| unclear(facts, cause, Q::KvCacheUsage))
+            .collect();
     };
     let threshold = facts.thresholds.kv_near_ratio;
     let generates = facts.increase(Q::GenerationTokens) != Some(0.0);

@@ -15,7 +15,11 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         facts.gauge(Q::RequestsRunning),
         facts.gauge(Q::RequestsWaiting),
     ) else {
-        return Vec::new();
+        let long = window >= facts.thresholds.overprovisioned_window_seconds;
+        return match long {
+            true => vec![unclear(facts, Cause::Overprovisioned, Q::RequestsRunning)],
+            false => Vec::new(),
+        };
     };
     let works = facts
         .increase(Q::GenerationTokens)

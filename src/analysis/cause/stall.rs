@@ -19,7 +19,14 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         };
     };
     if stood < limit {
-        return Vec::new();
+        // those that run may be held and not be seen
+        let unseen = [Q::RequestsRunning, Q::RequestsWaiting]
+            .into_iter()
+            .find(|quantity| facts.gauge(*quantity).is_none());
+        return match unseen {
+            Some(missing) => vec![unclear(facts, Cause::Stall, missing)],
+            None => Vec::new(),
+        };
     }
     let description = format!(
         "{last:.0} requests are held, and for {} no token and no engine step was counted",

@@ -75,7 +75,13 @@ fn host_share(facts: &Facts<'_>) -> Option<(f64, &'static str)> {
         return (whole > 0.0).then(|| (1.0 - forward / whole, "1 - forward / whole decode step"));
     }
     let forward = facts.per_second(Q::ForwardSeconds)?;
-    let idle = facts.per_second(Q::SchedulerIdleSeconds)?;
+    // where it is not told: with requests at each scrape it was hardly ever idle
+    let always = facts
+        .gauge(Q::RequestsRunning)
+        .is_some_and(|running| running.min >= 1.0);
+    let idle = facts
+        .per_second(Q::SchedulerIdleSeconds)
+        .or(always.then_some(0.0))?;
     let busy = 1.0 - idle;
     // hardly anything to do: shares of little are noise
     (busy > 0.05).then(|| (1.0 - (forward / busy).min(1.0), "1 - forward / (1 - idle)"))

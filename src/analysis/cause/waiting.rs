@@ -8,7 +8,7 @@ use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
 use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, limit, preempts, queue};
 use crate::engine::Quantity as Q;
 
-use super::first_token::head_of_line;
+use super::first_token::{head_of_line, lengths_missing};
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(queue) = queue(facts) else {
@@ -25,37 +25,53 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
             _ => Vec::new(),
         },
         Limit::Deferred => deferred(facts, &queue).answer(),
+        Limit::SequenceCap { .. } if facts.gap_seconds().is_none() => {
+            undecided(facts, &queue, Q::InterTokenLatency)
+        }
         Limit::SequenceCap { cap, told } => match exhausted(facts) {
             Some(why) => capacity(facts, &queue, &why).answer(),
             None => sequence_cap(facts, &queue, cap, told).answer(),
         },
-        Limit::TokenBudget { tokens, told } => {
-            if tokens < facts.thresholds.small_token_budget {
-                token_budget(facts, tokens, told, queue.seconds).answer()
-            } else if let Some(finding) = head_of_line(facts, queue.seconds) {
-                finding.answer()
-            } else {
-                let why = format!("steps are full of prompts, {tokens:.0} tokens each");
-                capacity(facts, &queue, &why).answer()
-            }
+        Limit::TokenBudget { tokens, told } if tokens < facts.thresholds.small_token_budget => {
+            token_budget(facts, tokens, told, queue.seconds).answer()
         }
-        Limit::Prompts { tokens } => head_of_line(facts, queue.seconds)
-            .unwrap_or_else(|| {
-                let why = format!("steps are full of prompts, {tokens:.0} tokens on average");
-                capacity(facts, &queue, &why)
-            })
-            .answer(),
+        Limit::TokenBudget { tokens, .. } => {
+            let why = format!("steps are full of prompts, {tokens:.0} tokens each");
+            prompts(facts, &queue, &why)
+        }
+        Limit::Prompts { tokens } => {
+            let why = format!("steps are full of prompts, {tokens:.0} tokens on average");
+            prompts(facts, &queue, &why)
+        }
         Limit::Unknown(missing) => undecided(facts, &queue, missing),
+    }
+}
+
+/// Prompts are more than steps take in.
+fn prompts(facts: &Facts<'_>, queue: &Queue<'_>, why: &str) -> Vec<Answer> {
+    if let Some(finding) = head_of_line(facts, queue.seconds) {
+        return finding.answer();
+    }
+    match lengths_missing(facts) {
+        Some(missing) => [Cause::HeadOfLine, Cause::Capacity]
+            .map(|cause| unclear(facts, cause, missing))
+            .into(),
+        None => capacity(facts, queue, why).answer(),
     }
 }
 
 /// Requests wait, below the cap, with room in the KV cache, and the engine does not say what its steps take.
 fn undecided(facts: &Facts<'_>, queue: &Queue<'_>, missing: Q) -> Vec<Answer> {
     if missing != Q::StepTokens {
-        return [Cause::SequenceCap, Cause::KvCapacity]
-            .into_iter()
-            .map(|cause| unclear(facts, cause, missing))
-            .collect();
+        return [
+            Cause::SequenceCap,
+            Cause::KvCapacity,
+            Cause::TokenBudget,
+            Cause::Deferred,
+            Cause::Capacity,
+        ]
+        .map(|cause| unclear(facts, cause, missing))
+        .into();
     }
     if let Some((_, budget)) = facts.setting_number(TOKEN_BUDGETS)
         && budget < facts.thresholds.small_token_budget
@@ -63,14 +79,11 @@ fn undecided(facts: &Facts<'_>, queue: &Queue<'_>, missing: Q) -> Vec<Answer> {
     {
         return token_budget(facts, budget, true, queue.seconds).answer();
     }
-    if let Some(finding) = head_of_line(facts, queue.seconds) {
-        return finding.answer();
-    }
     match facts.setting_number(TOKEN_BUDGETS) {
         Some((_, budget)) => {
             let why =
                 format!("steps of {budget:.0} tokens do not take in prompts as fast as they come");
-            capacity(facts, queue, &why).answer()
+            prompts(facts, queue, &why)
         }
         None => vec![unknown_setting(
             Cause::TokenBudget,
