@@ -128,7 +128,12 @@ fn explain(name: &str) {
     }
     println!(
         "{:#?}",
-        diagnose(&measurement, &Thresholds::default(), &Targets::default())
+        diagnose(
+            &measurement,
+            &Thresholds::default(),
+            &Targets::default(),
+            None
+        )
     );
 }
 
@@ -143,7 +148,7 @@ fn timing() {
     let start = Instant::now();
     for _ in 0..rounds {
         for measurement in &all {
-            std::hint::black_box(diagnose(measurement, &thresholds, &targets));
+            std::hint::black_box(diagnose(measurement, &thresholds, &targets, None));
         }
     }
     let each = start.elapsed().as_secs_f64() / f64::from(rounds) / all.len().max(1) as f64;

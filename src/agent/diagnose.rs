@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Agent, Answer, Caller, Error, FieldViolation, LatestAnswer, Target, WindowRequest};
 use crate::analysis::{
-    Compliance, Diagnosis, HealthScore, Slo, Targets, Thresholds, diagnose, evaluate, health_score,
+    Compliance, Diagnosis, HealthScore, Slo, Targets, Thresholds, Usage, diagnose, evaluate,
+    health_score,
 };
 use crate::measure::{Measurement, Note, Window};
 use crate::scrape::ScrapeError;
@@ -17,6 +18,8 @@ pub struct Diagnosing<'t> {
     pub thresholds: &'t Thresholds,
     /// What users were promised.
     pub slos: &'t Arc<[Slo]>,
+    /// What was used in the minutes before; none where they were not kept.
+    pub usage: Option<Usage>,
 }
 
 /// What was found, and what it is about.
@@ -61,7 +64,7 @@ impl Diagnosing<'_> {
     /// What holds the instance back that this was measured of.
     pub fn diagnosed(self, measurement: &Measurement) -> Diagnosed {
         let targets = Targets::of(self.slos);
-        let diagnosis = diagnose(measurement, self.thresholds, &targets);
+        let diagnosis = diagnose(measurement, self.thresholds, &targets, self.usage.as_ref());
         let compliances = evaluate(measurement, self.slos);
         Diagnosed {
             instance_id: measurement.instance_id.clone(),
@@ -104,6 +107,7 @@ impl Agent {
         let by = Diagnosing {
             thresholds: &changed,
             slos: &slos,
+            usage: self.usage_of(&target.instance_id),
         };
         Ok(match answer {
             Answer::Now(measurement) => DiagnosisAnswer::now(by.diagnosed(&measurement)),
@@ -135,6 +139,7 @@ impl Agent {
         let by = Diagnosing {
             thresholds: &self.with_changed(thresholds)?,
             slos: &self.slos_of(&measurement.instance_id),
+            usage: self.usage_of(&measurement.instance_id),
         };
         Ok(DiagnosisAnswer::now(by.diagnosed(measurement)))
     }
@@ -145,6 +150,12 @@ impl Agent {
             Some(known) => known.slos.clone(),
             None => self.slos.of_id(instance_id),
         }
+    }
+
+    /// What was used of an instance in the minutes that are kept.
+    fn usage_of(&self, instance_id: &str) -> Option<Usage> {
+        let known = self.fleet.get(instance_id)?;
+        Some(known.minutes.usage(self.fleet.minute()))
     }
 
     /// Whether thresholds can be changed so.

@@ -7,6 +7,7 @@ use super::cause::{CHECKS, OF_INSTANCE, fleet};
 use super::check::Answer;
 use super::facts::Facts;
 use super::finding::{Cause, Finding, Unclear};
+use super::minutes::Usage;
 use super::ranking::rank;
 use super::thresholds::{Targets, Thresholds};
 
@@ -45,17 +46,20 @@ impl Verdict {
     }
 }
 
-/// What holds the instance back that this was measured of.
+/// What holds the instance back that this was measured of. `usage` is of the minutes before, where they were kept:
+/// whether there is too much of an engine shows over hours only.
 pub fn diagnose(
     measurement: &Measurement,
     thresholds: &Thresholds,
     targets: &Targets,
+    usage: Option<&Usage>,
 ) -> Diagnosis {
     let facts_of = |figures| Facts {
         figures,
         measurement,
         thresholds,
         targets,
+        usage,
     };
     if let Some(unclear) = no_window(measurement) {
         return Diagnosis {

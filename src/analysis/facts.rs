@@ -7,6 +7,7 @@ use crate::engine::{Quantity as Q, Setting};
 use crate::measure::{Bounded, Distribution, Figures, Gauge, Measurement, Series};
 
 use super::finding::{Comparison, Evidence};
+use super::minutes::Usage;
 use super::thresholds::{Targets, Thresholds};
 
 /// The numbers of one replica, or of the whole instance, with what they are held against.
@@ -16,6 +17,7 @@ pub(super) struct Facts<'m> {
     pub(super) measurement: &'m Measurement,
     pub(super) thresholds: &'m Thresholds,
     pub(super) targets: &'m Targets,
+    pub(super) usage: Option<&'m Usage>,
 }
 
 /// A mean time to first token, and what it is made of, in seconds.

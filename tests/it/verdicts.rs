@@ -10,7 +10,12 @@ use crate::diagnosis::{Case, Part, Recording, all, cases, for_each};
 use crate::score::{outcomes, score};
 
 fn says(measurement: &Measurement) -> Diagnosis {
-    diagnose(measurement, &Thresholds::default(), &Targets::default())
+    diagnose(
+        measurement,
+        &Thresholds::default(),
+        &Targets::default(),
+        None,
+    )
 }
 
 fn first(diagnosis: &Diagnosis) -> Option<Cause> {

@@ -52,7 +52,12 @@ pub(crate) struct Score {
 pub(crate) fn outcomes(cases: &[Case]) -> Vec<Outcome> {
     for_each(cases, |case| {
         let measurement = case.measurement();
-        let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+        let diagnosis = diagnose(
+            &measurement,
+            &Thresholds::default(),
+            &Targets::default(),
+            None,
+        );
         outcome(case, said(&diagnosis))
     })
 }

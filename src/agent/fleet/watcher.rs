@@ -231,6 +231,10 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
     let diagnosing = Diagnosing {
         thresholds: &fleet.thresholds,
         slos: &slos,
+        usage: Some(match &minutes {
+            Some(minutes) => minutes.usage(fleet.minute()),
+            None => entry.state().minutes.usage(fleet.minute()),
+        }),
     };
     let latest = window.map(|window| Arc::new(Latest::new(window, number, diagnosing)));
     let replicas = history.replica_states();
