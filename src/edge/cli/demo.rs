@@ -19,6 +19,7 @@ use super::{Failure, Outcome};
 use crate::agent::Agent;
 use crate::config::{Config, InstanceEntry};
 use crate::edge::audit::AuditLog;
+use crate::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use crate::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use crate::edge::grpc::{Server, pb};
 use crate::edge::simulate::Simulated;
@@ -108,7 +109,11 @@ async fn walk(args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> 
     for trouble in &TROUBLES {
         print(&shown(trouble, &collect(&channel, trouble.id).await?));
     }
-    print("Diagnosis, recommendations and rollouts will go on from here.\n");
+    print("diagnose: what holds each of them back\n\n");
+    for trouble in &TROUBLES {
+        print(&named(trouble, &diagnose(&channel, trouble.id).await?));
+    }
+    print("Recommendations and rollouts will go on from here.\n");
     if args.once {
         return Ok(());
     }
@@ -238,6 +243,29 @@ async fn collect(channel: &Channel, id: &str) -> Result<pb::Measurement, Failure
         .ok_or_else(|| failed(&"an answer without a measurement"))
 }
 
+async fn diagnose(channel: &Channel, id: &str) -> Result<pb::DetectBottlenecksResponse, Failure> {
+    let request = pb::DetectBottlenecksRequest {
+        instance_id: id.to_owned(),
+        ..pb::DetectBottlenecksRequest::default()
+    };
+    let mut client = AnalysisServiceClient::new(channel.clone());
+    let answer = client.detect_bottlenecks(request).await;
+    Ok(answer
+        .map_err(|status| failed(&status.message()))?
+        .into_inner())
+}
+
+/// What was found of one instance, in a few lines.
+fn named(trouble: &Trouble, found: &pb::DetectBottlenecksResponse) -> String {
+    let simulated = if found.simulated { ", simulated" } else { "" };
+    let mut text = format!("{}{simulated}: {}\n", trouble.id, clean(&found.headline));
+    if let Some(first) = found.bottlenecks.first() {
+        text.push_str(&format!("  what to do: {}\n", clean(&first.recommendation)));
+    }
+    text.push('\n');
+    text
+}
+
 /// What the window covers.
 fn seconds_of(measurement: &pb::Measurement) -> f64 {
     measurement
@@ -320,7 +348,7 @@ fn to_try(agent: SocketAddr) -> String {
     format!(
         "\nThe agent stays up; Ctrl-C ends it. Try, from another terminal:
   perfagent watch --server {agent}
-  perfagent collect demo-vllm --server {agent}
+  perfagent diagnose demo-vllm --server {agent}
   grpcurl -plaintext -d '{{\"instance_id\": \"demo-sglang\"}}' {agent} perfagent.v1.MetricsService/CollectMetrics
   python3 -c 'import perfagent; print(perfagent.Client(\"{agent}\").collect_metrics(\"demo-tgi\"))'
   curl http://{agent}/metrics
