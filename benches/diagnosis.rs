@@ -178,7 +178,10 @@ fn pages(dir: &Path) {
             .unwrap()
             .text;
         fs::write(dir.join(format!("{}.prom", case.name)), page).unwrap();
+        let said = score::outcomes(std::slice::from_ref(case));
         labels.push(serde_json::json!({
+            "perfagent_right": said[0].right,
+            "perfagent_alarm": !said[0].false_alarms.is_empty(),
             "name": case.name, "part": case.part.name(), "expect": case.expect, "allowed": case.allowed,
             "cannot_tell": case.cannot_tell,
             "types": case.expect.iter().map(|cause| type_of(cause)).collect::<Vec<_>>(),
