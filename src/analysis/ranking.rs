@@ -227,3 +227,86 @@ fn merge(findings: Vec<Finding>, replicas: usize) -> Vec<Finding> {
     }
     merged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::check::found;
+
+    fn finding(cause: Cause, severity: Severity) -> Finding {
+        found(cause, String::new(), Vec::new()).severe(severity)
+    }
+
+    fn on(replica: &str, mut finding: Finding) -> Finding {
+        finding.replicas = vec![replica.to_owned()];
+        finding
+    }
+
+    fn ranked(findings: Vec<Finding>, replicas: usize) -> Vec<(Cause, Option<Cause>)> {
+        rank(findings, replicas, &Targets::default())
+            .iter()
+            .map(|one| (one.cause, one.explained_by))
+            .collect()
+    }
+
+    #[test]
+    fn users_without_an_answer_come_before_users_who_wait() {
+        let findings = vec![
+            finding(Cause::SequenceCap, Severity::Critical),
+            finding(Cause::Errors, Severity::Medium),
+        ];
+        assert_eq!(
+            ranked(findings, 1),
+            [(Cause::Errors, None), (Cause::SequenceCap, None)]
+        );
+    }
+
+    #[test]
+    fn clients_that_waited_too_long_are_an_effect() {
+        let of = |severity| {
+            let aborts = finding(Cause::Aborts, Severity::High);
+            ranked(vec![aborts, finding(Cause::SequenceCap, severity)], 1)
+        };
+        let cause = (Cause::SequenceCap, None);
+        assert_eq!(
+            of(Severity::Medium),
+            [cause, (Cause::Aborts, Some(Cause::SequenceCap))]
+        );
+        // nobody goes for a delay that is hardly felt
+        assert_eq!(of(Severity::Low), [cause, (Cause::Aborts, None)]);
+    }
+
+    #[test]
+    fn what_only_the_slow_replica_shows_comes_from_that() {
+        let findings = |queued_at: &str| {
+            vec![
+                on("a", finding(Cause::SlowReplica, Severity::Medium)),
+                on(queued_at, finding(Cause::Capacity, Severity::Critical)),
+            ]
+        };
+        let slow = (Cause::SlowReplica, None);
+        assert_eq!(
+            ranked(findings("a"), 2),
+            [slow, (Cause::Capacity, Some(Cause::SlowReplica))]
+        );
+        assert_eq!(ranked(findings("b"), 2), [(Cause::Capacity, None), slow]);
+    }
+
+    #[test]
+    fn what_several_replicas_show_is_one_finding() {
+        let findings = vec![
+            on("a", finding(Cause::SequenceCap, Severity::Low)),
+            on("b", finding(Cause::SequenceCap, Severity::High)),
+        ];
+        let merged = rank(findings.clone(), 3, &Targets::default());
+        let [one] = &merged[..] else {
+            panic!("{merged:?}")
+        };
+        assert_eq!(one.severity, Severity::High);
+        assert_eq!(one.replicas, ["a", "b"]);
+        assert!(one.description.starts_with("on 2 of 3 replicas: "));
+        // of all: of none in particular
+        let merged = rank(findings, 2, &Targets::default());
+        assert!(merged.iter().all(|one| one.replicas.is_empty()));
+    }
+}

@@ -30,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) right: bool,
     /// It is named at all.
     pub(crate) any: bool,
+    /// Every cause of a case that has several is named.
+    pub(crate) all: bool,
     /// Findings of a healthy case that are none.
     pub(crate) false_alarms: Vec<String>,
     pub(crate) cannot_tell: bool,
@@ -41,6 +43,9 @@ pub(crate) struct Score {
     pub(crate) faulty: usize,
     pub(crate) top_1: usize,
     pub(crate) any_hit: usize,
+    /// Cases with several causes, and those of them of which all are named.
+    pub(crate) several: usize,
+    pub(crate) several_named: usize,
     pub(crate) healthy: usize,
     pub(crate) healthy_right: usize,
     pub(crate) false_alarms: usize,
@@ -101,6 +106,7 @@ pub(crate) fn outcome(case: &Case, said: Said) -> Outcome {
         None => said.causes.iter().filter(alarms).cloned().collect(),
         Some(_) => Vec::new(),
     };
+    let all = case.cannot_tell || case.expect.iter().all(|cause| said.causes.contains(cause));
     Outcome {
         name: case.name.clone(),
         engine: case.engine(),
@@ -108,6 +114,7 @@ pub(crate) fn outcome(case: &Case, said: Said) -> Outcome {
         expect: case.expect.clone(),
         cannot_tell: case.cannot_tell,
         said,
+        all,
         right,
         any,
         false_alarms,
@@ -127,6 +134,10 @@ pub(crate) fn score(outcomes: &[Outcome]) -> Score {
             score.faulty += 1;
             score.top_1 += usize::from(one.right);
             score.any_hit += usize::from(one.any);
+            if one.expect.len() > 1 {
+                score.several += 1;
+                score.several_named += usize::from(one.all);
+            }
         }
         score.abstentions += usize::from(one.said.abstained);
         if one.cannot_tell {
@@ -167,9 +178,10 @@ impl Score {
             )
         };
         format!(
-            "| {name} | {} | {} | {:.2} | {} | {} |",
+            "| {name} | {} | {} | {} | {:.2} | {} | {} |",
             percent(self.top_1, self.faulty),
             percent(self.any_hit, self.faulty),
+            percent(self.several_named, self.several),
             self.macro_f1,
             percent(self.false_alarms, self.healthy),
             self.abstentions,

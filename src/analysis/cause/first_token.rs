@@ -39,12 +39,12 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let outside = first.frontend.unwrap_or(0.0);
     let waits = queue(facts).is_some();
     let seen = facts.gauge(Q::RequestsWaiting).is_some();
-    if outside >= facts.thresholds.frontend_share_ratio * first.total
-        && outside > queued
-        // while a queue grows, those that finished waited less than those that get their first token now
-        && !waits
-        && seen
-    {
+    // beside a queue its share is small, and by how much the parts may be off is what it must exceed
+    let felt = match waits {
+        false => outside >= facts.thresholds.frontend_share_ratio * first.total && outside > queued,
+        true => outside >= facts.targets.ttft_p50_seconds + off_by(facts, queued),
+    };
+    if felt && seen {
         answers.push(Answer::Found(frontend(facts, &first, outside)));
     }
     let half = facts.thresholds.ttft_share_ratio * first.total;
@@ -65,6 +65,24 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         }
     }
     answers
+}
+
+/// By how much the rest of a mean time to first token may be off, in seconds, where requests wait. Engines tell the queue
+/// time of those that finish, which began a decode earlier than those that get their first token now: meanwhile the queue
+/// has grown, and at the ends of the window they are other requests.
+fn off_by(facts: &Facts<'_>, queued: f64) -> f64 {
+    let drift = facts
+        .gauge(Q::RequestsWaiting)
+        .zip(facts.served_per_second())
+        .map_or(f64::INFINITY, |(waiting, served)| {
+            (waiting.max - waiting.min) / served
+        });
+    let decode = facts.mean(Q::DecodeTime).or_else(|| {
+        let tokens = facts.mean(Q::GenerationLength)?;
+        Some(tokens * facts.gap_seconds()?)
+    });
+    let part = decode.unwrap_or(f64::INFINITY) / facts.window_seconds();
+    part * (2.0 * drift + queued)
 }
 
 fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Vec<Answer> {
