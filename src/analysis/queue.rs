@@ -44,9 +44,12 @@ pub(super) fn queue<'m>(facts: &Facts<'m>) -> Option<Queue<'m>> {
     }
     // Little's law; of those that have begun, the engine tells it
     let served = facts.served_per_second().filter(|served| *served > 0.0);
+    // while nothing moves nobody is served: that is no rate of service
+    let window = facts.window_seconds();
+    let moved = window - facts.value("held_without_progress_seconds").unwrap_or(0.0);
     let by_law = match served {
-        Some(served) => waiting.mean / served,
-        None => facts.window_seconds(),
+        Some(served) => waiting.mean / served * (moved / window).clamp(0.0, 1.0),
+        None => window,
     };
     let told = facts.mean(Q::QueueTime).unwrap_or(0.0);
     let seconds = by_law.max(told);

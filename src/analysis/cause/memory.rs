@@ -85,12 +85,25 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
     });
     let effects: Vec<String> = [lost, wait].into_iter().flatten().collect();
     let description = format!("{full}: {}", effects.join(", and "));
+    let lost_ratio = preemptions
+        .zip(facts.increase(Q::RequestsFinished))
+        .map_or(0.0, |(preemptions, finished)| {
+            preemptions / finished.max(1.0)
+        });
     let mut evidence = facts.evidence();
     if preempting {
-        evidence =
-            evidence
-                .increase(Q::Preemptions)
-                .against(Comparison::AtLeast, 1.0, "preemption_ratio");
+        evidence = evidence
+            .derived(
+                "preemptions_per_request_ratio",
+                lost_ratio,
+                "preemptions / requests that finished",
+            )
+            .against(
+                Comparison::AtLeast,
+                facts.thresholds.preemption_ratio,
+                "preemption_ratio",
+            )
+            .increase(Q::Preemptions);
     }
     let evidence = evidence
         .gauge_max(Q::KvCacheUsage)
@@ -105,11 +118,6 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
         .mean(Q::QueueTime)
         .done();
     let gap = facts.gap_seconds().unwrap_or(0.0);
-    let lost_ratio = preemptions
-        .zip(facts.increase(Q::RequestsFinished))
-        .map_or(0.0, |(preemptions, finished)| {
-            preemptions / finished.max(1.0)
-        });
     let thrashing = match lost_ratio {
         ratio if ratio >= 1.0 => Severity::High,
         ratio if ratio >= 0.1 => Severity::Medium,

@@ -1,6 +1,6 @@
 //! STALL: requests are held, and nothing moves.
 
-use crate::analysis::check::{Answer, found, seconds, unclear};
+use crate::analysis::check::{Answer, found, seconds, unclear, unknown_setting};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
 use crate::engine::Quantity as Q;
@@ -18,6 +18,17 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
             None => vec![unclear(facts, Cause::Stall, Q::RequestsRunning)],
         };
     };
+    if stood < limit && stood >= limit / 2.0 {
+        return vec![unknown_setting(
+            Cause::Stall,
+            STANDSTILL,
+            &format!(
+                "nothing has moved for {}, which is not yet a stall",
+                seconds(stood)
+            ),
+            "watch for some seconds more (--window)",
+        )];
+    }
     if stood < limit {
         // those that run may be held and not be seen
         let unseen = [Q::RequestsRunning, Q::RequestsWaiting]

@@ -250,6 +250,8 @@ fn in_unit(name: &str, value: f64) -> String {
     }
     match name.rsplit_once('_') {
         Some((_, "seconds")) => duration(value),
+        // of more than one, how many times reads better
+        Some((_, "ratio")) if value > 1.0 => format!("{} times", number(value)),
         Some((_, "ratio")) => format!("{} %", number(value * 100.0)),
         _ => number(value),
     }
