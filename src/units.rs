@@ -12,11 +12,16 @@ pub fn is_id(text: &str) -> bool {
             .all(|byte| edge(byte) || matches!(byte, b'-' | b'.'))
 }
 
-/// The candidate most like `text`, for messages about a word that is not known.
+/// More than any word of ours has.
+const MAX_WORD: usize = 80;
+
+/// The candidate most like `text`, for messages about a word that is not known. What is longer than any word is compared by
+/// its beginning: the comparison takes the product of both lengths.
 pub fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let text: String = text.chars().take(MAX_WORD).collect();
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), candidate))
+        .map(|candidate| (strsim::damerau_levenshtein(&text, candidate), candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }

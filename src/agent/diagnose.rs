@@ -8,6 +8,7 @@ use crate::analysis::{
     Compliance, Diagnosis, HealthScore, Slo, Targets, Thresholds, Usage, diagnose, evaluate,
     health_score,
 };
+use crate::instance::shortened;
 use crate::measure::{Measurement, Note, Window};
 use crate::scrape::ScrapeError;
 
@@ -167,13 +168,22 @@ impl Agent {
     }
 
     fn with_changed(&self, changes: &BTreeMap<String, f64>) -> Result<Thresholds, Error> {
+        let there_are = Thresholds::TABLE.len();
+        if changes.len() > there_are {
+            let many = format!(
+                "{} thresholds; there are {there_are}, and GetCapabilities lists them",
+                changes.len()
+            );
+            return Err(Error::Invalid(vec![FieldViolation::new(
+                "thresholds",
+                many,
+            )]));
+        }
         let mut thresholds = self.thresholds().clone();
         let mut violations = Vec::new();
         for (name, value) in changes {
             if let Err(error) = thresholds.set(name, *value) {
-                // what is longer is no name, and would be sent back
-                let name: String = name.chars().take(80).collect();
-                let field = format!("thresholds[\"{name}\"]");
+                let field = format!("thresholds[\"{}\"]", shortened(name));
                 violations.push(FieldViolation::new(field, error.to_string()));
             }
         }

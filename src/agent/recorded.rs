@@ -102,6 +102,15 @@ fn samples(profile: &EngineProfile, scrapes: &[RecordedScrape]) -> Result<Vec<Ar
     };
     let mut samples: Vec<Arc<Sample>> = Vec::with_capacity(scrapes.len());
     for (at, scrape) in scrapes.iter().enumerate() {
+        let before = samples
+            .last()
+            .map_or(f64::NEG_INFINITY, |last| last.at_unix_seconds);
+        if scrape.unix_seconds <= before {
+            let number = at + 1;
+            return Err(wrong(format!(
+                "scrape {number} is not later than the one before it"
+            )));
+        }
         let read = Sample::read(
             profile,
             scrape.body.as_bytes(),
@@ -173,6 +182,8 @@ mod tests {
             Ok(vec![(105.0, 110.0), (110.0, 116.0), (116.0, 120.0)])
         );
         assert!(cut(&times[..1], 60.0).is_err());
+        assert!(cut(&[105.0, 100.0], 60.0).is_err());
+        assert!(cut(&[105.0, 105.0], 60.0).is_err());
         assert!(cut(&[], 60.0).is_err());
     }
 }

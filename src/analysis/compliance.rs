@@ -150,7 +150,7 @@ fn held(measurement: &Measurement, slo: &Slo) -> Compliance {
         ),
     };
     Compliance {
-        margin_ratio: Some(margin(measured.value, slo)),
+        margin_ratio: Some(margin(measured.value, slo)).filter(|ratio| ratio.number().is_finite()),
         share_beyond,
         value: Some(measured),
         ..told(status, reason)
@@ -340,6 +340,10 @@ fn margin(value: Bounded, slo: &Slo) -> Bounded {
 /// The share of observations on the wrong side of the target.
 pub(super) fn beyond(distribution: &Distribution, slo: &Slo) -> Option<Share> {
     let below = distribution.share_at_most(slo.target)?;
+    // counts beyond what can be added up
+    if !(below.at_least.is_finite() && below.at_most.is_finite()) {
+        return None;
+    }
     Some(match slo.comparison {
         Side::AtMost => below.complement(),
         Side::AtLeast => below,

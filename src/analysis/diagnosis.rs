@@ -83,7 +83,7 @@ pub fn diagnose(
     let mut findings = Vec::new();
     let mut unclear: Vec<Unclear> = Vec::new();
     let mut take = |answers: Vec<Answer>, url: Option<&str>| {
-        for answer in answers {
+        for answer in answers.into_iter().map(computed) {
             match answer {
                 Answer::Found(mut finding) => {
                     finding.replicas.extend(url.map(str::to_owned));
@@ -113,6 +113,21 @@ pub fn diagnose(
         findings,
         unclear,
     }
+}
+
+/// A finding, unless its numbers are beyond what can be computed with: those of an engine may be anything.
+fn computed(answer: Answer) -> Answer {
+    let finding = match answer {
+        Answer::Found(finding) if !finding.is_computed() => finding,
+        other => return other,
+    };
+    let deciding = finding.evidence.into_iter().next();
+    Answer::Unclear(Unclear {
+        cause: finding.cause,
+        missing: deciding.map_or_else(String::new, |one| one.quantity),
+        reason: "its numbers are too large or too small to be computed with".to_owned(),
+        hint: None,
+    })
 }
 
 /// Without a window there are totals only, and they never feed a finding.

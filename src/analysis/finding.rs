@@ -29,10 +29,24 @@ pub struct Finding {
     pub replicas: Vec<String>,
 }
 
+/// Nothing measured is as large; and a share of it can be written as a percentage.
+const BEYOND: f64 = 1e100;
+
 impl Finding {
     /// The symptom, as users know it.
     pub fn kind(&self) -> BottleneckType {
         self.cause.kind()
+    }
+
+    /// Whether all its numbers are some that anything can have.
+    pub(super) fn is_computed(&self) -> bool {
+        let evidence = self
+            .evidence
+            .iter()
+            .flat_map(|one| [Some(one.value.number()), one.threshold]);
+        let costs = self.costs.iter().map(|cost| Some(cost.value));
+        let mut all = evidence.chain(costs).chain([Some(self.confidence)]);
+        all.all(|number| number.is_none_or(|number| number.abs() < BEYOND))
     }
 }
 

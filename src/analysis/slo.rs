@@ -1,6 +1,7 @@
 //! Service level objectives: what was promised to users, and what such a promise may say.
 
 use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,8 @@ pub enum Side {
 /// Most SLOs of an instance.
 pub const MAX_SLOS: usize = 8;
 const MAX_NAME: usize = 63;
+/// What is beyond makes sentences of hundreds of digits.
+const TARGETS: RangeInclusive<f64> = 1e-9..=1e15;
 pub(super) const FAILURE_RATIO: &str = "request_failure_ratio";
 
 impl Slo {
@@ -127,6 +130,15 @@ impl Slo {
         let side = self.comparison.as_str();
         if !(self.target.is_finite() && self.target > 0.0) {
             found.push((side, "must be a number above 0".to_owned()));
+        } else if !TARGETS.contains(&self.target) {
+            found.push((
+                side,
+                format!(
+                    "must lie between {:e} and {:e}",
+                    TARGETS.start(),
+                    TARGETS.end()
+                ),
+            ));
         } else if self.quantity.ends_with("_ratio") && self.target > 1.0 {
             found.push((side, "is a share: at most 1".to_owned()));
         }
@@ -214,12 +226,26 @@ fn singles() -> impl Iterator<Item = &'static str> {
         .chain(derived.filter(|name| !name.ends_with("_increase")))
 }
 
+/// What people call them.
+const SHORT_FORMS: &[(&str, Quantity)] = &[
+    ("ttft", Quantity::TimeToFirstToken),
+    ("itl", Quantity::InterTokenLatency),
+    ("tpot", Quantity::TimePerOutputToken),
+    ("e2e", Quantity::EndToEndLatency),
+    ("latency", Quantity::EndToEndLatency),
+];
+
 fn unknown(name: &str) -> String {
     let others = Quantity::ALL
         .iter()
         .filter(|quantity| quantity.kind() != QuantityKind::Counter)
         .map(|quantity| quantity.name());
-    let nearest = nearest(name, singles().chain(others)).unwrap_or_default();
+    let word = name.split('_').next().unwrap_or_default();
+    let meant = SHORT_FORMS.iter().find(|(short, _)| *short == word);
+    let nearest = match meant {
+        Some((_, quantity)) => quantity.name(),
+        None => nearest(name, singles().chain(others)).unwrap_or_default(),
+    };
     let shown: String = name.chars().take(80).collect();
     format!(
         "`{shown}` is no distribution, gauge, rate or ratio of a measurement; the nearest is `{nearest}`"
@@ -301,7 +327,9 @@ mod tests {
             assert_eq!(good.problems(), [], "{good:?}");
         }
         assert!(Slo::defaults().len() <= MAX_SLOS);
-        let cases: [(Slo, &[&str]); 11] = [
+        let cases: [(Slo, &[&str]); 13] = [
+            (slo(ttft, Mean, 5e-324), &["at_most"]),
+            (slo(ttft, Mean, f64::MAX), &["at_most"]),
             (slo(ttft, Quantile(0.999), 1.0), &[]),
             (slo("kv_cache_usage_ratio", Mean, 0.9), &[]),
             (slo(ttft, Quantile(1.0), 1.0), &["quantile"]),
@@ -325,6 +353,13 @@ mod tests {
             name.clone_into(&mut unnamed.name);
             assert_eq!(fields(&unnamed), ["name"], "{name}");
         }
+        let short = slo("ttft_seconds", Mean, 1.0).problems();
+        assert!(
+            short
+                .iter()
+                .any(|(_, text)| text.contains(&format!("`{ttft}`"))),
+            "{short:?}"
+        );
         let near = slo("generation_tokens_per_secnd", Value, 1.0).problems();
         assert!(
             near.iter()

@@ -158,7 +158,8 @@ impl Thresholds {
         let Some(info) = Self::TABLE.iter().find(|info| info.name == name) else {
             let nearest = nearest(name, Self::TABLE.iter().map(|info| info.name));
             return Err(ThresholdError::Unknown {
-                name: name.to_owned(),
+                // what is longer is no name
+                name: name.chars().take(80).collect(),
                 nearest: nearest.unwrap_or_default(),
             });
         };

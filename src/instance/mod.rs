@@ -13,7 +13,7 @@ pub use spec::{
     MAX_WINDOW, default_window, label_violations,
 };
 pub use target::{MAX_REPLICAS, Target, shortened};
-pub use violation::{FieldViolation, violations_text};
+pub use violation::{FieldViolation, told, violations_text};
 
 /// An instance that the agent knows.
 #[derive(Debug, Clone, PartialEq)]

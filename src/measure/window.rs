@@ -25,7 +25,13 @@ impl View {
         let samples: Vec<&Sample> = samples.iter().map(Borrow::borrow).collect();
         let window = WindowOf::new(profile, &samples, knowledge);
         let mut view = Self {
-            observed_seconds: window.kept.iter().map(|interval| interval.seconds).sum(),
+            // a sum of nothing is -0
+            observed_seconds: window
+                .kept
+                .iter()
+                .map(|interval| interval.seconds)
+                .sum::<f64>()
+                + 0.0,
             dropped: window.dropped.clone(),
             ..Self::default()
         };

@@ -155,6 +155,27 @@ async fn only_who_operates_has_urls_fetched() {
             .collect_metrics(with_token(target.clone(), token.expose()))
             .await;
         assert_eq!(one.is_ok(), may, "{role}");
+        let mut analysis = agent.analysis().await;
+        let detect = pb::DetectBottlenecksRequest {
+            instance_id: target.instance_id.clone(),
+            metrics_url: target.metrics_url.clone(),
+            window: target.window,
+            ..Default::default()
+        };
+        let evaluate = pb::EvaluateSlosRequest {
+            instance_id: target.instance_id.clone(),
+            metrics_url: target.metrics_url.clone(),
+            window: target.window,
+            ..Default::default()
+        };
+        let detected = analysis
+            .detect_bottlenecks(with_token(detect, token.expose()))
+            .await;
+        assert_eq!(detected.is_ok(), may, "{role}");
+        let evaluated = analysis
+            .evaluate_slos(with_token(evaluate, token.expose()))
+            .await;
+        assert_eq!(evaluated.is_ok(), may, "{role}");
         let batch = BatchCollectMetricsRequest {
             requests: vec![target],
         };
@@ -238,6 +259,18 @@ async fn viewers_measure_what_was_registered_and_see_no_secret_of_it() {
         2
     );
     assert!(!format!("{measured:?}").contains("planted"));
+    let detect = pb::DetectBottlenecksRequest {
+        instance_id: "a".to_owned(),
+        window: Some(millis(200)),
+        ..Default::default()
+    };
+    let detected = agent
+        .analysis()
+        .await
+        .detect_bottlenecks(with_token(detect, viewer.expose()))
+        .await
+        .unwrap();
+    assert!(!format!("{detected:?}").contains("planted"));
 }
 
 #[tokio::test]

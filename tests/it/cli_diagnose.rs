@@ -331,3 +331,20 @@ async fn help_teaches() {
     assert!(help.contains("diagnose"), "{help}");
     assert!(help.contains("10 findings, or a missed SLO; 11"), "{help}");
 }
+
+#[tokio::test]
+async fn findings_are_written_anew_whatever_was_there() {
+    let copy = copy_of("vllm-0.32.0/c-saturation");
+    let file = copy.path().join("findings.json");
+    let ask = ["diagnose", "--replay", path(copy.path())];
+    for was in ["no JSON", "{}", r#"{"window_seconds": 60, "windows": []}"#] {
+        std::fs::write(&file, was).unwrap();
+        let refused = run(&ask).await;
+        assert_eq!(code(&refused), 2, "{was}");
+        assert!(text(&refused.stderr).contains("--save-findings"), "{was}");
+        let saved = run(&[&ask[..], &["--save-findings"]].concat()).await;
+        assert_eq!(code(&saved), 10, "{}", text(&saved.stderr));
+        let same = run(&ask).await;
+        assert!(text(&same.stdout).contains("Nothing has changed"), "{was}");
+    }
+}

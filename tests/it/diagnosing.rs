@@ -252,6 +252,58 @@ async fn requests_that_are_wrong_are_named_by_field() {
     seen.check(&status, Code::Unavailable, Reason::ConnectFailed);
 }
 
+/// Whatever is wrong, a client has room for the refusal: beyond 16 KiB of headers its whole connection breaks.
+#[tokio::test]
+async fn a_refusal_is_no_longer_than_a_client_takes() {
+    let agent = TestAgent::start().await;
+    let good = wire("vllm-0.32.0/c-saturation");
+    let thresholds = |count: usize, length: usize| -> HashMap<String, f64> {
+        let name = |at| (format!("{}{at}", "0".repeat(length)), 1.0);
+        (0..count).map(name).collect()
+    };
+    let refused = async |request| {
+        let status = detect(&agent, request).await.unwrap_err();
+        Seen::default().check(&status, Code::InvalidArgument, Reason::InvalidArgument);
+        let bytes = status.message().len() + status.details().len();
+        assert!(bytes < 6_000, "{bytes}: {status:?}");
+        status.get_details_bad_request().unwrap().field_violations
+    };
+    for (count, length, field) in [
+        (30, 8, "thresholds[\"000000000\"]"),
+        (50_000, 8, "thresholds"),
+        (1, 1_000_000, &format!("thresholds[\"{}\"]", "0".repeat(80))),
+        (30, 1_000, &format!("thresholds[\"{}\"]", "0".repeat(80))),
+    ] {
+        let request = pb::DetectBottlenecksRequest {
+            thresholds: thresholds(count, length),
+            ..of_measurement(good.clone())
+        };
+        assert_eq!(refused(request).await[0].field, field);
+    }
+    let urls = pb::DetectBottlenecksRequest {
+        metrics_urls: (0..64).map(|at| format!("gopher://{at}/")).collect(),
+        ..of_instance("a")
+    };
+    let told = refused(urls).await.len();
+    assert!((2..64).contains(&told), "{told}");
+    let slos = pb::EvaluateSlosRequest {
+        measurement: Some(good),
+        slos: vec![
+            pb::Slo {
+                name: "a".to_owned(),
+                quantity: "x".repeat(400_000),
+                target: Some(pb::slo::Target::AtMost(1.0)),
+                ..Default::default()
+            };
+            8
+        ],
+        ..Default::default()
+    };
+    let status = agent.analysis().await.evaluate_slos(slos).await;
+    let status = status.unwrap_err();
+    Seen::default().check(&status, Code::InvalidArgument, Reason::InvalidArgument);
+}
+
 #[tokio::test]
 async fn causes_and_thresholds_are_listed_with_what_is_in_force() {
     let agent = TestAgent::with(|config| {

@@ -27,6 +27,7 @@ mod diagnosis;
 mod docs;
 mod errors;
 mod fake;
+mod hostile;
 mod http;
 mod instances;
 mod labels;

@@ -109,6 +109,14 @@ async fn wrong_measurements_are_named_by_field() {
     let cases: Vec<(&str, Change)> = vec![
         ("instance_id", |m| m.instance_id = "Not an id".to_owned()),
         ("instance_type", |m| m.instance_type.clear()),
+        ("instance_type", |m| m.instance_type = "x".repeat(5_000)),
+        ("model_name", |m| m.model_name = Some("x".repeat(5_000))),
+        ("figures.absent[0].reason", |m| {
+            figures(m).absent[0].reason = "x".repeat(5_000);
+        }),
+        ("replicas[0].metrics_url", |m| {
+            m.replicas[0].metrics_url = "x".repeat(5_000);
+        }),
         ("window", |m| m.window = None),
         ("window.kind", |m| m.window.as_mut().unwrap().kind = 0),
         ("window.kind", |m| m.window.as_mut().unwrap().kind = 99),

@@ -16,6 +16,9 @@ use crate::measure::{
 };
 use crate::units::{is_id, nearest};
 
+/// More than any text of ours has that is written into many others.
+const MAX_TEXT_BYTES: usize = 4_096;
+
 /// A window of 5 minutes has 300.
 const MAX_INTERVALS: usize = 4_096;
 
@@ -35,6 +38,13 @@ pub fn measurement(field: &str, of: Option<pb::Measurement>) -> Read<Measurement
         return Err(path
             .field("instance_type")
             .wrong("must be set, such as vllm"));
+    }
+    bounded(&path.field("instance_type"), &of.instance_type)?;
+    for (name, text) in [
+        ("engine_version", &of.engine_version),
+        ("model_name", &of.model_name),
+    ] {
+        bounded(&path.field(name), text.as_deref().unwrap_or_default())?;
     }
     let replicas = path.field("replicas");
     let window = window(&path.field("window"), of.window)?;
@@ -59,6 +69,13 @@ pub fn measurement(field: &str, of: Option<pb::Measurement>) -> Read<Measurement
         model_name: of.model_name,
         simulated: of.simulated,
     })
+}
+
+fn bounded(path: &Path<'_>, text: &str) -> Read<()> {
+    match text.len() {
+        0..=MAX_TEXT_BYTES => Ok(()),
+        bytes => Err(path.wrong(format!("{bytes} bytes; at most {MAX_TEXT_BYTES}"))),
+    }
 }
 
 fn quantity_named(path: &Path<'_>, name: &str) -> Read<Quantity> {
@@ -252,6 +269,8 @@ fn gauge(path: &Path<'_>, of: pb::Gauge) -> Read<Gauge> {
 }
 
 fn absence(path: &Path<'_>, of: pb::Absence) -> Read<Absence> {
+    bounded(&path.field("reason"), &of.reason)?;
+    bounded(&path.field("hint"), of.hint.as_deref().unwrap_or_default())?;
     Ok(Absence {
         quantity: quantity_named(&path.field("name"), &of.name)?,
         reason: of.reason.into(),
@@ -299,6 +318,7 @@ fn series(path: &Path<'_>, of: pb::Series) -> Read<Series> {
 
 /// A replica; the figures of an only one may stand in the measurement alone.
 fn replica(path: &Path<'_>, of: pb::ReplicaMeasurement, only: Option<&Figures>) -> Read<Replica> {
+    bounded(&path.field("metrics_url"), &of.metrics_url)?;
     let outcome = match (of.figures, of.failure) {
         (Some(found), None) => Ok(figures(&path.field("figures"), Some(found))?),
         (None, None) if only.is_some() => Ok(only.cloned().unwrap_or_default()),

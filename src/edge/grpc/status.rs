@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::pb;
 use super::reply::response_of;
 use crate::agent::{Error, LIMITS, Reason};
+use crate::instance::told;
 use crate::scrape::{ScrapeError, ScrapeFailure};
 use crate::store::StoreError;
 
@@ -39,7 +40,7 @@ pub fn status_of(error: &Error) -> Status {
     }
     let mut details = details_of(code_of(error), Reason::of(error), metadata);
     if let Error::Invalid(violations) | Error::Store(StoreError::Invalid(violations)) = error {
-        for violation in violations {
+        for violation in told(violations) {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::edge::cli::slo::page::{health_line, slo_lines};
+use crate::edge::cli::slo::page::{health_line, slo_lines, window_line};
 use crate::edge::cli::table::{duration, number};
 use crate::edge::cli::terminal::clean;
 use crate::edge::grpc::pb;
@@ -69,12 +69,7 @@ impl Page {
         words.extend(of.simulated.then(|| self.inked("SIMULATED", "35")));
         self.line(0, &words.join("  "));
         let Some(window) = &of.window else { return };
-        let end = window.end_time.map(|at| at.to_string()).unwrap_or_default();
-        let seconds = window.observed_seconds.unwrap_or_default();
-        self.line(
-            0,
-            &format!("{seconds:.1} s up to {end}, {} samples", window.samples),
-        );
+        self.text += &window_line(window);
         if of.stale {
             let stale = self.inked("STALE", "33");
             self.line(
@@ -94,7 +89,10 @@ impl Page {
         let (word, ink) = word_of(of.verdict());
         let word = self.inked(word, &format!("1;{ink}"));
         self.text.push('\n');
-        self.line(0, &format!("{word}: {}", clean(&of.headline)));
+        // the word says it
+        let headline = clean(&of.headline);
+        let headline = headline.strip_prefix("cannot tell: ").unwrap_or(&headline);
+        self.line(0, &format!("{word}: {headline}"));
     }
 
     fn bottlenecks(&mut self, all: &[pb::Bottleneck]) {

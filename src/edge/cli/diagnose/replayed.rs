@@ -47,15 +47,20 @@ pub(super) fn diagnose(args: &DiagnoseArgs, directory: &Path) -> Result<Outcome,
         let hint = "a recording is a directory as `perfagent replay` takes it";
         Failure::new(Outcome::Usage, message, Some(hint))
     })?;
-    let recorded = Recorded::read(directory).map_err(usage)?;
+    // what is written anew is not held against, whatever it is
+    let recorded = match args.save_findings {
+        true => Recorded::read(directory).ok().flatten(),
+        false => Recorded::read(directory).map_err(usage)?,
+    };
     let of_recorded = recorded.as_ref().map(|recorded| recorded.window_seconds);
     let asked = args.window.map(|window| window.as_secs_f64());
     let seconds = asked
         .or(of_recorded)
         .unwrap_or(DEFAULT_WINDOW.as_secs_f64());
     let windows = windows(args, recording, seconds)?;
-    let changes = match &recorded {
-        Some(recorded) => Some(recorded.changes(&windows).map_err(usage)?),
+    let changes = match recorded.as_ref().map(|recorded| recorded.changes(&windows)) {
+        Some(Err(_)) if args.save_findings => None,
+        Some(changes) => Some(changes.map_err(usage)?),
         None => None,
     };
     show(args, &windows, changes.as_deref())?;
@@ -153,7 +158,12 @@ fn file_of(seconds: f64, windows: &[pb::DetectBottlenecksResponse]) -> Result<Va
 impl Recorded {
     fn read(directory: &Path) -> Result<Option<Self>, String> {
         let path = directory.join(FILE);
-        let wrong = |what: String| format!("{}: {what}", path.display());
+        let wrong = |what: String| {
+            format!(
+                "{}: {what}; write it anew with --save-findings",
+                path.display()
+            )
+        };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -38,7 +38,7 @@ pub(super) struct SloArgs {
     /// Id to show in the answer
     #[arg(long, default_value = "target", value_name = "ID")]
     id: String,
-    /// Promise to hold it against instead of those in force; may be repeated
+    /// Promise to hold it against instead of those in force, as in the examples; may be repeated
     #[arg(long = "slo", value_parser = Slo::from_str, value_name = "SLO")]
     slos: Vec<Slo>,
     /// What to print
@@ -55,12 +55,14 @@ const EXAMPLES: &str = "Examples:
   perfagent slo vllm-1 --server 127.0.0.1:8002
   perfagent slo --engine vllm --url http://127.0.0.1:8000/metrics --window 60s
   perfagent slo --url http://a:8000/metrics --slo 'ttft: p99 time_to_first_token_seconds <= 2'
-  perfagent slo vllm-1 --slo 'rate: generation_tokens_per_second >= 500 while requests wait' --output json
+  perfagent slo vllm-1 --slo 'rate: generation_tokens_per_second >= 500 while requests wait'
 
-SLOs are set for good with `perfagent instances register` and `update`, or in [[slos]] of the config file.
+An SLO is NAME: [mean|pN] QUANTITY <= TARGET, or >= for at least; quantities are named as in what
+`perfagent collect` prints. SLOs are set for good with `perfagent instances register` and
+`update`, or in [[slos]] of the config file.
 
-Exit codes: 0 met, or nothing happened that they are about; 10 violated; 11 one of them cannot be told, and none is
-violated; 1 failed; 2 wrong usage or configuration.";
+Exit codes: 0 met, or nothing happened that they are about; 10 violated; 11 none is violated, and
+one cannot be told; 1 failed; 2 wrong usage or configuration.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Output {

@@ -8,8 +8,11 @@ use crate::edge::grpc::pb;
 pub(super) fn render(of: &pb::EvaluateSlosResponse, colour: bool) -> String {
     let mut words = vec![clean(&of.instance_id), clean(&of.instance_type)];
     words.extend(of.simulated.then(|| "SIMULATED".to_owned()));
-    words.push(word(of.status(), colour));
+    words.push(word(of.status(), 0, colour));
     let mut text = words.join("  ") + "\n";
+    if let Some(window) = &of.window {
+        text += &window_line(window);
+    }
     if of.stale {
         text += "STALE: it has not been measured since; this is how it was\n";
     }
@@ -32,6 +35,18 @@ pub(super) fn render(of: &pb::EvaluateSlosResponse, colour: bool) -> String {
     text
 }
 
+/// When it was, and how much of it counts.
+pub(in crate::edge::cli) fn window_line(of: &pb::Window) -> String {
+    let end = of.end_time.map(|at| at.to_string()).unwrap_or_default();
+    let seconds = of.observed_seconds.unwrap_or_default();
+    format!("{seconds:.1} s up to {end}, {} samples\n", of.samples)
+}
+
+/// Room for the longest status.
+const WORD: usize = 14;
+/// Room for a name; no SLO has a longer one.
+const MAX_NAME: usize = 63;
+
 /// A line for each SLO, and one for what would tell it.
 pub(in crate::edge::cli) fn slo_lines(slos: &[pb::SloCompliance], colour: bool) -> Vec<String> {
     let name = |one: &pb::SloCompliance| {
@@ -39,10 +54,11 @@ pub(in crate::edge::cli) fn slo_lines(slos: &[pb::SloCompliance], colour: bool) 
             .as_ref()
             .map_or_else(String::new, |slo| clean(&slo.name))
     };
-    let width = slos.iter().map(|one| name(one).len()).max().unwrap_or(0);
+    let longest = slos.iter().map(|one| name(one).len()).max();
+    let width = longest.unwrap_or(0).min(MAX_NAME);
     let mut lines = Vec::new();
     for one in slos {
-        let status = word(one.status(), colour);
+        let status = word(one.status(), WORD, colour);
         let margin = margin(one);
         lines.push(format!(
             "  {:<width$}  {status}  {}{margin}",
@@ -74,14 +90,14 @@ pub(in crate::edge::cli) fn health_line(health: &pb::HealthScore) -> String {
     }
 }
 
-fn word(status: pb::SloStatus, colour: bool) -> String {
+fn word(status: pb::SloStatus, width: usize, colour: bool) -> String {
     let (word, ink) = match status {
         pb::SloStatus::Met => ("MET", "32"),
         pb::SloStatus::Violated => ("VIOLATED", "31"),
         pb::SloStatus::NotApplicable => ("NOT APPLICABLE", "36"),
         pb::SloStatus::Unknown | pb::SloStatus::Unspecified => ("UNKNOWN", "33"),
     };
-    inked(&format!("{word:<14}"), ink, colour)
+    inked(&format!("{word:<width$}"), ink, colour)
 }
 
 fn inked(text: &str, ink: &str, colour: bool) -> String {
