@@ -45,15 +45,28 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
 }
 
+/// Prompts that take long because of the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prompts {
+    /// It is off, and would find what they share, if they share anything.
+    MayBeFound,
+    /// It found more of them at another time of the window.
+    WereFound,
+}
+
 /// Whether the prefix cache is why prompts take long.
-pub(super) fn cache_explains(facts: &Facts<'_>) -> bool {
-    matches!(cache(facts), Cache::Off | Cache::Changing { .. })
+pub(super) fn cache_explains(facts: &Facts<'_>) -> Option<Prompts> {
+    match cache(facts) {
+        Cache::Off => Some(Prompts::MayBeFound),
+        Cache::Changing { .. } => Some(Prompts::WereFound),
+        Cache::Works | Cache::Unknown => None,
+    }
 }
 
 /// Seconds of the first token that go into computing prompts, where users notice: in the request's own prefill, or in
 /// a queue behind those of others.
 fn cost_of_prompts(facts: &Facts<'_>) -> Option<f64> {
-    if facts.first_token_is_late() != Some(true) || served(facts) < facts.thresholds.min_requests {
+    if facts.first_token_is_late() != Some(true) || facts.few_served() {
         return None;
     }
     let first = facts.first_token()?;
@@ -61,7 +74,10 @@ fn cost_of_prompts(facts: &Facts<'_>) -> Option<f64> {
     let behind = queue(facts).filter(|queue| {
         matches!(
             limit(facts, queue),
-            Limit::TokenBudget { .. } | Limit::Prompts { .. } | Limit::Unknown(Q::StepTokens)
+            Limit::TokenBudget { .. }
+                | Limit::Prompts { .. }
+                | Limit::PrefillTime { .. }
+                | Limit::Unknown(Q::StepTokens)
         )
     });
     let share = facts.thresholds.ttft_share_ratio * first.total;

@@ -89,7 +89,7 @@ fn by_steps(facts: &Facts<'_>) -> Vec<Answer> {
 }
 
 /// Share of what is computed that is prompts.
-fn prefill_share(facts: &Facts<'_>) -> Option<f64> {
+pub(super) fn prefill_share(facts: &Facts<'_>) -> Option<f64> {
     let prompts = facts.increase(Q::PrefillTokens)?;
     let outputs = facts.increase(Q::GenerationTokens)?;
     (prompts + outputs > 0.0).then(|| prompts / (prompts + outputs))

@@ -9,8 +9,8 @@ use crate::analysis::queue::{budget_in_use, queue, seen_chunk};
 use crate::engine::Quantity as Q;
 use crate::measure::Bounded;
 
-use super::cache::cache_explains;
-use super::waiting::{served, token_budget};
+use super::cache::{Prompts, cache_explains};
+use super::waiting::{deferred, served, token_budget};
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(first) = facts.first_token() else {
@@ -27,7 +27,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(late) = facts.first_token_is_late() else {
         return vec![unclear(facts, Cause::PrefillBound, Q::TimeToFirstToken)];
     };
-    if !late || served(facts) < facts.thresholds.min_requests {
+    if !late || facts.few_served() {
         return Vec::new();
     }
     let mut answers = Vec::new();
@@ -45,11 +45,29 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         && !waits
         && seen
     {
-        answers.push(Answer::Found(frontend(facts, &first, outside)));
+        let finding = match deferred_seconds(facts) {
+            // SGLang counts the wait for a grammar neither as queue nor as prefill
+            Some(delay) if delay >= facts.thresholds.deferred_share_ratio * outside => {
+                let waiting = facts.gauge(Q::RequestsWaiting).map_or(0.0, |one| one.mean);
+                deferred(facts, waiting, delay)
+            }
+            _ => frontend(facts, &first, outside),
+        };
+        answers.push(Answer::Found(finding));
     }
     let half = facts.thresholds.ttft_share_ratio * first.total;
-    if cache_explains(facts) {
-        return answers;
+    match cache_explains(facts) {
+        // whether prompts share anything is not seen: what else it may be is told after it
+        Some(Prompts::MayBeFound) => {
+            let else_found = prefill(facts, &first, computed, waits);
+            let else_found = else_found
+                .into_iter()
+                .filter(|answer| computed >= half && matches!(answer, Answer::Found(_)));
+            answers.extend(else_found);
+            return answers;
+        }
+        Some(Prompts::WereFound) => return answers,
+        None => {}
     }
     if computed >= half {
         answers.extend(prefill(facts, &first, computed, waits));
@@ -65,6 +83,13 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         }
     }
     answers
+}
+
+/// What a request waits for an adapter, a grammar or a transfer on average, by Little's law.
+fn deferred_seconds(facts: &Facts<'_>) -> Option<f64> {
+    let waiting = facts.gauge(Q::RequestsWaitingDeferred)?.mean;
+    let served = facts.served_per_second().filter(|served| *served > 0.0)?;
+    Some(waiting / served)
 }
 
 fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Vec<Answer> {

@@ -87,10 +87,12 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
     let description = format!("{full}: {}", effects.join(", and "));
     let mut evidence = facts.evidence();
     if preempting {
-        evidence =
-            evidence
-                .increase(Q::Preemptions)
-                .against(Comparison::AtLeast, 1.0, "preemption_ratio");
+        let finished = facts.increase(Q::RequestsFinished).unwrap_or(0.0);
+        evidence = evidence.increase(Q::Preemptions).against(
+            Comparison::AtLeast,
+            facts.thresholds.preemption_ratio * finished,
+            "preemption_ratio",
+        );
     }
     let evidence = evidence
         .gauge_max(Q::KvCacheUsage)

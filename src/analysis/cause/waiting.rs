@@ -5,7 +5,7 @@ use crate::analysis::check::{
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
-use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, limit, preempts, queue};
+use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, hardly_prefills, limit, preempts, queue};
 use crate::engine::Quantity as Q;
 
 use super::first_token::{head_of_line, lengths_missing};
@@ -24,7 +24,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
             }
             _ => Vec::new(),
         },
-        Limit::Deferred => deferred(facts, &queue).answer(),
+        Limit::Deferred => deferred(facts, queue.waiting.mean, queue.seconds).answer(),
         Limit::SequenceCap { .. } if facts.gap_seconds().is_none() => {
             undecided(facts, &queue, Q::InterTokenLatency)
         }
@@ -41,6 +41,10 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         }
         Limit::Prompts { tokens } => {
             let why = format!("steps are full of prompts, {tokens:.0} tokens on average");
+            prompts(facts, &queue, &why)
+        }
+        Limit::PrefillTime { share } => {
+            let why = format!("computing prompts takes {} of the time", percent(share));
             prompts(facts, &queue, &why)
         }
         Limit::Unknown(missing) => undecided(facts, &queue, missing),
@@ -80,6 +84,10 @@ fn undecided(facts: &Facts<'_>, queue: &Queue<'_>, missing: Q) -> Vec<Answer> {
         return token_budget(facts, budget, true, queue.seconds).answer();
     }
     match facts.setting_number(TOKEN_BUDGETS) {
+        // a queue that comes and goes between two scrapes, of bursts
+        Some(_) if hardly_prefills(facts) => [Cause::SequenceCap, Cause::Capacity]
+            .map(|cause| unclear(facts, cause, missing))
+            .into(),
         Some((_, budget)) => {
             let why =
                 format!("steps of {budget:.0} tokens do not take in prompts as fast as they come");
@@ -247,21 +255,22 @@ pub(super) fn token_budget(facts: &Facts<'_>, tokens: f64, told: bool, delay: f6
         )
 }
 
-fn deferred(facts: &Facts<'_>, queue: &Queue<'_>) -> Finding {
+/// Also where few wait at a time: it is not the queue that says so then.
+pub(super) fn deferred(facts: &Facts<'_>, waiting: f64, delay: f64) -> Finding {
     let deferred = facts
         .gauge(Q::RequestsWaitingDeferred)
         .map_or(0.0, |gauge| gauge.mean);
     let description = format!(
-        "{deferred:.0} of {:.0} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
-        queue.waiting.mean,
-        seconds(queue.seconds),
+        "{deferred:.1} of {:.1} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
+        waiting.max(deferred),
+        seconds(delay),
     );
     let evidence = facts
         .evidence()
         .gauge_mean(Q::RequestsWaitingDeferred)
         .against(
             Comparison::AtLeast,
-            facts.thresholds.deferred_share_ratio * queue.waiting.mean,
+            facts.thresholds.deferred_share_ratio * waiting,
             "deferred_share_ratio",
         )
         .gauge_mean(Q::RequestsWaiting)
@@ -277,9 +286,9 @@ fn deferred(facts: &Facts<'_>, queue: &Queue<'_>) -> Finding {
         }
     };
     found(Cause::Deferred, description, evidence)
-        .severe(severity_of_ttft(facts, queue.seconds))
+        .severe(severity_of_ttft(facts, delay))
         .sure(by_count(0.9, served(facts)))
-        .costs(CostKind::TtftSeconds, queue.seconds)
+        .costs(CostKind::TtftSeconds, delay)
         .treat(what, &[Treatment::Scheduling, Treatment::Memory])
 }
 
