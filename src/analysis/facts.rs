@@ -145,19 +145,22 @@ impl<'m> Facts<'m> {
         [begun, finished].into_iter().flatten().reduce(f64::max)
     }
 
+    /// The numbers of the whole instance.
+    pub(super) fn of_instance(&self) -> Self {
+        Self {
+            figures: &self.measurement.figures,
+            ..*self
+        }
+    }
+
     /// Whether requests were too few to say anything of latency. They are counted over all replicas: what each of several
     /// serves may be little, and is not when all of them are late.
     pub(super) fn few_served(&self) -> bool {
         let fewest = self.thresholds.min_requests;
-        let served = |facts: &Facts<'_>| {
-            facts.served_per_second().unwrap_or(0.0) * facts.window_seconds()
-        };
-        let whole = Facts {
-            figures: &self.measurement.figures,
-            ..*self
-        };
+        let served =
+            |facts: &Facts<'_>| facts.served_per_second().unwrap_or(0.0) * facts.window_seconds();
         let replicas = self.measurement.replicas.len().max(1) as f64;
-        served(&whole).max(served(self)) < fewest || served(self) < fewest / replicas
+        served(&self.of_instance()).max(served(self)) < fewest || served(self) < fewest / replicas
     }
 
     /// Mean gap between two tokens of a request, in seconds. TGI does not tell it; its decode steps do, one token each.

@@ -151,6 +151,9 @@ fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
     };
     let steady =
         reserved.max - reserved.min <= facts.thresholds.reservation_range_ratio * reserved.max;
+    // within a request of its limit; of a full batch the sum of sizes varies by more
+    let place = reserved.max / running.max.max(1.0);
+    let batch_stays = stays(running) && reserved.max - reserved.min > 1.5 * place;
     let batch_varies = running.max - running.min >= 2.0
         && running.max - running.min > facts.thresholds.plateau_ratio * running.max;
     // at first there was room for all: what was held then says nothing of the limit
@@ -159,7 +162,7 @@ fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
     }
     // what is bounded stays nearest to its peak
     let below = |gauge: &Gauge| (gauge.max - gauge.mean) / gauge.max.max(f64::MIN_POSITIVE);
-    if steady || (batch_varies && below(reserved) <= below(running)) {
+    if (steady && !batch_stays) || (batch_varies && below(reserved) <= below(running)) {
         Limit::KvCache
     } else {
         Limit::SequenceCap {
@@ -181,12 +184,17 @@ pub(super) fn preempts(facts: &Facts<'_>) -> Option<bool> {
     )
 }
 
-/// Whether as many requests run at each scrape while what they hold varies: it is their number that is bounded.
-fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
-    let usage = facts.gauge(Q::KvCacheUsage);
+/// Whether about as many requests run at each scrape.
+fn stays(running: &Gauge) -> bool {
     running.samples >= FEWEST_STILL
         && running.max > 0.0
         && running.max - running.mean <= STILL_RATIO * running.max
+}
+
+/// Whether as many requests run at each scrape while what they hold varies: it is their number that is bounded.
+fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
+    let usage = facts.gauge(Q::KvCacheUsage);
+    stays(running)
         && queue.waiting.min > 0.0
         && usage.is_some_and(|usage| usage.max - usage.min > facts.thresholds.plateau_ratio)
 }

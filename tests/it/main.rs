@@ -28,6 +28,7 @@ mod docs;
 mod errors;
 mod fake;
 mod http;
+mod hunted;
 mod instances;
 mod labels;
 mod operating;

@@ -1,6 +1,8 @@
 //! DECODE_BOUND, PREFILL_INTERFERENCE: tokens come slowly, always or by fits and starts.
 
-use crate::analysis::check::{Answer, by_count, found, percent, seconds, severity_of_gap, unclear};
+use crate::analysis::check::{
+    Answer, by_count, found, number, percent, seconds, severity_of_gap, unclear,
+};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Severity, Treatment};
 use crate::engine::Quantity as Q;
@@ -99,7 +101,7 @@ fn decode_bound(facts: &Facts<'_>, gap: f64, observed: f64) -> Finding {
     let running = facts
         .gauge(Q::RequestsRunning)
         .map_or_else(String::new, |gauge| {
-            format!(" with {:.0} requests running", gauge.mean)
+            format!(" with {} requests running", number(gauge.mean))
         });
     let description = format!("a token takes {}{running}: each step is slow", seconds(gap));
     let evidence = facts

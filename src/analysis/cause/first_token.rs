@@ -12,6 +12,10 @@ use crate::measure::Bounded;
 use super::cache::{Prompts, cache_explains};
 use super::waiting::{deferred, served, token_budget};
 
+/// Share of the time outside queue and prefill that requests are seen to wait for an adapter or a grammar, from which on
+/// that is what they do there: scrapes see few of them, and may well see too few.
+const SEEN_SHARE: f64 = 0.3;
+
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(first) = facts.first_token() else {
         // long requests give tokens, and their first may have come before
@@ -47,7 +51,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     {
         let finding = match deferred_seconds(facts) {
             // SGLang counts the wait for a grammar neither as queue nor as prefill
-            Some(delay) if delay >= facts.thresholds.deferred_share_ratio * outside => {
+            Some(delay) if delay >= SEEN_SHARE * outside => {
                 let waiting = facts.gauge(Q::RequestsWaiting).map_or(0.0, |one| one.mean);
                 deferred(facts, waiting, delay)
             }
@@ -85,8 +89,10 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     answers
 }
 
-/// What a request waits for an adapter, a grammar or a transfer on average, by Little's law.
+/// What a request waits for an adapter, a grammar or a transfer on average, by Little's law; of all replicas, as few
+/// wait at a time, and scrapes see few of them.
 fn deferred_seconds(facts: &Facts<'_>) -> Option<f64> {
+    let facts = facts.of_instance();
     let waiting = facts.gauge(Q::RequestsWaitingDeferred)?.mean;
     let served = facts.served_per_second().filter(|served| *served > 0.0)?;
     Some(waiting / served)

@@ -1,6 +1,6 @@
 //! SPECULATION_LOSS: guesses that are mostly wrong.
 
-use crate::analysis::check::{Answer, by_count, found, percent};
+use crate::analysis::check::{Answer, by_count, found, number, percent};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
 use crate::engine::Quantity as Q;
@@ -35,8 +35,9 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         format!(" a round gives {length:.1} tokens,")
     });
     let description = format!(
-        "{} of guessed tokens are accepted:{gives} and every guess is computed, at a batch of {running:.0}",
+        "{} of guessed tokens are accepted:{gives} and every guess is computed, at a batch of {}",
         percent(ratio),
+        number(running),
     );
     let evidence = facts
         .evidence()

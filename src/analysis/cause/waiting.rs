@@ -1,11 +1,13 @@
 //! SEQUENCE_CAP, TOKEN_BUDGET, DEFERRED, CAPACITY, HEAD_OF_LINE in a queue: requests wait, and not for KV cache.
 
 use crate::analysis::check::{
-    Answer, by_count, found, percent, seconds, severity_of_ttft, unclear, unknown_setting,
+    Answer, by_count, found, number, percent, seconds, severity_of_ttft, unclear, unknown_setting,
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
-use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, hardly_prefills, limit, preempts, queue};
+use crate::analysis::queue::{
+    Limit, Queue, TOKEN_BUDGETS, hardly_prefills, limit, preempts, queue,
+};
 use crate::engine::Quantity as Q;
 
 use super::first_token::{head_of_line, lengths_missing};
@@ -123,9 +125,10 @@ fn sequence_cap(facts: &Facts<'_>, queue: &Queue<'_>, cap: f64, told: bool) -> F
         .map(|usage| format!(" though the KV cache is {} full", percent(usage.mean)))
         .unwrap_or_default();
     let description = format!(
-        "only {cap:.0} requests may run at once{}, and {:.0} wait {} for a place{room}",
+        "only {cap:.0} request{} may run at once{}, and {} wait {} for a place{room}",
+        if cap < 1.5 { "" } else { "s" },
         if told { "" } else { " (seen, not told)" },
-        queue.waiting.mean,
+        number(queue.waiting.mean),
         seconds(queue.seconds),
     );
     let evidence = facts
@@ -183,9 +186,10 @@ fn capacity(facts: &Facts<'_>, queue: &Queue<'_>, why: &str) -> Finding {
         .gauge(Q::RequestsRunning)
         .map_or(0.0, |gauge| gauge.mean);
     let description = format!(
-        "{:.0} requests wait {} behind {running:.0} that run, and {why}: more comes in than this hardware serves",
-        queue.waiting.mean,
+        "{} requests wait {} behind {} that run, and {why}: more comes in than this hardware serves",
+        number(queue.waiting.mean),
         seconds(queue.seconds),
+        number(running),
     );
     let evidence = facts
         .evidence()
@@ -261,8 +265,9 @@ pub(super) fn deferred(facts: &Facts<'_>, waiting: f64, delay: f64) -> Finding {
         .gauge(Q::RequestsWaitingDeferred)
         .map_or(0.0, |gauge| gauge.mean);
     let description = format!(
-        "{deferred:.1} of {:.1} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
-        waiting.max(deferred),
+        "{} of {} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
+        number(deferred),
+        number(waiting.max(deferred)),
         seconds(delay),
     );
     let evidence = facts
