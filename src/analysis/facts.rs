@@ -210,6 +210,7 @@ impl<'m> Facts<'m> {
         Evidences {
             facts: *self,
             all: Vec::new(),
+            told: false,
         }
     }
 }
@@ -218,6 +219,8 @@ impl<'m> Facts<'m> {
 pub(super) struct Evidences<'m> {
     facts: Facts<'m>,
     all: Vec<Evidence>,
+    /// Whether the last piece that was asked for is there.
+    told: bool,
 }
 
 impl Evidences<'_> {
@@ -232,6 +235,7 @@ impl Evidences<'_> {
         value: Bounded,
         source_metric: Arc<str>,
     ) -> Self {
+        self.told = true;
         self.all.push(Evidence {
             quantity: quantity.into_owned(),
             statistic,
@@ -244,9 +248,19 @@ impl Evidences<'_> {
         self
     }
 
-    /// What the last one is held against.
+    fn untold(mut self) -> Self {
+        self.told = false;
+        self
+    }
+
+    /// What the last one is held against; where it does not stand so to it, another decided, and it only explains.
     pub(super) fn against(mut self, comparison: Comparison, threshold: f64, name: &str) -> Self {
-        if let Some(last) = self.all.last_mut() {
+        if !self.told {
+            return self;
+        }
+        if let Some(last) = self.all.last_mut()
+            && comparison.holds(last.value.number(), threshold)
+        {
             last.comparison = comparison;
             last.threshold = Some(threshold);
             name.clone_into(&mut last.threshold_name);
@@ -261,7 +275,7 @@ impl Evidences<'_> {
                 let (value, source) = (Bounded::Value(gauge.mean), gauge.source.clone());
                 self.push(quantity.name().into(), "mean", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -271,7 +285,7 @@ impl Evidences<'_> {
                 let (value, source) = (Bounded::Value(gauge.max), gauge.source.clone());
                 self.push(quantity.name().into(), "max", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -281,7 +295,7 @@ impl Evidences<'_> {
             Some((mean, source)) => {
                 self.push(quantity.name().into(), "mean", Bounded::Value(mean), source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -292,7 +306,7 @@ impl Evidences<'_> {
                 let source = one.source.clone();
                 self.push(quantity.name().into(), statistic, value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -303,7 +317,7 @@ impl Evidences<'_> {
                 let (value, source) = (one.value, one.source.clone());
                 self.push(name.to_owned().into(), "", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use perfagent::analysis::{Cause, Severity, Targets, Thresholds, diagnose};
 
-use crate::diagnosis::{Case, Part, for_each, read};
+use crate::diagnosis::{Case, Part, all, for_each, read};
 use crate::score::outcomes;
 
 const HUNTED: &str = include_str!("../fixtures/diagnosis/hunted.toml");
@@ -119,4 +119,56 @@ fn more_pressure_never_lowers_the_severity_of_the_same_cause() {
         assert!(these.iter().any(Option::is_some), "{scenario}: {these:?}");
     }
     assert!(told >= 40, "{told} pairs of the same cause: {found:?}");
+}
+
+/// A threshold is told with the quantity that was held against it, and the way it stands to it.
+#[test]
+fn evidence_stands_to_its_threshold_as_it_says() {
+    let mut cases = all();
+    cases.extend(read(Part::Development, HUNTED));
+    let seen = for_each(&cases, |case| {
+        let measurement = case.measurement();
+        let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+        let mut wrong = Vec::new();
+        let mut held = 0;
+        for finding in &diagnosis.findings {
+            let decided = finding.evidence.iter().any(|one| one.threshold.is_some());
+            if !decided {
+                wrong.push(format!(
+                    "{} {:?}: nothing decided",
+                    case.name, finding.cause
+                ));
+            }
+            for one in &finding.evidence {
+                let Some(threshold) = one.threshold else {
+                    continue;
+                };
+                held += 1;
+                let name = one.threshold_name.as_str();
+                let of = |word: &str| one.quantity.contains(word);
+                let same = match name {
+                    "kv_room_ratio" | "kv_full_ratio" | "kv_near_ratio" => of("kv_cache_usage"),
+                    "queue_requests" => of("requests_waiting"),
+                    "slo:itl_p99" => of("inter_token") || of("decode_step"),
+                    "slo:ttft_p50" => of("time_to_first_token"),
+                    "small_token_budget" => of("step_token_budget"),
+                    _ => true,
+                };
+                if !same || !one.comparison.holds(one.value.number(), threshold) {
+                    wrong.push(format!(
+                        "{} {:?}: {} {} {:?} {threshold} {name}",
+                        case.name,
+                        finding.cause,
+                        one.quantity,
+                        one.value.number(),
+                        one.comparison
+                    ));
+                }
+            }
+        }
+        (wrong, held)
+    });
+    let wrong: Vec<&String> = seen.iter().flat_map(|(wrong, _)| wrong).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen.iter().map(|(_, held)| held).sum::<i32>() > 300);
 }

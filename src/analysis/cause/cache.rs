@@ -15,11 +15,10 @@ use super::waiting::served;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cache {
     Off,
-    /// Hit ratios of the first and the last third of the window, and of all of it.
+    /// Hit ratios of the first and the last third of the window.
     Changing {
         first: f64,
         last: f64,
-        all: f64,
     },
     Works,
     Unknown,
@@ -31,7 +30,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     };
     match cache(facts) {
         Cache::Off => off(facts, delay).answer(),
-        Cache::Changing { first, last, all } => cold(facts, delay, (first, last, all)).answer(),
+        Cache::Changing { first, last } => cold(facts, delay, (first, last)).answer(),
         Cache::Works => Vec::new(),
         Cache::Unknown => match facts.increase(Q::PrefixCacheQueries) {
             None => vec![unclear(facts, Cause::PrefixCacheOff, Q::PrefixCacheQueries)],
@@ -116,11 +115,10 @@ fn cache(facts: &Facts<'_>) -> Cache {
     let Some((first, last)) = thirds else {
         return Cache::Works;
     };
-    let all = hits / queries;
     let fills = last - first >= facts.thresholds.hit_rise_ratio;
     let forgets = first - last >= facts.thresholds.hit_rise_ratio;
     if (fills || forgets) && first.min(last) < facts.thresholds.cold_hit_ratio {
-        Cache::Changing { first, last, all }
+        Cache::Changing { first, last }
     } else {
         Cache::Works
     }
@@ -177,7 +175,8 @@ fn off(facts: &Facts<'_>, delay: f64) -> Finding {
         )
 }
 
-fn cold(facts: &Facts<'_>, delay: f64, (first, last, all): (f64, f64, f64)) -> Finding {
+fn cold(facts: &Facts<'_>, delay: f64, (first, last): (f64, f64)) -> Finding {
+    let cold = facts.thresholds.cold_hit_ratio;
     let how = if last > first {
         format!(
             "is still filling ({} found at first, {} in the end)",
@@ -198,21 +197,18 @@ fn cold(facts: &Facts<'_>, delay: f64, (first, last, all): (f64, f64, f64)) -> F
     let evidence = facts
         .evidence()
         .value("prefix_cache_hit_ratio")
-        .against(
-            Comparison::Below,
-            facts.thresholds.cold_hit_ratio.max(all),
-            "cold_hit_ratio",
-        )
         .derived(
             "prefix_cache_hit_ratio_first_third",
             first,
             "prefix_cache_hit_ratio",
         )
+        .against(Comparison::Below, cold, "cold_hit_ratio")
         .derived(
             "prefix_cache_hit_ratio_last_third",
             last,
             "prefix_cache_hit_ratio",
         )
+        .against(Comparison::Below, cold, "cold_hit_ratio")
         .mean(Q::TimeToFirstToken)
         .mean(Q::PrefillTime)
         .gauge_mean(Q::KvCacheUsage)

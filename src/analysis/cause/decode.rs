@@ -103,25 +103,36 @@ fn decode_bound(facts: &Facts<'_>, gap: f64, observed: f64) -> Finding {
         .map_or_else(String::new, |gauge| {
             format!(" with {} requests running", number(gauge.mean))
         });
-    let description = format!("a token takes {}{running}: each step is slow", seconds(gap));
+    let target = facts.targets.itl_p99_seconds;
+    let tail = facts.quantile(Q::InterTokenLatency, 0.99);
+    let description = match tail {
+        Some(tail) if gap <= target => format!(
+            "one gap between tokens in a hundred takes {} or more, {} on average{running}: steps are slow",
+            seconds(tail.number()),
+            seconds(gap),
+        ),
+        _ => format!("a token takes {}{running}: each step is slow", seconds(gap)),
+    };
+    let name = "slo:itl_p99";
     let evidence = facts
         .evidence()
         .mean(Q::InterTokenLatency)
-        .against(
-            Comparison::AtLeast,
-            facts.targets.itl_p99_seconds,
-            "slo:itl_p99",
-        )
+        .against(Comparison::AtLeast, target, name)
+        .mean(Q::DecodeStepTotalTime)
+        .against(Comparison::AtLeast, target, name)
         .mean(Q::DecodeStepTime)
+        .against(Comparison::AtLeast, target, name)
         .quantile(Q::InterTokenLatency, 0.5, "p50")
+        .against(Comparison::AtLeast, target, name)
         .quantile(Q::InterTokenLatency, 0.99, "p99")
+        .against(Comparison::AtLeast, target, name)
         .gauge_mean(Q::RequestsRunning)
         .gauge_mean(Q::KvCacheUsage)
         .done();
     found(Cause::DecodeBound, description, evidence)
         .severe(severity_of_gap(facts, gap))
         .sure(by_count(0.8, observed / 10.0))
-        .costs(CostKind::ItlSeconds, gap - facts.targets.itl_p99_seconds)
+        .costs(CostKind::ItlSeconds, gap - target)
         .treat(
             "Make steps faster: quantized weights or KV cache, more tensor parallelism, speculation at small batches; or smaller batches on more replicas.",
             &[

@@ -104,6 +104,11 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
         .gauge_mean(Q::KvReservedTokens)
         .gauge_mean(Q::RequestsRunning)
         .gauge_mean(Q::RequestsWaiting)
+        .against(
+            Comparison::AtLeast,
+            facts.thresholds.queue_requests,
+            "queue_requests",
+        )
         .mean(Q::QueueTime)
         .done();
     let gap = facts.gap_seconds().unwrap_or(0.0);
