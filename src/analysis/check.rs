@@ -131,6 +131,14 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
+/// A mean number of requests: below ten with a decimal, as half a request is not none.
+pub(super) fn number(mean: f64) -> String {
+    match mean {
+        mean if mean < 9.95 => format!("{mean:.1}"),
+        mean => format!("{mean:.0}"),
+    }
+}
+
 pub(super) fn percent(ratio: f64) -> String {
     match ratio * 100.0 {
         percent if percent < 9.95 && percent > 0.0 => format!("{percent:.1} %"),

@@ -147,6 +147,24 @@ impl<'m> Facts<'m> {
         [begun, finished].into_iter().flatten().reduce(f64::max)
     }
 
+    /// The numbers of the whole instance.
+    pub(super) fn of_instance(&self) -> Self {
+        Self {
+            figures: &self.measurement.figures,
+            ..*self
+        }
+    }
+
+    /// Whether requests were too few to say anything of latency. They are counted over all replicas: what each of several
+    /// serves may be little, and is not when all of them are late.
+    pub(super) fn few_served(&self) -> bool {
+        let fewest = self.thresholds.min_requests;
+        let served =
+            |facts: &Facts<'_>| facts.served_per_second().unwrap_or(0.0) * facts.window_seconds();
+        let replicas = self.measurement.replicas.len().max(1) as f64;
+        served(&self.of_instance()).max(served(self)) < fewest || served(self) < fewest / replicas
+    }
+
     /// Mean gap between two tokens of a request, in seconds. TGI does not tell it; its decode steps do, one token each.
     pub(super) fn gap_seconds(&self) -> Option<f64> {
         [
@@ -194,6 +212,7 @@ impl<'m> Facts<'m> {
         Evidences {
             facts: *self,
             all: Vec::new(),
+            told: false,
         }
     }
 }
@@ -202,6 +221,8 @@ impl<'m> Facts<'m> {
 pub(super) struct Evidences<'m> {
     facts: Facts<'m>,
     all: Vec<Evidence>,
+    /// Whether the last piece that was asked for is there.
+    told: bool,
 }
 
 impl Evidences<'_> {
@@ -216,6 +237,7 @@ impl Evidences<'_> {
         value: Bounded,
         source_metric: Arc<str>,
     ) -> Self {
+        self.told = true;
         self.all.push(Evidence {
             quantity: quantity.into_owned(),
             statistic,
@@ -228,9 +250,19 @@ impl Evidences<'_> {
         self
     }
 
-    /// What the last one is held against.
+    fn untold(mut self) -> Self {
+        self.told = false;
+        self
+    }
+
+    /// What the last one is held against; where it does not stand so to it, another decided, and it only explains.
     pub(super) fn against(mut self, comparison: Comparison, threshold: f64, name: &str) -> Self {
-        if let Some(last) = self.all.last_mut() {
+        if !self.told {
+            return self;
+        }
+        if let Some(last) = self.all.last_mut()
+            && comparison.holds(last.value.number(), threshold)
+        {
             last.comparison = comparison;
             last.threshold = Some(threshold);
             name.clone_into(&mut last.threshold_name);
@@ -245,7 +277,7 @@ impl Evidences<'_> {
                 let (value, source) = (Bounded::Value(gauge.mean), gauge.source.clone());
                 self.push(quantity.name().into(), "mean", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -255,7 +287,7 @@ impl Evidences<'_> {
                 let (value, source) = (Bounded::Value(gauge.max), gauge.source.clone());
                 self.push(quantity.name().into(), "max", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -265,7 +297,7 @@ impl Evidences<'_> {
             Some((mean, source)) => {
                 self.push(quantity.name().into(), "mean", Bounded::Value(mean), source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -276,7 +308,7 @@ impl Evidences<'_> {
                 let source = one.source.clone();
                 self.push(quantity.name().into(), statistic, value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 
@@ -287,7 +319,7 @@ impl Evidences<'_> {
                 let (value, source) = (one.value, one.source.clone());
                 self.push(name.to_owned().into(), "", value, source)
             }
-            None => self,
+            None => self.untold(),
         }
     }
 

@@ -81,6 +81,17 @@ pub enum Comparison {
     None,
 }
 
+impl Comparison {
+    /// Whether a value stands so to a threshold.
+    pub fn holds(self, value: f64, threshold: f64) -> bool {
+        match self {
+            Self::AtLeast => value >= threshold,
+            Self::Below => value < threshold,
+            Self::None => true,
+        }
+    }
+}
+
 /// What something costs the users.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {

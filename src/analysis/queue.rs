@@ -26,6 +26,8 @@ pub(super) enum Limit {
     TokenBudget { tokens: f64, told: bool },
     /// Steps are full of prompts, of so many tokens on average, and nothing says that they are cut.
     Prompts { tokens: f64 },
+    /// Prefills take this share of the time, and stop all else meanwhile.
+    PrefillTime { share: f64 },
     /// It cannot be told for want of this.
     Unknown(Q),
 }
@@ -35,6 +37,17 @@ pub(super) const SEQUENCE_CAPS: &[&str] =
     &["max_num_seqs", "max_running_requests", "max_batch_size"];
 /// Names of the setting that says how many tokens a step takes.
 pub(super) const TOKEN_BUDGETS: &[&str] = &["max_num_batched_tokens", "chunked_prefill_size"];
+
+/// Share of the time in prefills from which on neither more places nor more memory let requests begin sooner.
+const PREFILL_SATURATED: f64 = 0.7;
+/// One request that was thrown out is an accident.
+const FEWEST_PREEMPTIONS: f64 = 2.0;
+/// Requests in their prefill on average, below which prompts are not what keeps the engine busy.
+const HARDLY_PREFILLS: f64 = 0.5;
+/// Fewer scrapes do not show that a number stays.
+const FEWEST_STILL: u32 = 4;
+/// Below its peak by at most this share of it on average, a batch stays.
+const STILL_RATIO: f64 = 0.02;
 
 /// The queue, if requests wait for so long that users notice.
 pub(super) fn queue<'m>(facts: &Facts<'m>) -> Option<Queue<'m>> {
@@ -80,7 +93,16 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
     let level = running.samples > 2
         && running.mean >= running.max * (1.0 - thresholds.plateau_ratio)
         && queue.waiting.min > 0.0;
-    match kv_holds_back(facts) {
+    if let Some(share) = prefill_time_share(facts).filter(|share| *share >= PREFILL_SATURATED) {
+        return Limit::PrefillTime { share };
+    }
+    if cap.is_none() && holds_still(facts, running, queue) {
+        return Limit::SequenceCap {
+            cap: running.max,
+            told: false,
+        };
+    }
+    match kv_holds_back(facts, queue) {
         Some(true) => return Limit::KvCache,
         None if cap.is_none() => return kv_unknown(facts, running, queue),
         _ => {}
@@ -132,9 +154,18 @@ fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
     };
     let steady =
         reserved.max - reserved.min <= facts.thresholds.reservation_range_ratio * reserved.max;
+    // within a request of its limit; of a full batch the sum of sizes varies by more
+    let place = reserved.max / running.max.max(1.0);
+    let batch_stays = stays(running) && reserved.max - reserved.min > 1.5 * place;
     let batch_varies = running.max - running.min >= 2.0
         && running.max - running.min > facts.thresholds.plateau_ratio * running.max;
-    if queue.waiting.min > 0.0 && reserved.max > 0.0 && (steady || batch_varies) {
+    // at first there was room for all: what was held then says nothing of the limit
+    if queue.waiting.min <= 0.0 {
+        return Limit::Unknown(Q::KvCacheUsage);
+    }
+    // what is bounded stays nearest to its peak
+    let below = |gauge: &Gauge| (gauge.max - gauge.mean) / gauge.max.max(f64::MIN_POSITIVE);
+    if (steady && !batch_stays) || (batch_varies && below(reserved) <= below(running)) {
         Limit::KvCache
     } else {
         Limit::SequenceCap {
@@ -151,13 +182,34 @@ pub(super) fn preempts(facts: &Facts<'_>) -> Option<bool> {
         .increase(Q::RequestsFinished)
         .filter(|finished| *finished > 0.0);
     Some(
-        preemptions > 0.0
+        preemptions >= FEWEST_PREEMPTIONS
             && preemptions >= facts.thresholds.preemption_ratio * finished.unwrap_or(0.0),
     )
 }
 
+/// Whether about as many requests run at each scrape.
+fn stays(running: &Gauge) -> bool {
+    running.samples >= FEWEST_STILL
+        && running.max > 0.0
+        && running.max - running.mean <= STILL_RATIO * running.max
+}
+
+/// Whether as many requests run at each scrape while what they hold varies: it is their number that is bounded.
+fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
+    let usage = facts.gauge(Q::KvCacheUsage);
+    stays(running)
+        && queue.waiting.min > 0.0
+        && usage.is_some_and(|usage| usage.max - usage.min > facts.thresholds.plateau_ratio)
+}
+
+/// Share of the window that prefills take, where the engine tells the time of these steps (TGI).
+fn prefill_time_share(facts: &Facts<'_>) -> Option<f64> {
+    let prefill = facts.distribution(Q::PrefillStepTime)?;
+    Some(prefill.count * prefill.mean? / facts.window_seconds())
+}
+
 /// Whether the KV cache is so full that the next request does not fit.
-fn kv_holds_back(facts: &Facts<'_>) -> Option<bool> {
+fn kv_holds_back(facts: &Facts<'_>, queue: &Queue<'_>) -> Option<bool> {
     let usage = facts.gauge(Q::KvCacheUsage)?;
     // SGLang holds room back for outputs to come
     let reserves =
@@ -167,7 +219,10 @@ fn kv_holds_back(facts: &Facts<'_>) -> Option<bool> {
     let too_long = capacity
         .zip(prompt)
         .is_some_and(|(capacity, prompt)| (1.0 - usage.mean) * capacity < prompt);
-    Some(usage.max >= facts.thresholds.kv_full_ratio || reserves || too_long)
+    // where requests wait all the time for room, it is full all the time and not at its peak only
+    let full = usage.max >= facts.thresholds.kv_full_ratio
+        && (queue.waiting.min <= 0.0 || usage.mean >= facts.thresholds.kv_room_ratio);
+    Some(full || reserves || too_long)
 }
 
 /// Tokens that steps are cut at so that it shows, and whether the engine tells it.
@@ -224,5 +279,15 @@ pub(super) fn seen_chunk(facts: &Facts<'_>) -> Result<Option<f64>, Q> {
 fn full_of_prompts(facts: &Facts<'_>) -> Option<(bool, f64)> {
     let mean = facts.mean(Q::StepTokens)?;
     let running = facts.gauge(Q::RequestsRunning)?.mean;
-    Some((mean > 4.0 * running.max(1.0), mean))
+    let full = mean > 4.0 * running.max(1.0) && !hardly_prefills(facts);
+    Some((full, mean))
+}
+
+/// Whether the prefills of all requests, one after the other, would leave the engine free for most of the time: then
+/// prompts are not what it is full of. By Little's law, as many are in their prefill on average.
+pub(super) fn hardly_prefills(facts: &Facts<'_>) -> bool {
+    facts
+        .served_per_second()
+        .zip(facts.mean(Q::PrefillTime))
+        .is_some_and(|(served, prefill)| served * prefill < HARDLY_PREFILLS)
 }

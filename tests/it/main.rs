@@ -29,6 +29,7 @@ mod errors;
 mod fake;
 mod hostile;
 mod http;
+mod hunted;
 mod instances;
 mod labels;
 mod operating;

@@ -169,8 +169,12 @@ pub(crate) fn cases(part: Part) -> Vec<Case> {
     let path = fixtures().join(format!("diagnosis/{}.toml", part.name()));
     let text =
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let file: File =
-        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    read(part, &text)
+}
+
+/// The cases of a text.
+pub(crate) fn read(part: Part, text: &str) -> Vec<Case> {
+    let file: File = toml::from_str(text).unwrap_or_else(|error| panic!("{part:?}: {error}"));
     file.case
         .into_iter()
         .enumerate()

@@ -5,6 +5,8 @@ use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Treatment};
 use crate::engine::Quantity as Q;
 
+use super::decode::prefill_share;
+
 /// An interval of the window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Point {
@@ -18,6 +20,10 @@ struct Point {
 const FEWEST_POINTS: usize = 3;
 /// Among batches of at least this share of the largest, throughput is held against the batch.
 const LARGE_SHARE: f64 = 0.5;
+
+/// Share of what is computed that is prompts, from which on it is these that make tokens late, and throughput is flat
+/// because requests come no faster.
+const MOSTLY_PROMPTS: f64 = 0.5;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let points = points(facts);
@@ -48,7 +54,9 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         .quantile(Q::InterTokenLatency, 0.99)
         .is_some_and(|tail| tail.number() > target);
     let late = top.gap_seconds > target || (tail && top.gap_seconds > 1.2 * low.gap_seconds);
-    if spread < facts.thresholds.batch_spread_ratio
+    let prompts = prefill_share(facts).is_some_and(|share| share >= MOSTLY_PROMPTS);
+    if prompts
+        || spread < facts.thresholds.batch_spread_ratio
         || elasticity > facts.thresholds.flat_elasticity_ratio
         || !late
     {
@@ -86,6 +94,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         .done();
     let flag = match facts.engine() {
         "sglang" => "--max-running-requests",
+        "tgi" => "--max-batch-size",
         _ => "--max-num-seqs",
     };
     found(Cause::BatchTooLarge, description, evidence)

@@ -15,11 +15,10 @@ use super::waiting::served;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cache {
     Off,
-    /// Hit ratios of the first and the last third of the window, and of all of it.
+    /// Hit ratios of the first and the last third of the window.
     Changing {
         first: f64,
         last: f64,
-        all: f64,
     },
     Works,
     Unknown,
@@ -31,7 +30,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     };
     match cache(facts) {
         Cache::Off => off(facts, delay).answer(),
-        Cache::Changing { first, last, all } => cold(facts, delay, (first, last, all)).answer(),
+        Cache::Changing { first, last } => cold(facts, delay, (first, last)).answer(),
         Cache::Works => Vec::new(),
         Cache::Unknown => match facts.increase(Q::PrefixCacheQueries) {
             None => vec![unclear(facts, Cause::PrefixCacheOff, Q::PrefixCacheQueries)],
@@ -45,15 +44,28 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
 }
 
+/// Prompts that take long because of the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prompts {
+    /// It is off, and would find what they share, if they share anything.
+    MayBeFound,
+    /// It found more of them at another time of the window.
+    WereFound,
+}
+
 /// Whether the prefix cache is why prompts take long.
-pub(super) fn cache_explains(facts: &Facts<'_>) -> bool {
-    matches!(cache(facts), Cache::Off | Cache::Changing { .. })
+pub(super) fn cache_explains(facts: &Facts<'_>) -> Option<Prompts> {
+    match cache(facts) {
+        Cache::Off => Some(Prompts::MayBeFound),
+        Cache::Changing { .. } => Some(Prompts::WereFound),
+        Cache::Works | Cache::Unknown => None,
+    }
 }
 
 /// Seconds of the first token that go into computing prompts, where users notice: in the request's own prefill, or in
 /// a queue behind those of others.
 fn cost_of_prompts(facts: &Facts<'_>) -> Option<f64> {
-    if facts.first_token_is_late() != Some(true) || served(facts) < facts.thresholds.min_requests {
+    if facts.first_token_is_late() != Some(true) || facts.few_served() {
         return None;
     }
     let first = facts.first_token()?;
@@ -61,7 +73,10 @@ fn cost_of_prompts(facts: &Facts<'_>) -> Option<f64> {
     let behind = queue(facts).filter(|queue| {
         matches!(
             limit(facts, queue),
-            Limit::TokenBudget { .. } | Limit::Prompts { .. } | Limit::Unknown(Q::StepTokens)
+            Limit::TokenBudget { .. }
+                | Limit::Prompts { .. }
+                | Limit::PrefillTime { .. }
+                | Limit::Unknown(Q::StepTokens)
         )
     });
     let share = facts.thresholds.ttft_share_ratio * first.total;
@@ -100,11 +115,10 @@ fn cache(facts: &Facts<'_>) -> Cache {
     let Some((first, last)) = thirds else {
         return Cache::Works;
     };
-    let all = hits / queries;
     let fills = last - first >= facts.thresholds.hit_rise_ratio;
     let forgets = first - last >= facts.thresholds.hit_rise_ratio;
     if (fills || forgets) && first.min(last) < facts.thresholds.cold_hit_ratio {
-        Cache::Changing { first, last, all }
+        Cache::Changing { first, last }
     } else {
         Cache::Works
     }
@@ -161,7 +175,8 @@ fn off(facts: &Facts<'_>, delay: f64) -> Finding {
         )
 }
 
-fn cold(facts: &Facts<'_>, delay: f64, (first, last, all): (f64, f64, f64)) -> Finding {
+fn cold(facts: &Facts<'_>, delay: f64, (first, last): (f64, f64)) -> Finding {
+    let cold = facts.thresholds.cold_hit_ratio;
     let how = if last > first {
         format!(
             "is still filling ({} found at first, {} in the end)",
@@ -182,21 +197,18 @@ fn cold(facts: &Facts<'_>, delay: f64, (first, last, all): (f64, f64, f64)) -> F
     let evidence = facts
         .evidence()
         .value("prefix_cache_hit_ratio")
-        .against(
-            Comparison::Below,
-            facts.thresholds.cold_hit_ratio.max(all),
-            "cold_hit_ratio",
-        )
         .derived(
             "prefix_cache_hit_ratio_first_third",
             first,
             "prefix_cache_hit_ratio",
         )
+        .against(Comparison::Below, cold, "cold_hit_ratio")
         .derived(
             "prefix_cache_hit_ratio_last_third",
             last,
             "prefix_cache_hit_ratio",
         )
+        .against(Comparison::Below, cold, "cold_hit_ratio")
         .mean(Q::TimeToFirstToken)
         .mean(Q::PrefillTime)
         .gauge_mean(Q::KvCacheUsage)

@@ -1,6 +1,8 @@
 //! DECODE_BOUND, PREFILL_INTERFERENCE: tokens come slowly, always or by fits and starts.
 
-use crate::analysis::check::{Answer, by_count, found, percent, seconds, severity_of_gap, unclear};
+use crate::analysis::check::{
+    Answer, by_count, found, number, percent, seconds, severity_of_gap, unclear,
+};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Severity, Treatment};
 use crate::engine::Quantity as Q;
@@ -89,7 +91,7 @@ fn by_steps(facts: &Facts<'_>) -> Vec<Answer> {
 }
 
 /// Share of what is computed that is prompts.
-fn prefill_share(facts: &Facts<'_>) -> Option<f64> {
+pub(super) fn prefill_share(facts: &Facts<'_>) -> Option<f64> {
     let prompts = facts.increase(Q::PrefillTokens)?;
     let outputs = facts.increase(Q::GenerationTokens)?;
     (prompts + outputs > 0.0).then(|| prompts / (prompts + outputs))
@@ -99,27 +101,38 @@ fn decode_bound(facts: &Facts<'_>, gap: f64, observed: f64) -> Finding {
     let running = facts
         .gauge(Q::RequestsRunning)
         .map_or_else(String::new, |gauge| {
-            format!(" with {:.0} requests running", gauge.mean)
+            format!(" with {} requests running", number(gauge.mean))
         });
-    let description = format!("a token takes {}{running}: each step is slow", seconds(gap));
+    let target = facts.targets.itl_p99_seconds;
+    let tail = facts.quantile(Q::InterTokenLatency, 0.99);
+    let description = match tail {
+        Some(tail) if gap <= target => format!(
+            "one gap between tokens in a hundred takes {} or more, {} on average{running}: steps are slow",
+            seconds(tail.number()),
+            seconds(gap),
+        ),
+        _ => format!("a token takes {}{running}: each step is slow", seconds(gap)),
+    };
+    let name = "slo:itl_p99";
     let evidence = facts
         .evidence()
         .mean(Q::InterTokenLatency)
-        .against(
-            Comparison::AtLeast,
-            facts.targets.itl_p99_seconds,
-            "slo:itl_p99",
-        )
+        .against(Comparison::AtLeast, target, name)
+        .mean(Q::DecodeStepTotalTime)
+        .against(Comparison::AtLeast, target, name)
         .mean(Q::DecodeStepTime)
+        .against(Comparison::AtLeast, target, name)
         .quantile(Q::InterTokenLatency, 0.5, "p50")
+        .against(Comparison::AtLeast, target, name)
         .quantile(Q::InterTokenLatency, 0.99, "p99")
+        .against(Comparison::AtLeast, target, name)
         .gauge_mean(Q::RequestsRunning)
         .gauge_mean(Q::KvCacheUsage)
         .done();
     found(Cause::DecodeBound, description, evidence)
         .severe(severity_of_gap(facts, gap))
         .sure(by_count(0.8, observed / 10.0))
-        .costs(CostKind::ItlSeconds, gap - facts.targets.itl_p99_seconds)
+        .costs(CostKind::ItlSeconds, gap - target)
         .treat(
             "Make steps faster: quantized weights or KV cache, more tensor parallelism, speculation at small batches; or smaller batches on more replicas.",
             &[

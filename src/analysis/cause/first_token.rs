@@ -9,8 +9,12 @@ use crate::analysis::queue::{budget_in_use, queue, seen_chunk};
 use crate::engine::Quantity as Q;
 use crate::measure::Bounded;
 
-use super::cache::cache_explains;
-use super::waiting::{served, token_budget};
+use super::cache::{Prompts, cache_explains};
+use super::waiting::{deferred, served, token_budget};
+
+/// Share of the time outside queue and prefill that requests are seen to wait for an adapter or a grammar, from which on
+/// that is what they do there: scrapes see few of them, and may well see too few.
+const SEEN_SHARE: f64 = 0.3;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(first) = facts.first_token() else {
@@ -27,7 +31,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(late) = facts.first_token_is_late() else {
         return vec![unclear(facts, Cause::PrefillBound, Q::TimeToFirstToken)];
     };
-    if !late || served(facts) < facts.thresholds.min_requests {
+    if !late || facts.few_served() {
         return Vec::new();
     }
     let mut answers = Vec::new();
@@ -45,11 +49,29 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         true => outside >= facts.targets.ttft_p50_seconds + off_by(facts, queued),
     };
     if felt && seen {
-        answers.push(Answer::Found(frontend(facts, &first, outside)));
+        let finding = match deferred_seconds(facts) {
+            // SGLang counts the wait for a grammar neither as queue nor as prefill
+            Some(delay) if delay >= SEEN_SHARE * outside => {
+                let waiting = facts.gauge(Q::RequestsWaiting).map_or(0.0, |one| one.mean);
+                deferred(facts, waiting, delay)
+            }
+            _ => frontend(facts, &first, outside),
+        };
+        answers.push(Answer::Found(finding));
     }
     let half = facts.thresholds.ttft_share_ratio * first.total;
-    if cache_explains(facts) {
-        return answers;
+    match cache_explains(facts) {
+        // whether prompts share anything is not seen: what else it may be is told after it
+        Some(Prompts::MayBeFound) => {
+            let else_found = prefill(facts, &first, computed, waits);
+            let else_found = else_found
+                .into_iter()
+                .filter(|answer| computed >= half && matches!(answer, Answer::Found(_)));
+            answers.extend(else_found);
+            return answers;
+        }
+        Some(Prompts::WereFound) => return answers,
+        None => {}
     }
     if computed >= half {
         answers.extend(prefill(facts, &first, computed, waits));
@@ -83,6 +105,15 @@ fn off_by(facts: &Facts<'_>, queued: f64) -> f64 {
     });
     let part = decode.unwrap_or(f64::INFINITY) / facts.window_seconds();
     part * (2.0 * drift + queued)
+}
+
+/// What a request waits for an adapter, a grammar or a transfer on average, by Little's law; of all replicas, as few
+/// wait at a time, and scrapes see few of them.
+fn deferred_seconds(facts: &Facts<'_>) -> Option<f64> {
+    let facts = facts.of_instance();
+    let waiting = facts.gauge(Q::RequestsWaitingDeferred)?.mean;
+    let served = facts.served_per_second().filter(|served| *served > 0.0)?;
+    Some(waiting / served)
 }
 
 fn prefill(facts: &Facts<'_>, first: &FirstToken, computed: f64, waits: bool) -> Vec<Answer> {

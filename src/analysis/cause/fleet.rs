@@ -1,6 +1,8 @@
 //! IMBALANCE, SLOW_REPLICA: one replica is not like the others.
 
-use crate::analysis::check::{Answer, found, seconds, severity_of_gap, severity_of_ttft, unclear};
+use crate::analysis::check::{
+    Answer, found, number, seconds, severity_of_gap, severity_of_ttft, unclear,
+};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{
     Cause, Comparison, CostKind, Evidence, Finding, Severity, Treatment,
@@ -131,8 +133,10 @@ fn imbalance(member: &Member<'_>, others: &Others<'_>) -> Option<Finding> {
         return None;
     }
     let description = format!(
-        "{} holds {mine:.0} requests, the others {theirs:.0} each: the load is uneven",
+        "{} holds {} requests, each of the others {}: the load is uneven",
         member.url,
+        number(mine),
+        number(theirs),
     );
     let evidence = member
         .facts

@@ -1,7 +1,7 @@
 //! KV_CAPACITY, KV_NEAR_CAPACITY: too little room for what requests have read and written.
 
 use crate::analysis::check::{
-    Answer, by_count, found, percent, seconds, severity_of_gap, severity_of_ttft, unclear,
+    Answer, by_count, found, number, percent, seconds, severity_of_gap, severity_of_ttft, unclear,
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
@@ -78,9 +78,9 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
     });
     let wait = queue_seconds.zip(running).map(|(wait, running)| {
         format!(
-            "requests wait {} while only {:.0} run",
+            "requests wait {} while only {} run",
             seconds(wait),
-            running.mean
+            number(running.mean)
         )
     });
     let effects: Vec<String> = [lost, wait].into_iter().flatten().collect();
@@ -115,6 +115,11 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
         .gauge_mean(Q::KvReservedTokens)
         .gauge_mean(Q::RequestsRunning)
         .gauge_mean(Q::RequestsWaiting)
+        .against(
+            Comparison::AtLeast,
+            facts.thresholds.queue_requests,
+            "queue_requests",
+        )
         .mean(Q::QueueTime)
         .done();
     let gap = facts.gap_seconds().unwrap_or(0.0);

@@ -1,12 +1,16 @@
 //! SPECULATION_LOSS: guesses that are mostly wrong.
 
-use crate::analysis::check::{Answer, by_count, found, percent};
+use crate::analysis::check::{Answer, by_count, found, number, percent};
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
 use crate::engine::Quantity as Q;
 
 /// Draft rounds below which nothing is said.
 const FEWEST_DRAFTS: f64 = 50.0;
+/// Tokens of a step below which more of them cost next to nothing: reading the weights takes longer than computing.
+const FREE_TOKENS: f64 = 64.0;
+/// Tokens of a round from which on guessing pays while its tokens are free: drafting them takes up to a third of a step.
+const PAYING_LENGTH: f64 = 1.3;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some((ratio, rounds)) = acceptance(facts) else {
@@ -22,12 +26,18 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let length = facts
         .value("speculation_accepted_length_tokens")
         .or_else(|| Some(facts.gauge(Q::ReportedAcceptedLength)?.mean));
+    if length.is_some_and(|length| length >= PAYING_LENGTH)
+        && step_tokens(facts, running).is_some_and(|tokens| tokens < FREE_TOKENS)
+    {
+        return Vec::new();
+    }
     let gives = length.map_or_else(String::new, |length| {
         format!(" a round gives {length:.1} tokens,")
     });
     let description = format!(
-        "{} of guessed tokens are accepted:{gives} and every guess is computed, at a batch of {running:.0}",
+        "{} of guessed tokens are accepted:{gives} and every guess is computed, at a batch of {}",
         percent(ratio),
+        number(running),
     );
     let evidence = facts
         .evidence()
@@ -55,6 +65,15 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
             &[Treatment::SpeculativeDecoding],
         )
         .answer()
+}
+
+/// Tokens that a step checks: of each request one, and its guesses.
+fn step_tokens(facts: &Facts<'_>, running: f64) -> Option<f64> {
+    let drafted = facts.increase(Q::SpeculationDraftTokens)?;
+    let rounds = facts
+        .increase(Q::SpeculationDrafts)
+        .filter(|rounds| *rounds > 0.0)?;
+    Some(running * (1.0 + drafted / rounds))
 }
 
 /// Share of guesses that are right, and how many rounds tell it.

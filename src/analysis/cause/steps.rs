@@ -28,7 +28,7 @@ fn host(facts: &Facts<'_>, gap: f64, felt: bool) -> Vec<Answer> {
     let busy = facts
         .gauge(Q::RequestsRunning)
         .is_some_and(|running| running.mean >= 1.0);
-    // half of the promised gap is what a step should not take for the host alone
+    // a quarter of the promised gap is more than a step should take for the host alone
     if share < threshold || !busy || !(felt || gap * share > facts.targets.itl_p99_seconds / 4.0) {
         return Vec::new();
     }

@@ -1,11 +1,13 @@
 //! SEQUENCE_CAP, TOKEN_BUDGET, DEFERRED, CAPACITY, HEAD_OF_LINE in a queue: requests wait, and not for KV cache.
 
 use crate::analysis::check::{
-    Answer, by_count, found, percent, seconds, severity_of_ttft, unclear, unknown_setting,
+    Answer, by_count, found, number, percent, seconds, severity_of_ttft, unclear, unknown_setting,
 };
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Treatment};
-use crate::analysis::queue::{Limit, Queue, TOKEN_BUDGETS, limit, preempts, queue};
+use crate::analysis::queue::{
+    Limit, Queue, TOKEN_BUDGETS, hardly_prefills, limit, preempts, queue,
+};
 use crate::engine::Quantity as Q;
 
 use super::first_token::{head_of_line, lengths_missing};
@@ -24,7 +26,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
             }
             _ => Vec::new(),
         },
-        Limit::Deferred => deferred(facts, &queue).answer(),
+        Limit::Deferred => deferred(facts, queue.waiting.mean, queue.seconds).answer(),
         Limit::SequenceCap { .. } if facts.gap_seconds().is_none() => {
             undecided(facts, &queue, Q::InterTokenLatency)
         }
@@ -41,6 +43,10 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         }
         Limit::Prompts { tokens } => {
             let why = format!("steps are full of prompts, {tokens:.0} tokens on average");
+            prompts(facts, &queue, &why)
+        }
+        Limit::PrefillTime { share } => {
+            let why = format!("computing prompts takes {} of the time", percent(share));
             prompts(facts, &queue, &why)
         }
         Limit::Unknown(missing) => undecided(facts, &queue, missing),
@@ -80,6 +86,10 @@ fn undecided(facts: &Facts<'_>, queue: &Queue<'_>, missing: Q) -> Vec<Answer> {
         return token_budget(facts, budget, true, queue.seconds).answer();
     }
     match facts.setting_number(TOKEN_BUDGETS) {
+        // a queue that comes and goes between two scrapes, of bursts
+        Some(_) if hardly_prefills(facts) => [Cause::SequenceCap, Cause::Capacity]
+            .map(|cause| unclear(facts, cause, missing))
+            .into(),
         Some((_, budget)) => {
             let why =
                 format!("steps of {budget:.0} tokens do not take in prompts as fast as they come");
@@ -115,9 +125,10 @@ fn sequence_cap(facts: &Facts<'_>, queue: &Queue<'_>, cap: f64, told: bool) -> F
         .map(|usage| format!(" though the KV cache is {} full", percent(usage.mean)))
         .unwrap_or_default();
     let description = format!(
-        "only {cap:.0} requests may run at once{}, and {:.0} wait {} for a place{room}",
+        "only {cap:.0} request{} may run at once{}, and {} wait {} for a place{room}",
+        if cap < 1.5 { "" } else { "s" },
         if told { "" } else { " (seen, not told)" },
-        queue.waiting.mean,
+        number(queue.waiting.mean),
         seconds(queue.seconds),
     );
     let evidence = facts
@@ -175,9 +186,10 @@ fn capacity(facts: &Facts<'_>, queue: &Queue<'_>, why: &str) -> Finding {
         .gauge(Q::RequestsRunning)
         .map_or(0.0, |gauge| gauge.mean);
     let description = format!(
-        "{:.0} requests wait {} behind {running:.0} that run, and {why}: more comes in than this hardware serves",
-        queue.waiting.mean,
+        "{} requests wait {} behind {} that run, and {why}: more comes in than this hardware serves",
+        number(queue.waiting.mean),
         seconds(queue.seconds),
+        number(running),
     );
     let evidence = facts
         .evidence()
@@ -247,21 +259,23 @@ pub(super) fn token_budget(facts: &Facts<'_>, tokens: f64, told: bool, delay: f6
         )
 }
 
-fn deferred(facts: &Facts<'_>, queue: &Queue<'_>) -> Finding {
+/// Also where few wait at a time: it is not the queue that says so then.
+pub(super) fn deferred(facts: &Facts<'_>, waiting: f64, delay: f64) -> Finding {
     let deferred = facts
         .gauge(Q::RequestsWaitingDeferred)
         .map_or(0.0, |gauge| gauge.mean);
     let description = format!(
-        "{deferred:.0} of {:.0} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
-        queue.waiting.mean,
-        seconds(queue.seconds),
+        "{} of {} waiting requests wait {} for an adapter, a grammar or a KV transfer, not for room",
+        number(deferred),
+        number(waiting.max(deferred)),
+        seconds(delay),
     );
     let evidence = facts
         .evidence()
         .gauge_mean(Q::RequestsWaitingDeferred)
         .against(
             Comparison::AtLeast,
-            facts.thresholds.deferred_share_ratio * queue.waiting.mean,
+            facts.thresholds.deferred_share_ratio * waiting,
             "deferred_share_ratio",
         )
         .gauge_mean(Q::RequestsWaiting)
@@ -277,9 +291,9 @@ fn deferred(facts: &Facts<'_>, queue: &Queue<'_>) -> Finding {
         }
     };
     found(Cause::Deferred, description, evidence)
-        .severe(severity_of_ttft(facts, queue.seconds))
+        .severe(severity_of_ttft(facts, delay))
         .sure(by_count(0.9, served(facts)))
-        .costs(CostKind::TtftSeconds, queue.seconds)
+        .costs(CostKind::TtftSeconds, delay)
         .treat(what, &[Treatment::Scheduling, Treatment::Memory])
 }
 
