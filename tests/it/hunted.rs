@@ -97,7 +97,12 @@ fn more_pressure_never_lowers_the_severity_of_the_same_cause() {
         .collect();
     let found: Vec<Option<(Cause, Severity)>> = for_each(&cases, |case| {
         let measurement = case.measurement();
-        let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+        let diagnosis = diagnose(
+            &measurement,
+            &Thresholds::default(),
+            &Targets::default(),
+            None,
+        );
         let first = diagnosis.findings.first()?;
         Some((first.cause, first.severity))
     });
@@ -128,7 +133,12 @@ fn evidence_stands_to_its_threshold_as_it_says() {
     cases.extend(read(Part::Development, HUNTED));
     let seen = for_each(&cases, |case| {
         let measurement = case.measurement();
-        let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+        let diagnosis = diagnose(
+            &measurement,
+            &Thresholds::default(),
+            &Targets::default(),
+            None,
+        );
         let mut wrong = Vec::new();
         let mut held = 0;
         for finding in &diagnosis.findings {
