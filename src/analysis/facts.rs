@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::engine::{Quantity as Q, Setting};
+use crate::engine::{Quantity as Q, Setting, Version};
 use crate::measure::{Bounded, Distribution, Figures, Gauge, Measurement, Series};
 
 use super::finding::{Comparison, Evidence};
@@ -33,6 +33,13 @@ pub(super) struct FirstToken {
 impl<'m> Facts<'m> {
     pub(super) fn engine(&self) -> &'m str {
         &self.measurement.engine
+    }
+
+    /// Whether the engine is of this version or a newer one; also where its version is not told.
+    pub(super) fn since(&self, major: u32, minor: u32, patch: u32) -> bool {
+        let version = self.measurement.engine_version.as_deref();
+        let version = version.and_then(|text| text.parse::<Version>().ok());
+        version.is_none_or(|version| version >= Version::new(major, minor, patch))
     }
 
     pub(super) fn window_seconds(&self) -> f64 {

@@ -1,6 +1,6 @@
 //! Requests that wait: for whom, and what for.
 
-use crate::engine::{Quantity as Q, Version};
+use crate::engine::Quantity as Q;
 use crate::measure::Gauge;
 
 use super::facts::Facts;
@@ -137,9 +137,7 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
 
 /// Whether requests that wait for something else than room are among those that wait: vLLM since 0.20.
 fn counts_deferred(facts: &Facts<'_>) -> bool {
-    let version = facts.measurement.engine_version.as_deref();
-    let version = version.and_then(|text| text.parse::<Version>().ok());
-    version.is_none_or(|version| version >= Version::new(0, 20, 0))
+    facts.since(0, 20, 0)
 }
 
 /// TGI reserves for the worst case, and does not tell of how much. While requests wait, a full reservation stays within

@@ -182,3 +182,33 @@ fn evidence_stands_to_its_threshold_as_it_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(seen.iter().map(|(_, held)| held).sum::<i32>() > 300);
 }
+
+/// A recommendation names no flag that came later than the engine.
+#[test]
+fn older_versions_are_not_told_of_newer_flags() {
+    let newer = [
+        ("--prefill-schedule-interval", "0.23.0", "0.24.0"),
+        ("VLLM_USE_FASTOKENS", "0.22.0", "0.23.0"),
+        ("--kv-cache-memory-bytes", "0.10.1", "0.10.2"),
+    ];
+    let cases: Vec<Case> = all()
+        .into_iter()
+        .filter(|case| case.engine() == "vllm")
+        .collect();
+    let advice = for_each(&cases, |case| {
+        let mut measurement = case.measurement();
+        newer.map(|(_, before, since)| {
+            [before, since].map(|version| {
+                measurement.engine_version = Some(version.to_owned());
+                let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+                let said = diagnosis.findings.into_iter().map(|one| one.recommendation);
+                said.collect::<Vec<_>>().join("\n")
+            })
+        })
+    });
+    for (at, (flag, before, since)) in newer.iter().enumerate() {
+        let told = |which: usize| advice.iter().any(|one| one[at][which].contains(flag));
+        assert!(!told(0), "{flag} in {before}");
+        assert!(told(1), "{flag} in {since}");
+    }
+}

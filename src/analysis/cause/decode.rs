@@ -180,6 +180,9 @@ fn interference(
         .mean(Q::StepTokens)
         .done();
     let flag = match facts.engine() {
+        "vllm" if !facts.since(0, 24, 0) => {
+            "lower --max-num-batched-tokens, or --long-prefill-token-threshold"
+        }
         "vllm" => {
             "lower --max-num-batched-tokens, or --prefill-schedule-interval and --long-prefill-token-threshold"
         }

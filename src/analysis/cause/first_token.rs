@@ -258,6 +258,9 @@ fn frontend(facts: &Facts<'_>, first: &FirstToken, outside: f64) -> Finding {
         .mean(Q::PrefillTime)
         .done();
     let flag = match facts.engine() {
+        "vllm" if !facts.since(0, 23, 0) => {
+            "more front-end processes (--api-server-count), more CPU cores"
+        }
         "vllm" => {
             "more front-end processes (--api-server-count), VLLM_USE_FASTOKENS=1, more CPU cores"
         }

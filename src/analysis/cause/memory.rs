@@ -138,6 +138,9 @@ fn capacity(facts: &Facts<'_>, queue_seconds: Option<f64>, preempting: bool) -> 
     let told = usage.is_some() || preempting;
     let observed = facts.increase(Q::RequestsFinished).unwrap_or(0.0);
     let flags = match facts.engine() {
+        "vllm" if !facts.since(0, 10, 2) => {
+            "--gpu-memory-utilization up, --kv-cache-dtype fp8 (may change answers), or --max-num-seqs down to what fits"
+        }
         "vllm" => {
             "--gpu-memory-utilization or --kv-cache-memory-bytes up, --kv-cache-dtype fp8 (may change answers), or --max-num-seqs down to what fits"
         }
