@@ -44,18 +44,18 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let waits = queue(facts).is_some();
     let seen = facts.gauge(Q::RequestsWaiting).is_some();
     // beside a queue its share is small, and by how much the parts may be off is what it must exceed
-    let felt = match waits {
-        false => outside >= facts.thresholds.frontend_share_ratio * first.total && outside > queued,
-        true => outside >= facts.targets.ttft_p50_seconds + off_by(facts, queued),
+    let needed = match waits {
+        false => facts.thresholds.frontend_share_ratio * first.total,
+        true => facts.targets.ttft_p50_seconds + off_by(facts, queued),
     };
-    if felt && seen {
+    if outside >= needed && (waits || outside > queued) && seen {
         let finding = match deferred_seconds(facts) {
             // SGLang counts the wait for a grammar neither as queue nor as prefill
             Some(delay) if delay >= SEEN_SHARE * outside => {
                 let waiting = facts.gauge(Q::RequestsWaiting).map_or(0.0, |one| one.mean);
                 deferred(facts, waiting, delay)
             }
-            _ => frontend(facts, &first, outside),
+            _ => frontend(facts, &first, (outside, needed)),
         };
         answers.push(Answer::Found(finding));
     }
@@ -234,7 +234,8 @@ pub(super) fn head_of_line(facts: &Facts<'_>, delay: f64) -> Option<Finding> {
     )
 }
 
-fn frontend(facts: &Facts<'_>, first: &FirstToken, outside: f64) -> Finding {
+/// With what it has to be at least, in seconds.
+fn frontend(facts: &Facts<'_>, first: &FirstToken, (outside, needed): (f64, f64)) -> Finding {
     let description = format!(
         "first tokens take {}, {} of it outside queue and prefill: tokeniser, HTTP or streaming",
         seconds(first.total),
@@ -242,16 +243,8 @@ fn frontend(facts: &Facts<'_>, first: &FirstToken, outside: f64) -> Finding {
     );
     let evidence = facts
         .evidence()
-        .derived(
-            "ttft_frontend_share_ratio",
-            outside / first.total,
-            "TTFT - queue - prefill",
-        )
-        .against(
-            Comparison::AtLeast,
-            facts.thresholds.frontend_share_ratio,
-            "frontend_share_ratio",
-        )
+        .derived("ttft_frontend_seconds", outside, "TTFT - queue - prefill")
+        .against(Comparison::AtLeast, needed, "frontend_share_ratio")
         .mean(Q::TimeToFirstToken)
         .mean(Q::ValidationTime)
         .mean(Q::QueueTime)
