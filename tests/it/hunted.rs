@@ -200,7 +200,12 @@ fn older_versions_are_not_told_of_newer_flags() {
         newer.map(|(_, before, since)| {
             [before, since].map(|version| {
                 measurement.engine_version = Some(version.to_owned());
-                let diagnosis = diagnose(&measurement, &Thresholds::default(), &Targets::default());
+                let diagnosis = diagnose(
+                    &measurement,
+                    &Thresholds::default(),
+                    &Targets::default(),
+                    None,
+                );
                 let said = diagnosis.findings.into_iter().map(|one| one.recommendation);
                 said.collect::<Vec<_>>().join("\n")
             })
