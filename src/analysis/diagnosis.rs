@@ -199,6 +199,30 @@ fn headline(verdict: Verdict, findings: &[Finding], unclear: &[Unclear]) -> Stri
         (Verdict::CannotTell, _, Some(one)) => {
             format!("cannot tell: {} is missing ({})", one.missing, one.reason)
         }
+        // where failures are not counted there may be some
+        _ if unclear.iter().any(|one| one.cause == Cause::Errors) => {
+            "nothing to do, as far as the engine tells: it does not count requests that fail"
+                .to_owned()
+        }
         _ => "nothing to do".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_does_not_count_failures_is_not_called_well_without_saying_so() {
+        let unclear = |cause| Unclear {
+            cause,
+            missing: "requests_errored".to_owned(),
+            reason: String::new(),
+            hint: None,
+        };
+        let told = headline(Verdict::Healthy, &[], &[unclear(Cause::Errors)]);
+        assert!(told.contains("does not count requests that fail"), "{told}");
+        let told = headline(Verdict::Healthy, &[], &[unclear(Cause::HostBound)]);
+        assert_eq!(told, "nothing to do");
     }
 }

@@ -141,7 +141,7 @@ thresholds! {
     abort_ratio = 0.05 in 0.0..1.0,
     /// Step time of one replica over the median of the others from which on it is slow. Replicas of one kind differ by a few percent.
     slow_replica_ratio = 1.4 in 1.0..100.0,
-    /// Requests at the fullest replica over the mean of the others from which on the load is uneven.
+    /// Requests at the fullest replica over the median of the others from which on the load is uneven.
     imbalance_ratio = 1.8 in 1.0..100.0,
     /// Seconds of the window from which on capacity that is never used is told: less may be a quiet hour.
     overprovisioned_window_seconds = 1800.0 in 60.0..1000000.0,
