@@ -38,17 +38,8 @@ pub(super) const SEQUENCE_CAPS: &[&str] =
 /// Names of the setting that says how many tokens a step takes.
 pub(super) const TOKEN_BUDGETS: &[&str] = &["max_num_batched_tokens", "chunked_prefill_size"];
 
-/// Share of the time in prefills from which on neither more places nor more memory let requests begin sooner.
-const PREFILL_SATURATED: f64 = 0.7;
-/// One request that was thrown out is an accident.
-const FEWEST_PREEMPTIONS: f64 = 2.0;
-/// Requests in their prefill on average, below which prompts are not what keeps the engine busy.
-const HARDLY_PREFILLS: f64 = 0.5;
 /// Fewer scrapes do not show that a number stays.
 const FEWEST_STILL: u32 = 4;
-/// Below its peak by at most this share of it on average, a batch stays.
-const STILL_RATIO: f64 = 0.02;
-
 /// The queue, if requests wait for so long that users notice.
 pub(super) fn queue<'m>(facts: &Facts<'m>) -> Option<Queue<'m>> {
     let waiting = facts.gauge(Q::RequestsWaiting)?;
@@ -93,7 +84,9 @@ pub(super) fn limit(facts: &Facts<'_>, queue: &Queue<'_>) -> Limit {
     let level = running.samples > 2
         && running.mean >= running.max * (1.0 - thresholds.plateau_ratio)
         && queue.waiting.min > 0.0;
-    if let Some(share) = prefill_time_share(facts).filter(|share| *share >= PREFILL_SATURATED) {
+    if let Some(share) =
+        prefill_time_share(facts).filter(|share| *share >= thresholds.prefill_saturated_ratio)
+    {
         return Limit::PrefillTime { share };
     }
     if cap.is_none() && holds_still(facts, running, queue) {
@@ -154,7 +147,7 @@ fn kv_unknown(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> Limit {
         reserved.max - reserved.min <= facts.thresholds.reservation_range_ratio * reserved.max;
     // within a request of its limit; of a full batch the sum of sizes varies by more
     let place = reserved.max / running.max.max(1.0);
-    let batch_stays = stays(running) && reserved.max - reserved.min > 1.5 * place;
+    let batch_stays = stays(facts, running) && reserved.max - reserved.min > 1.5 * place;
     let batch_varies = running.max - running.min >= 2.0
         && running.max - running.min > facts.thresholds.plateau_ratio * running.max;
     // at first there was room for all: what was held then says nothing of the limit
@@ -180,22 +173,22 @@ pub(super) fn preempts(facts: &Facts<'_>) -> Option<bool> {
         .increase(Q::RequestsFinished)
         .filter(|finished| *finished > 0.0);
     Some(
-        preemptions >= FEWEST_PREEMPTIONS
+        preemptions >= facts.thresholds.min_preemptions
             && preemptions >= facts.thresholds.preemption_ratio * finished.unwrap_or(0.0),
     )
 }
 
 /// Whether about as many requests run at each scrape.
-fn stays(running: &Gauge) -> bool {
+fn stays(facts: &Facts<'_>, running: &Gauge) -> bool {
     running.samples >= FEWEST_STILL
         && running.max > 0.0
-        && running.max - running.mean <= STILL_RATIO * running.max
+        && running.max - running.mean <= facts.thresholds.still_ratio * running.max
 }
 
 /// Whether as many requests run at each scrape while what they hold varies: it is their number that is bounded.
 fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
     let usage = facts.gauge(Q::KvCacheUsage);
-    stays(running)
+    stays(facts, running)
         && queue.waiting.min > 0.0
         && usage.is_some_and(|usage| usage.max - usage.min > facts.thresholds.plateau_ratio)
 }
@@ -287,5 +280,5 @@ pub(super) fn hardly_prefills(facts: &Facts<'_>) -> bool {
     facts
         .served_per_second()
         .zip(facts.mean(Q::PrefillTime))
-        .is_some_and(|(served, prefill)| served * prefill < HARDLY_PREFILLS)
+        .is_some_and(|(served, prefill)| served * prefill < facts.thresholds.prefilling_requests)
 }

@@ -145,6 +145,26 @@ thresholds! {
     imbalance_ratio = 1.8 in 1.0..100.0,
     /// Seconds of the window from which on capacity that is never used is told: less may be a quiet hour.
     overprovisioned_window_seconds = 1800.0 in 60.0..1000000.0,
+    /// Share of the time in prefills, on engines where they stop all else (TGI), from which on neither more places nor more memory let requests begin sooner.
+    prefill_saturated_ratio = 0.7 in 0.0..1.0,
+    /// Preemptions below which nothing is said: one request that was thrown out is an accident.
+    min_preemptions = 2.0 in 1.0..10000.0,
+    /// Requests in their prefill on average below which prompts are not what keeps the engine busy: for half of the time there is none.
+    prefilling_requests = 0.5 in 0.0..100.0,
+    /// Share of its peak by which a batch may stay below it on average to be one that stays.
+    still_ratio = 0.02 in 0.0..1.0,
+    /// Share of computed tokens that are of prompts from which on these make tokens late, and throughput is flat because requests come no faster.
+    mostly_prompts_ratio = 0.5 in 0.0..1.0,
+    /// Share of the time outside queue and prefill that requests are seen to be deferred from which on that is what they do there: scrapes see few of them.
+    deferred_seen_ratio = 0.3 in 0.0..1.0,
+    /// Requests that a replica serves over the median of the others from which on it has more to do, and is not only slower.
+    serves_more_ratio = 1.25 in 1.0..100.0,
+    /// Tokens of a step below which more of them cost next to nothing: reading the weights takes longer than computing.
+    speculation_free_tokens = 64.0 in 0.0..10000.0,
+    /// Tokens of a round from which on guessing pays while its tokens are free: drafting them takes up to a third of a step.
+    speculation_paying_length_tokens = 1.3 in 1.0..100.0,
+    /// Share of the sequence cap used at the peak below which there is far more than is needed.
+    overprovisioned_cap_ratio = 0.1 in 0.0..1.0,
     /// Peak share of the KV cache below which there is far more than is needed.
     overprovisioned_kv_ratio = 0.2 in 0.0..1.0,
 }

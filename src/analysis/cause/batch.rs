@@ -21,10 +21,6 @@ const FEWEST_POINTS: usize = 3;
 /// Among batches of at least this share of the largest, throughput is held against the batch.
 const LARGE_SHARE: f64 = 0.5;
 
-/// Share of what is computed that is prompts, from which on it is these that make tokens late, and throughput is flat
-/// because requests come no faster.
-const MOSTLY_PROMPTS: f64 = 0.5;
-
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let points = points(facts);
     if points.is_empty() && facts.moves() && facts.distribution(Q::InterTokenLatency).is_none() {
@@ -54,7 +50,8 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
         .quantile(Q::InterTokenLatency, 0.99)
         .is_some_and(|tail| tail.number() > target);
     let late = top.gap_seconds > target || (tail && top.gap_seconds > 1.2 * low.gap_seconds);
-    let prompts = prefill_share(facts).is_some_and(|share| share >= MOSTLY_PROMPTS);
+    let prompts =
+        prefill_share(facts).is_some_and(|share| share >= facts.thresholds.mostly_prompts_ratio);
     if prompts
         || spread < facts.thresholds.batch_spread_ratio
         || elasticity > facts.thresholds.flat_elasticity_ratio

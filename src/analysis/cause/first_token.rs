@@ -12,10 +12,6 @@ use crate::measure::Bounded;
 use super::cache::{Prompts, cache_explains};
 use super::waiting::{deferred, served, token_budget};
 
-/// Share of the time outside queue and prefill that requests are seen to wait for an adapter or a grammar, from which on
-/// that is what they do there: scrapes see few of them, and may well see too few.
-const SEEN_SHARE: f64 = 0.3;
-
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(first) = facts.first_token() else {
         // long requests give tokens, and their first may have come before
@@ -51,7 +47,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     if outside >= needed && (waits || outside > queued) && seen {
         let finding = match deferred_seconds(facts) {
             // SGLang counts the wait for a grammar neither as queue nor as prefill
-            Some(delay) if delay >= SEEN_SHARE * outside => {
+            Some(delay) if delay >= facts.thresholds.deferred_seen_ratio * outside => {
                 let waiting = facts.gauge(Q::RequestsWaiting).map_or(0.0, |one| one.mean);
                 deferred(facts, waiting, delay)
             }

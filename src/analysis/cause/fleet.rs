@@ -32,9 +32,6 @@ impl Member<'_> {
 
 /// More requests than this on average, for shares of them to mean something.
 const FEWEST_HELD: f64 = 2.0;
-/// A replica that serves so many times as many as the others does not only hold them longer.
-const SERVES_MORE: f64 = 1.25;
-
 pub(in crate::analysis) fn check(members: &[Member<'_>]) -> Vec<Answer> {
     if members.len() < 2 {
         return Vec::new();
@@ -77,7 +74,10 @@ fn slow(member: &Member<'_>, others: &Others<'_>) -> Option<Finding> {
     let ratio = mine / theirs;
     let threshold = member.facts.thresholds.slow_replica_ratio;
     // with more to do, steps take longer by right
-    if ratio.is_nan() || ratio < threshold || serves(member, others) > SERVES_MORE {
+    if ratio.is_nan()
+        || ratio < threshold
+        || serves(member, others) > member.facts.thresholds.serves_more_ratio
+    {
         return None;
     }
     let description = format!(
@@ -126,7 +126,7 @@ fn imbalance(member: &Member<'_>, others: &Others<'_>) -> Option<Finding> {
     let step = member.step().zip(others(|one| one.step()));
     let slow = step
         .is_some_and(|(mine, theirs)| mine / theirs >= member.facts.thresholds.slow_replica_ratio);
-    let more = serves(member, others) > SERVES_MORE;
+    let more = serves(member, others) > member.facts.thresholds.serves_more_ratio;
     let wait = queue(&member.facts);
     let felt = wait.is_some() || member.facts.first_token_is_late() == Some(true);
     if ratio < threshold || mine < FEWEST_HELD || (slow && !more) || !felt {

@@ -6,9 +6,6 @@ use crate::analysis::finding::{Cause, Comparison, Severity, Treatment};
 use crate::analysis::queue::SEQUENCE_CAPS;
 use crate::engine::Quantity as Q;
 
-/// Share of the sequence cap that may be used at the peak.
-const CAP_SHARE: f64 = 0.1;
-
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some(peaks) = peaks(facts) else {
         return Vec::new();
@@ -22,7 +19,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
     let replicas = facts.measurement.replicas.len().max(1) as f64;
     if let Some((_, cap)) = facts.setting_number(SEQUENCE_CAPS)
-        && running > (CAP_SHARE * cap * replicas).max(1.0)
+        && running > (facts.thresholds.overprovisioned_cap_ratio * cap * replicas).max(1.0)
     {
         return Vec::new();
     }

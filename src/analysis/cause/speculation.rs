@@ -2,15 +2,11 @@
 
 use crate::analysis::check::{Answer, by_count, found, number, percent};
 use crate::analysis::facts::Facts;
-use crate::analysis::finding::{Cause, Comparison, CostKind, Severity, Treatment};
+use crate::analysis::finding::{Cause, Comparison, Severity, Treatment};
 use crate::engine::Quantity as Q;
 
 /// Draft rounds below which nothing is said.
 const FEWEST_DRAFTS: f64 = 50.0;
-/// Tokens of a step below which more of them cost next to nothing: reading the weights takes longer than computing.
-const FREE_TOKENS: f64 = 64.0;
-/// Tokens of a round from which on guessing pays while its tokens are free: drafting them takes up to a third of a step.
-const PAYING_LENGTH: f64 = 1.3;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let Some((ratio, rounds)) = acceptance(facts) else {
@@ -26,8 +22,9 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let length = facts
         .value("speculation_accepted_length_tokens")
         .or_else(|| Some(facts.gauge(Q::ReportedAcceptedLength)?.mean));
-    if length.is_some_and(|length| length >= PAYING_LENGTH)
-        && step_tokens(facts, running).is_some_and(|tokens| tokens < FREE_TOKENS)
+    if length.is_some_and(|length| length >= facts.thresholds.speculation_paying_length_tokens)
+        && step_tokens(facts, running)
+            .is_some_and(|tokens| tokens < facts.thresholds.speculation_free_tokens)
     {
         return Vec::new();
     }
@@ -54,12 +51,9 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     } else {
         Severity::Low
     };
-    // what is guessed wrong is computed for nothing
-    let drafted = facts.per_second(Q::SpeculationDraftTokens).unwrap_or(0.0);
     found(Cause::SpeculationLoss, description, evidence)
         .severe(severity)
         .sure(by_count(0.75, rounds / 10.0))
-        .costs(CostKind::TokensPerSecond, drafted * (1.0 - ratio) / 2.0)
         .treat(
             "Guess fewer tokens, only at small batches, or not at all; or take a draft that knows this traffic.",
             &[Treatment::SpeculativeDecoding],

@@ -53,12 +53,10 @@ fn host(facts: &Facts<'_>, gap: f64, felt: bool) -> Vec<Answer> {
         "vllm" => "--async-scheduling, a higher --stream-interval",
         _ => "a newer version",
     };
-    let lost = facts.per_second(Q::GenerationTokens).unwrap_or(0.0) * share;
     found(Cause::HostBound, description, evidence)
         .severe(severity_of_gap(facts, gap).max(Severity::Medium))
         .sure(0.85)
         .costs(CostKind::ItlSeconds, gap * share)
-        .costs(CostKind::TokensPerSecond, lost)
         .treat(
             &format!("Give the engine faster and unshared CPU cores; {flag}."),
             &[Treatment::Scheduling, Treatment::Parallelism],
