@@ -38,11 +38,8 @@ fn run_on(engine: &mut Engine, budget: &mut u32, sink: &mut impl Sink) -> bool {
             engine.settings.long_prefill_token_threshold,
         );
         tokens = tokens.min(*budget);
-        let guessed = if tokens < request.missing() + guessed {
-            0
-        } else {
-            guessed
-        };
+        // what is cut off is guesses first: the scheduler takes as many as the budget leaves
+        let guessed = guessed.min(tokens.saturating_sub(request.missing()));
         let wanted = request.computed + tokens;
         if !make_room(engine, id, wanted, &mut preempted, sink) {
             break;
