@@ -16,7 +16,7 @@
 //! Held by `tests/architecture.rs`.
 //!
 //! - Modules are declared here in reading order; each uses only those above it.
-//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`] and [`simulator`] are pure: no clock, no network, no
+//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`], [`optimization`] and [`simulator`] are pure: no clock, no network, no
 //!   tonic. Times and bodies come in.
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
@@ -32,6 +32,8 @@ pub mod measure;
 pub mod analysis;
 
 pub mod model;
+
+pub mod optimization;
 
 pub mod simulator;
 

@@ -91,6 +91,7 @@ fn the_core_is_pure() {
             "measure",
             "analysis",
             "model",
+            "optimization",
             "simulator",
         ]
         .iter()

@@ -1,0 +1,14 @@
+//! A change of one setting.
+
+/// A change of one setting of an engine, in the engine's own spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KnobChange {
+    /// Name of the knob, as in the engine's knob table.
+    pub name: String,
+    /// Launch flag, with its dashes.
+    pub flag: String,
+    /// What is in force, as text; none where it is not set or not known.
+    pub from: Option<String>,
+    /// What it becomes, as text; none where the flag is taken away, and the engine's default holds.
+    pub to: Option<String>,
+}
