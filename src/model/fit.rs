@@ -136,6 +136,20 @@ impl StepWindow {
     }
 }
 
+impl StepTime {
+    /// The mean time of a step of a window: linear in what it computed on average.
+    pub fn mean_seconds(&self, window: &StepWindow) -> f64 {
+        let parts = [
+            self.fixed_seconds + self.host_seconds,
+            self.token_seconds,
+            self.decode_sequence_seconds,
+            self.decode_context_token_seconds,
+            self.prefill_context_token_seconds,
+        ];
+        dot(&window.row(self.knee_tokens), &parts)
+    }
+}
+
 /// Parts of a step's time that are found by least squares; the knee is tried out.
 const PARTS: usize = 5;
 

@@ -7,6 +7,7 @@
 mod answers;
 mod write;
 
+use crate::engine::{SGLANG_FIRST_TOKEN, SGLANG_INTER_TOKEN};
 use crate::model::{Event, FinishReason, Finished, Settings, StepTime};
 
 use super::histogram::Histogram;
@@ -69,14 +70,6 @@ pub(super) struct Sglang {
 const HTTP_CODES: [&str; 3] = ["200", "500", "503"];
 /// `ForwardMode`, in lower case.
 const FORWARD_CATEGORIES: [&str; 2] = ["extend", "decode"];
-const FIRST_TOKEN: &[f64] = &[
-    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
-    400.0,
-];
-const INTER_TOKEN: &[f64] = &[
-    0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08, 0.1, 0.2,
-    0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0,
-];
 const END_TO_END: &[f64] = &[
     0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
     400.0, 600.0, 1_200.0, 1_800.0, 2_400.0,
@@ -161,9 +154,9 @@ impl Sglang {
             reported_at: started,
             throughput: 0.0,
             last_hit_ratio: 0.0,
-            time_to_first_token: Histogram::new(FIRST_TOKEN),
-            inter_token: Histogram::new(INTER_TOKEN),
-            time_per_output_token: Histogram::new(INTER_TOKEN),
+            time_to_first_token: Histogram::new(SGLANG_FIRST_TOKEN),
+            inter_token: Histogram::new(SGLANG_INTER_TOKEN),
+            time_per_output_token: Histogram::new(SGLANG_INTER_TOKEN),
             end_to_end: Histogram::new(END_TO_END),
             queue: Histogram::new(QUEUE),
             request_process: Histogram::new(&stage),
