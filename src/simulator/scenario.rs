@@ -10,6 +10,7 @@ use crate::model::{LoadError, Policy, RequestClass, SimulationError};
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues, engine_of};
 use super::load::LoadPart;
+use super::memory::MemoryPart;
 use super::replica::Replica;
 use super::timing::TimingPart;
 
@@ -33,6 +34,8 @@ pub struct Scenario {
     pub load: LoadPart,
     /// How long steps take.
     pub timing: TimingPart,
+    /// The memory that the KV cache is a part of; without it the cache has a size of its own.
+    pub memory: Option<MemoryPart>,
     /// What happens.
     pub faults: Vec<FaultPart>,
 }
@@ -105,6 +108,9 @@ impl Scenario {
                 "replicas = 0: at least 1 is meant".to_owned(),
             ));
         }
+        if let Some(fault) = self.memory.as_ref().and_then(MemoryPart::fault) {
+            return Err(ScenarioError::Number(fault));
+        }
         let mut incidents = self
             .faults
             .iter()
@@ -118,6 +124,7 @@ impl Scenario {
             load: self.load.load()?,
             step_time: self.timing.step_time()?,
             device_timer: self.timing.device_timer(engine)?,
+            memory: self.memory,
             replicas,
             speed,
             model_name: self.model.clone().unwrap_or_else(|| "simulated".to_owned()),

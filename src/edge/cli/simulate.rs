@@ -163,6 +163,7 @@ Only a scenario has:
   load.bursts = { factor = 4, seconds = 2, period_seconds = 20 }
   load.length_correlation = 0.5    # outputs are longer where prompts are; -1 to 1
   load.classes                     # kinds of requests, each with its weight
+  memory = { device_gib = 80, weights_gib = 20, kv_bytes_per_token = 131072 }   # what --gpu-memory-utilization is of
   timing.jitter_sigma = 0.1        # steps that differ: standard deviation of the logarithm of their time
   timing.pause_ratio = 0.001       # share of steps that the host pauses in, for timing.pause_seconds on average
   timing.padded_decodes = true     # decodes are computed for the next captured size: 1, 2, 4, 8, 16, 24 …
