@@ -203,10 +203,8 @@ impl Fit {
             decode_context_token_seconds: decode_context,
             prefill_context_token_seconds: prefill_context,
             frontend_seconds: frontend_seconds.unwrap_or(0.0),
-            // windows do not tell it from the fixed part
-            host_seconds: 0.0,
-            graph_max_sequences: None,
-            eager_factor: 1.0,
+            // windows do not tell the host from the fixed part, nor a curve or jitter
+            ..StepTime::default()
         };
         let sequences = windows.iter().map(|window| window.decode_sequences);
         Ok(Self {

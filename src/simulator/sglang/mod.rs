@@ -24,6 +24,8 @@ const REQUEST_PROCESS_SECONDS: f64 = 45e-6;
 pub(super) struct Sglang {
     settings: Settings,
     frontend_seconds: f64,
+    /// Share of the memory that it takes.
+    memory_share: f64,
     /// Most sequences of a decode step that captured graphs hold.
     graph_max_sequences: Option<u32>,
     /// Time of the accelerator by [`FORWARD_CATEGORIES`], where a timer is on.
@@ -122,6 +124,7 @@ impl Sglang {
         settings: &Settings,
         step_time: &StepTime,
         device_timer: bool,
+        memory_share: f64,
         started: f64,
     ) -> Self {
         // 30 bounds, each 1.62 times the one before
@@ -130,6 +133,7 @@ impl Sglang {
         Self {
             settings: settings.clone(),
             frontend_seconds: step_time.frontend_seconds,
+            memory_share,
             graph_max_sequences: step_time.graph_max_sequences,
             forward_seconds: device_timer.then_some([0.0; FORWARD_CATEGORIES.len()]),
             inside: 0,
