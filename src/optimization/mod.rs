@@ -13,6 +13,7 @@
 
 mod change;
 mod in_force;
+mod ledger;
 mod prediction;
 mod proposal;
 mod recommendation;
@@ -20,6 +21,11 @@ mod situation;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
+pub use ledger::{
+    ActualQuantity, Baseline, Coverage, Ended, KEPT_SECONDS, LedgerEntry, LedgerState, LeverRecord,
+    MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
+    superseded,
+};
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
