@@ -6,7 +6,7 @@
 //! below zero, solves them.
 
 use crate::engine::Quantity;
-use crate::measure::Measurement;
+use crate::measure::{Figures, Measurement};
 
 use super::step_time::StepTime;
 
@@ -69,7 +69,14 @@ impl StepWindow {
     /// # Errors
     /// What the engine does not say, or that it was idle.
     pub fn of(measurement: &Measurement) -> Result<Self, FitError> {
-        let figures = &measurement.figures;
+        Self::of_figures(&measurement.figures, measurement.window.observed_seconds)
+    }
+
+    /// Of one replica's figures, over so many seconds.
+    ///
+    /// # Errors
+    /// What the engine does not say, or that it was idle.
+    pub fn of_figures(figures: &Figures, observed_seconds: f64) -> Result<Self, FitError> {
         let gap = figures
             .distribution(Quantity::InterTokenLatency)
             .ok_or(FitError::Missing("the inter-token latency"))?;
@@ -105,7 +112,7 @@ impl StepWindow {
         let busy = running.min >= RUNNING_THROUGHOUT && running.samples > 2;
         let step_seconds = match counted {
             // all time is some step's
-            Some(steps) if busy => measurement.window.observed_seconds / steps,
+            Some(steps) if busy => observed_seconds / steps,
             // the steps that requests decoded in, those of many requests more than once
             _ => gap_seconds,
         };

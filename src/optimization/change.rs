@@ -1,7 +1,9 @@
 //! A change of one setting.
 
+use serde::{Deserialize, Serialize};
+
 /// A change of one setting of an engine, in the engine's own spelling.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct KnobChange {
     /// Name of the knob, as in the engine's knob table.
     pub name: String,

@@ -14,6 +14,7 @@
 mod change;
 mod expectation;
 mod in_force;
+mod ledger;
 mod predict;
 mod prediction;
 mod proposal;
@@ -26,6 +27,11 @@ mod twin;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
+pub use ledger::{
+    ActualQuantity, Baseline, Coverage, Ended, KEPT_SECONDS, LedgerEntry, LedgerState, LeverRecord,
+    MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
+    superseded,
+};
 pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,

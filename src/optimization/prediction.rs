@@ -1,5 +1,7 @@
 //! What is predicted of a change, and what that rests on.
 
+use serde::{Deserialize, Serialize};
+
 /// What is predicted of a change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -21,7 +23,8 @@ pub struct Prediction {
 }
 
 /// A quantity that is predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PredictedQuantity {
     /// Generated tokens a second, of all replicas.
     GenerationTokensPerSecond,
@@ -80,7 +83,7 @@ impl PredictedQuantity {
 }
 
 /// One quantity after a change against before.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 pub struct QuantityPrediction {
     /// Which.
     pub quantity: PredictedQuantity,

@@ -194,6 +194,7 @@ fn load(observed: &Observed, settings: &crate::model::Settings, draws: &mut Draw
         arrival,
         classes: vec![class],
         split: Vec::new(),
+        drift: None,
         seed: 1 + (draws.unit() * 1e6) as u64,
     };
     (load, closed)
@@ -277,6 +278,7 @@ impl Shape {
             host_seconds: 0.0,
             graph_max_sequences: None,
             eager_factor: 1.0,
+            ..StepTime::default()
         }
     }
 }
