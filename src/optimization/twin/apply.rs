@@ -65,3 +65,98 @@ pub(super) fn apply(
     settings.check().map_err(|error| error.to_string())?;
     Ok((settings, load))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::{Lengths, RequestClass, StepTime};
+    use crate::optimization::twin::outcome::{Plan, run};
+
+    fn member(arrival: Arrival) -> Member {
+        let class = RequestClass::of(Lengths::Fixed(100), Lengths::Fixed(50));
+        let load = Load {
+            arrival,
+            classes: vec![class],
+            split: Vec::new(),
+            drift: None,
+            seed: 1,
+        };
+        let (settings, step_time) = (Settings::default(), StepTime::default());
+        let plan = Plan {
+            warm_seconds: 1.0,
+            seconds: 2.0,
+            samples: 3,
+            backlog: None,
+            most_tokens: 1_000_000,
+        };
+        let before = run(&settings, step_time, &load, &plan).unwrap();
+        Member {
+            settings,
+            step_time,
+            load,
+            closed: false,
+            kv_draw: 0.5,
+            weight: 1.0,
+            before,
+        }
+    }
+
+    #[test]
+    fn a_change_is_made_and_what_cannot_be_is_refused() {
+        let member = member(Arrival::Poisson {
+            rate_per_second: 10.0,
+        });
+        let (settings, load) = apply(
+            &member,
+            2,
+            &[
+                ModelChange::MaxNumSeqs(32),
+                ModelChange::KvCapacity {
+                    low_ratio: 1.0,
+                    high_ratio: 4.0,
+                },
+                ModelChange::Replicas(4),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.max_num_seqs, 32);
+        assert_eq!(settings.kv_blocks, 2 * member.settings.kv_blocks);
+        assert_eq!(
+            load.arrival,
+            Arrival::Poisson {
+                rate_per_second: 5.0
+            }
+        );
+        for (change, word) in [
+            (ModelChange::MaxNumSeqs(4_096), "too small"),
+            (ModelChange::SpeculatedTokens(3), "how many guesses"),
+            (
+                ModelChange::KvCapacity {
+                    low_ratio: 1e-3,
+                    high_ratio: 1e-3,
+                },
+                "has to fit",
+            ),
+        ] {
+            let reason = apply(&member, 1, &[change]).unwrap_err();
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+
+    #[test]
+    fn clients_are_shared_by_replicas_too() {
+        let member = member(Arrival::Closed {
+            clients: 9,
+            think_seconds: 0.0,
+        });
+        let (_, load) = apply(&member, 1, &[ModelChange::Replicas(2)]).unwrap();
+        assert_eq!(
+            load.arrival,
+            Arrival::Closed {
+                clients: 5,
+                think_seconds: 0.0
+            }
+        );
+    }
+}

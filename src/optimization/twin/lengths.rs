@@ -88,3 +88,100 @@ fn round(tokens: f64) -> u32 {
     // `as` saturates
     tokens.round().max(1.0) as u32
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::measure::{Basis, Bucket};
+    use proptest::prelude::*;
+
+    fn distribution(buckets: &[(f64, f64, f64)], mean: f64) -> Distribution {
+        Distribution {
+            name: "prompt_length_tokens".into(),
+            count: buckets.iter().map(|(_, _, count)| count).sum(),
+            mean: Some(mean),
+            quantiles: Vec::new(),
+            buckets: buckets
+                .iter()
+                .map(|(above, at_most, count)| Bucket {
+                    above: (*above > 0.0).then_some(*above),
+                    at_most: *at_most,
+                    count: *count,
+                })
+                .collect(),
+            basis: Basis::Exact,
+            source: "test".into(),
+        }
+    }
+
+    fn share_up_to(lengths: &Lengths, most: u32) -> f64 {
+        let Lengths::Observed(all) = lengths else {
+            panic!("{lengths:?}");
+        };
+        all.iter().filter(|one| **one <= most).count() as f64 / all.len() as f64
+    }
+
+    #[test]
+    fn lengths_have_the_shares_and_the_mean_that_were_measured() {
+        let measured = distribution(
+            &[
+                (50.0, 100.0, 30.0),
+                (100.0, 200.0, 50.0),
+                (1_000.0, 2_000.0, 20.0),
+            ],
+            400.0,
+        );
+        for tail in [0.7, 1.0, 1.5] {
+            let lengths = of(&measured, tail);
+            assert!(
+                (lengths.mean() / 400.0 - 1.0).abs() < 0.02,
+                "{tail}: {}",
+                lengths.mean()
+            );
+            assert!((share_up_to(&lengths, 210) - 0.8).abs() < 0.03);
+        }
+    }
+
+    #[test]
+    fn what_is_found_in_a_cache_is_not_computed() {
+        let lengths = of(&distribution(&[(50.0, 100.0, 10.0)], 80.0), 1.0);
+        assert!((without(&lengths, 32).mean() - 48.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_mean_alone_is_spread_like_ends_without_memory() {
+        let lengths = of(&distribution(&[], 100.0), 1.0);
+        assert!((lengths.mean() / 100.0 - 1.0).abs() < 0.02);
+        assert!((share_up_to(&lengths, 69) - 0.5).abs() < 0.02);
+    }
+
+    proptest! {
+        /// Engines may say anything: bounds at infinity, a mean outside its buckets.
+        #[test]
+        fn lengths_are_always_some(
+            bounds in prop::collection::vec(0.5f64..1e6, 0..6),
+            last_is_infinite: bool,
+            mean in 0.0f64..1e7,
+            tail in 0.5f64..2.0,
+        ) {
+            let mut bounds = bounds;
+            bounds.sort_by(f64::total_cmp);
+            bounds.dedup();
+            if last_is_infinite {
+                bounds.push(f64::INFINITY);
+            }
+            let mut above = 0.0;
+            let buckets: Vec<_> = bounds
+                .iter()
+                .map(|bound| {
+                    let bucket = (above, *bound, 3.0);
+                    above = *bound;
+                    bucket
+                })
+                .collect();
+            let lengths = of(&distribution(&buckets, mean), tail);
+            prop_assert!(lengths.mean() >= 1.0);
+        }
+    }
+}
