@@ -5,6 +5,7 @@
 
 mod alias;
 pub mod custom;
+mod knobs;
 mod profile;
 mod quantity;
 mod settings;
@@ -16,10 +17,11 @@ mod vllm;
 use std::sync::Arc;
 
 pub use alias::{Alias, Combine, LabelFilter, Part, Term};
+pub use knobs::{DefaultValue, Knob, KnobError, KnobFlag, KnobSource, KnobType, SwitchForm};
 pub(crate) use profile::TermId;
 pub use profile::{EngineProfile, ProfileBuilder, VersionSource};
 pub use quantity::{Merge, Quantity, QuantityKind};
-pub use settings::{Endpoint, Knob, KnobSource, Probed, Setting, read_endpoint};
+pub use settings::{Endpoint, Probed, Setting, read_endpoint};
 pub(crate) use settings::{python_text, setting};
 pub use version::{NotAVersion, Version};
 
