@@ -13,6 +13,7 @@
 
 mod change;
 mod in_force;
+mod lever;
 mod prediction;
 mod proposal;
 mod recommendation;
@@ -20,6 +21,7 @@ mod situation;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
+pub use lever::{families, lever_names, verdict_without_changes};
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
