@@ -15,6 +15,7 @@ mod change;
 mod expectation;
 mod in_force;
 mod ledger;
+mod lever;
 mod predict;
 mod prediction;
 mod proposal;
@@ -32,6 +33,7 @@ pub use ledger::{
     MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
     superseded,
 };
+pub use lever::{families, lever_names, verdict_without_changes};
 pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
