@@ -113,6 +113,7 @@ fn closed(clients: u32, class: RequestClass) -> Load {
         },
         classes: vec![class],
         split: Vec::new(),
+        drift: None,
         seed: 1,
     }
 }

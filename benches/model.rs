@@ -55,6 +55,7 @@ fn main() {
             },
             classes: vec![class],
             split: Vec::new(),
+            drift: None,
             seed: 1,
         };
         let settings = Settings {

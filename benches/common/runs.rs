@@ -292,6 +292,7 @@ impl Run {
             },
             classes,
             split: Vec::new(),
+            drift: None,
             seed: 1,
         }
     }

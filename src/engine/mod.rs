@@ -4,6 +4,7 @@
 //! that nobody wrote a file for comes from the config file ([`custom`]).
 
 mod alias;
+mod bounds;
 pub mod custom;
 mod profile;
 mod quantity;
@@ -16,6 +17,10 @@ mod vllm;
 use std::sync::Arc;
 
 pub use alias::{Alias, Combine, LabelFilter, Part, Term};
+pub use bounds::latency_bounds;
+pub(crate) use bounds::{
+    SGLANG_FIRST_TOKEN, SGLANG_INTER_TOKEN, VLLM_FIRST_TOKEN, VLLM_INTER_TOKEN,
+};
 pub(crate) use profile::TermId;
 pub use profile::{EngineProfile, ProfileBuilder, VersionSource};
 pub use quantity::{Merge, Quantity, QuantityKind};

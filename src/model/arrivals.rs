@@ -23,6 +23,8 @@ pub struct Arrivals {
     unit_time: f64,
     /// When clients send again.
     clients: BinaryHeap<Reverse<Moment>>,
+    /// How many clients are this replica's before a load drifts, and now.
+    mine: (u32, u32),
 }
 
 /// Whose turn it is: by smooth weighted round robin, so that the requests of a replica are spread as evenly as its weight
@@ -104,6 +106,7 @@ impl Arrivals {
             due: None,
             unit_time: 0.0,
             clients: BinaryHeap::new(),
+            mine: (0, 0),
             load,
         };
         arrivals.begin();
@@ -113,8 +116,21 @@ impl Arrivals {
     fn begin(&mut self) {
         if let Arrival::Closed { clients, .. } = self.load.arrival {
             let mut turns = self.turns.clone();
-            let mine = (0..clients).filter(|_| turns.next() == self.replica);
-            self.clients = mine.map(|_| Reverse(Moment(0.0))).collect();
+            let drift = self.load.drift;
+            let last = drift.map_or(1.0, |drift| drift.factor).max(1.0);
+            let all = (f64::from(clients) * last).round() as u32;
+            let mine = (0..all).filter(|_| turns.next() == self.replica);
+            let begin = |client| match drift {
+                // one more when half of it is due
+                Some(drift) if client >= clients => {
+                    drift.when((f64::from(client) + 0.5) / f64::from(clients))
+                }
+                _ => 0.0,
+            };
+            self.clients = mine.map(|client| Reverse(Moment(begin(client)))).collect();
+            let first = self.clients.iter().filter(|one| one.0.0 == 0.0).count();
+            let first = u32::try_from(first).unwrap_or(u32::MAX);
+            self.mine = (first, first);
             self.next = self.others();
         } else {
             self.draw_mine();
@@ -154,6 +170,9 @@ impl Arrivals {
     /// A request has ended: its client sends another one after its pause.
     pub fn ended(&mut self, at: f64, index: u64, refused: bool) {
         if let Arrival::Closed { think_seconds, .. } = self.load.arrival {
+            if self.leaves(at) {
+                return;
+            }
             let pause = think_seconds * self.random.exponential(Use::Think, index);
             let pause = if refused {
                 pause.max(RETRY_SECONDS)
@@ -162,6 +181,18 @@ impl Arrivals {
             };
             self.clients.push(Reverse(Moment(at + pause)));
         }
+    }
+
+    /// Whether there is a client too many since the load drifts down; one stays.
+    fn leaves(&mut self, at: f64) -> bool {
+        let (first, now) = self.mine;
+        let Some(drift) = self.load.drift.filter(|drift| drift.factor < 1.0) else {
+            return false;
+        };
+        let stay = (f64::from(first) * drift.factor_at(at)).round().max(1.0);
+        let leaves = f64::from(now) > stay;
+        self.mine.1 -= u32::from(leaves);
+        leaves
     }
 
     /// Draws until it is this replica's turn.
@@ -220,6 +251,9 @@ impl Arrivals {
                 Some(periods * period_seconds + within)
             }
         };
+        if let (Some(drift), Some(due)) = (self.load.drift, &mut self.due) {
+            *due = drift.reached(*due);
+        }
     }
 }
 
@@ -227,7 +261,7 @@ impl Arrivals {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::model::{Lengths, RequestClass};
+    use crate::model::{Drift, Lengths, RequestClass};
 
     fn load(arrival: Arrival) -> Load {
         let class = RequestClass::of(Lengths::Uniform { min: 10, max: 20 }, Lengths::Fixed(5));
@@ -235,6 +269,7 @@ mod tests {
             arrival,
             classes: vec![class],
             split: Vec::new(),
+            drift: None,
             seed: 3,
         };
         load.check().unwrap();
@@ -358,6 +393,50 @@ mod tests {
             all.windows(2)
                 .all(|pair| matches!(pair, [a, b] if a.0 <= b.0))
         );
+    }
+
+    #[test]
+    fn a_load_drifts_up_and_down() {
+        let drift = |factor| Drift {
+            factor,
+            from_seconds: 100.0,
+            over_seconds: 100.0,
+        };
+        let counts = |arrival: Arrival, factor| {
+            let load = Load {
+                drift: Some(drift(factor)),
+                ..load(arrival)
+            };
+            load.check().unwrap();
+            let mut arrivals = Arrivals::new(load, 4_096, (0, 1));
+            [100.0, 200.0, 300.0].map(|until| times(&mut arrivals, until).len() as f64)
+        };
+        for factor in [3.0, 0.2] {
+            let rate_per_second = 200.0;
+            let found = counts(Arrival::Poisson { rate_per_second }, factor);
+            for (found, times) in found.into_iter().zip([1.0, (1.0 + factor) / 2.0, factor]) {
+                let expected = 100.0 * rate_per_second * times;
+                assert!((found - expected).abs() < 5.0 * expected.sqrt());
+            }
+        }
+        let closed = Arrival::Closed {
+            clients: 10,
+            think_seconds: 0.0,
+        };
+        // each sends once, as none is answered
+        assert_eq!(counts(closed.clone(), 3.0), [10.0, 20.0, 0.0]);
+        let load = Load {
+            drift: Some(drift(0.2)),
+            ..load(closed)
+        };
+        let mut arrivals = Arrivals::new(load, 4_096, (0, 1));
+        for (at, clients) in [(50.0, 10), (150.0, 6), (250.0, 2), (260.0, 2)] {
+            let sent = times(&mut arrivals, at);
+            for (_, index) in &sent {
+                arrivals.ended(at, *index, false);
+            }
+            assert_eq!(times(&mut arrivals.clone(), at).len(), clients, "{at}");
+        }
     }
 
     #[test]

@@ -305,7 +305,9 @@ impl Engine {
                 batch.prefill_context_tokens += tokens * before + tokens * tokens / 2;
             }
         }
-        let seconds = self.step_time.seconds(&batch) * self.slowness;
+        let jitter = self.step_time.jitter.draw(self.random, self.steps);
+        let slowness = self.slowness * jitter.factor;
+        let seconds = self.step_time.seconds(&batch) * slowness + jitter.pause_seconds;
         self.now += seconds;
         self.steps += 1;
         let plan = std::mem::take(&mut self.plan);
@@ -331,7 +333,7 @@ impl Engine {
             &Event::Step {
                 batch,
                 seconds,
-                device_seconds: self.step_time.device_seconds(&batch) * self.slowness,
+                device_seconds: self.step_time.device_seconds(&batch) * slowness,
                 eager: self.step_time.is_eager(&batch),
                 outputs,
             },

@@ -143,6 +143,20 @@ impl StepWindow {
     }
 }
 
+impl StepTime {
+    /// The mean time of a step of a window: linear in what it computed on average.
+    pub fn mean_seconds(&self, window: &StepWindow) -> f64 {
+        let parts = [
+            self.fixed_seconds + self.host_seconds,
+            self.token_seconds,
+            self.decode_sequence_seconds,
+            self.decode_context_token_seconds,
+            self.prefill_context_token_seconds,
+        ];
+        dot(&window.row(self.knee_tokens), &parts)
+    }
+}
+
 /// Parts of a step's time that are found by least squares; the knee is tried out.
 const PARTS: usize = 5;
 
@@ -196,10 +210,8 @@ impl Fit {
             decode_context_token_seconds: decode_context,
             prefill_context_token_seconds: prefill_context,
             frontend_seconds: frontend_seconds.unwrap_or(0.0),
-            // windows do not tell it from the fixed part
-            host_seconds: 0.0,
-            graph_max_sequences: None,
-            eager_factor: 1.0,
+            // windows do not tell the host from the fixed part, nor a curve or jitter
+            ..StepTime::default()
         };
         let sequences = windows.iter().map(|window| window.decode_sequences);
         Ok(Self {

@@ -54,6 +54,7 @@ fn simple(prompt: Lengths, output: Lengths, arrival: Arrival) -> Load {
         arrival,
         classes: vec![RequestClass::of(prompt, output)],
         split: Vec::new(),
+        drift: None,
         seed: 11,
     }
 }
@@ -279,6 +280,40 @@ fn guesses_that_are_right_save_steps() {
     let plain = run(&Settings::default(), StepTime::default(), &crowd, 50.0);
     let bad = run(&guessing(0.0), StepTime::default(), &crowd, 50.0);
     assert!(bad.tokens_per_second() < plain.tokens_per_second() * 0.8);
+}
+
+#[test]
+fn irregular_steps_spread_the_gaps_and_pauses_make_their_tail() {
+    let load = simple(
+        Lengths::Fixed(50),
+        uniform(50, 150),
+        Arrival::Closed {
+            clients: 30,
+            think_seconds: 0.0,
+        },
+    );
+    let with = |sigma, pause_ratio| {
+        let jitter = Jitter {
+            sigma,
+            pause_ratio,
+            pause_seconds: 0.2,
+        };
+        let step_time = StepTime {
+            jitter,
+            ..StepTime::default()
+        };
+        let summary = run(&Settings::default(), step_time, &load, 200.0);
+        (
+            summary.tokens_per_second(),
+            summary.inter_token_seconds.unwrap(),
+        )
+    };
+    let (even, noisy, paused) = (with(0.0, 0.0), with(0.3, 0.0), with(0.0, 0.02));
+    // the mean step is the same, so what comes out is
+    assert!((noisy.0 / even.0 - 1.0).abs() < 0.02, "{noisy:?} {even:?}");
+    assert!(noisy.1.p90 > even.1.p90 * 1.2);
+    assert!(paused.0 < even.0 * 0.8);
+    assert!(paused.1.p99 > 0.05 && paused.1.p50 < 0.02, "{paused:?}");
 }
 
 #[test]

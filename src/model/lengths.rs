@@ -25,6 +25,15 @@ pub enum Lengths {
         /// Longer ones are cut here.
         max: u32,
     },
+    /// A tail that is heavier than that: of a hundred times the least there are `100^-exponent` as many (Pareto).
+    Pareto {
+        /// None is below.
+        least: f64,
+        /// The smaller, the heavier the tail.
+        exponent: f64,
+        /// Longer ones are cut here.
+        max: u32,
+    },
     /// One of these, each as likely.
     Observed(Arc<[u32]>),
 }
@@ -42,6 +51,15 @@ impl Lengths {
                 let normal = Normal::standard().inverse_cdf(unit);
                 // `as` saturates
                 ((median * (sigma * normal).exp()).round() as u32).min(*max)
+            }
+            Self::Pareto {
+                least,
+                exponent,
+                max,
+            } => {
+                let length = least * (1.0 - unit).powf(-1.0 / exponent);
+                // `as` saturates
+                (length.round() as u32).min(*max)
             }
             Self::Observed(lengths) => {
                 let at = (unit * lengths.len() as f64) as usize;
@@ -92,6 +110,20 @@ impl Lengths {
                     format!("lengths with median {median}, sigma {sigma}, at most {max}; median and maximum are at least 1")
                 })
             }
+            Self::Pareto {
+                least,
+                exponent,
+                max,
+            } => {
+                let sound = least.is_finite()
+                    && *least >= 1.0
+                    && exponent.is_finite()
+                    && *exponent > 0.0
+                    && *max > 0;
+                (!sound).then(|| {
+                    format!("lengths from {least} on with exponent {exponent}, at most {max}; from 1 on, and an exponent above 0 is meant")
+                })
+            }
             Self::Observed(lengths) if lengths.is_empty() => {
                 Some("no length was observed".to_owned())
             }
@@ -126,6 +158,15 @@ mod tests {
             .max(),
             120
         );
+        let heavy = Lengths::Pareto {
+            least: 50.0,
+            exponent: 1.5,
+            max: 1_000_000,
+        };
+        assert_eq!(heavy.at(1e-12), 50);
+        assert_eq!(heavy.at(0.99), (50.0 * 100_f64.powf(1.0 / 1.5)) as u32);
+        // exponent / (exponent - 1) times the least
+        assert!((heavy.mean() / 150.0 - 1.0).abs() < 0.03);
         let observed = Lengths::Observed([3, 5].into());
         assert_eq!((observed.at(0.2), observed.at(0.7)), (3, 5));
         assert_eq!(observed.mean(), 4.0);
@@ -133,6 +174,11 @@ mod tests {
             Lengths::Fixed(0),
             Lengths::Uniform { min: 5, max: 4 },
             Lengths::Observed([].into()),
+            Lengths::Pareto {
+                least: 50.0,
+                exponent: 0.0,
+                max: 5,
+            },
             Lengths::LogNormal {
                 median: f64::NAN,
                 sigma: 1.0,

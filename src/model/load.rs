@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use super::drift::Drift;
 use super::lengths::Lengths;
 use super::random::{Random, Use};
 use super::request::{Prefix, RequestSpec};
@@ -15,6 +18,8 @@ pub struct Load {
     pub classes: Vec<RequestClass>,
     /// How it is divided over the replicas: a weight for each of them; even where there is none.
     pub split: Vec<u32>,
+    /// How it changes; none where it stays. A trace has it in its times.
+    pub drift: Option<Drift>,
     /// The same seed gives the same requests.
     pub seed: u64,
 }
@@ -58,6 +63,9 @@ pub struct RequestClass {
     pub prompt: Lengths,
     /// Tokens of the output.
     pub output: Lengths,
+    /// How outputs go with prompts, from -1 (the longer the one, the shorter the other) to 1: the correlation of normal
+    /// numbers that both are drawn by.
+    pub length_correlation: f64,
     /// The beginning that prompts share.
     pub prefix: Option<SharedPrefix>,
     /// Share of clients that go before the output is whole.
@@ -94,12 +102,30 @@ impl RequestClass {
             weight: 1.0,
             prompt,
             output,
+            length_correlation: 0.0,
             prefix: None,
             abort_ratio: 0.0,
             patience_seconds: None,
             stop_ratio: 0.0,
             deferred_seconds: 0.0,
         }
+    }
+}
+
+impl RequestClass {
+    /// Tokens of a prompt and its output, by two numbers that are uniform in (0, 1).
+    fn lengths(&self, (of_prompt, of_output): (f64, f64)) -> (u32, u32) {
+        let correlation = self.length_correlation;
+        let of_output = if correlation == 0.0 {
+            of_output
+        } else {
+            let normal = Normal::standard();
+            let [one, other] = [of_prompt, of_output].map(|unit| normal.inverse_cdf(unit));
+            let joined = correlation * one + (1.0 - correlation * correlation).sqrt() * other;
+            // still within, where it is as near as an end
+            normal.cdf(joined).clamp(1e-12, 1.0 - 1e-12)
+        };
+        (self.prompt.at(of_prompt), self.output.at(of_output))
     }
 }
 
@@ -162,6 +188,12 @@ impl Load {
             }
             Arrival::Poisson { .. } => {}
         }
+        if let Some(drift) = &self.drift {
+            drift.check()?;
+            if matches!(self.arrival, Arrival::Trace(_)) {
+                return refuse("a trace does not drift: its times say when".to_owned());
+            }
+        }
         if !positive(self.classes.iter().map(|class| class.weight).sum()) {
             return refuse("there is no kind of request with a weight above 0".to_owned());
         }
@@ -172,6 +204,12 @@ impl Load {
             let ratios = [class.abort_ratio, class.stop_ratio];
             if class.weight < 0.0 || ratios.iter().any(|ratio| !(0.0..=1.0).contains(ratio)) {
                 return refuse("weights are 0 or more, and shares between 0 and 1".to_owned());
+            }
+            let correlation = class.length_correlation;
+            if !(-1.0..=1.0).contains(&correlation) {
+                return refuse(format!(
+                    "length_correlation = {correlation}: it is between -1 and 1"
+                ));
             }
             let deferred = class.deferred_seconds;
             if !(deferred.is_finite() && deferred >= 0.0) {
@@ -213,8 +251,8 @@ impl Load {
         let unit = |what| random.unit(what, index);
         let class = self.class(unit(Use::Class));
         let shared = class.and_then(|class| class.prefix);
-        let own = class.map_or(1, |class| class.prompt.at(unit(Use::PromptLength)));
-        let wanted = class.map_or(1, |class| class.output.at(unit(Use::OutputLength)));
+        let units = (unit(Use::PromptLength), unit(Use::OutputLength));
+        let (own, wanted) = class.map_or((1, 1), |class| class.lengths(units));
         let shared_tokens = shared.map_or(0, |prefix| prefix.tokens);
         // one token of output has room
         let prompt_tokens = own
@@ -248,5 +286,43 @@ impl Load {
             left -= class.weight;
             left < 0.0
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_go_with_prompts_and_keep_their_lengths() {
+        let lengths = Lengths::Uniform { min: 1, max: 1_000 };
+        let correlation = |of: f64| {
+            let class = RequestClass {
+                length_correlation: of,
+                ..RequestClass::of(lengths.clone(), lengths.clone())
+            };
+            let random = Random::new(3);
+            let pairs: Vec<(f64, f64)> = (0..20_000)
+                .map(|index| {
+                    let units = (
+                        random.unit(Use::PromptLength, index),
+                        random.unit(Use::OutputLength, index),
+                    );
+                    let (prompt, output) = class.lengths(units);
+                    (f64::from(prompt), f64::from(output))
+                })
+                .collect();
+            let count = pairs.len() as f64;
+            let (sums, squares) = pairs.iter().fold(((0.0, 0.0), 0.0), |((a, b), c), (x, y)| {
+                ((a + x, b + y), c + x * y)
+            });
+            let (x, y) = (sums.0 / count, sums.1 / count);
+            assert!((y - 500.5).abs() < 10.0, "{y}");
+            (squares / count - x * y) / (1_000.0 * 1_000.0 / 12.0)
+        };
+        assert!(correlation(0.0).abs() < 0.03);
+        // of uniform numbers it is a little less than of normal ones
+        assert!((correlation(0.6) - 0.58).abs() < 0.03);
+        assert!((correlation(-1.0) + 1.0).abs() < 0.03);
     }
 }

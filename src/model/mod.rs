@@ -13,9 +13,12 @@
 
 mod arrivals;
 mod cache;
+mod curve;
+mod drift;
 mod engine;
 mod event;
 mod fit;
+mod jitter;
 #[cfg(test)]
 mod laws;
 mod lengths;
@@ -30,9 +33,12 @@ mod step_time;
 mod summary;
 
 pub use arrivals::Arrivals;
+pub use curve::Curve;
+pub use drift::Drift;
 pub use engine::{Engine, Gauges};
 pub use event::{Event, FinishReason, Finished, Sink};
 pub use fit::{Fit, FitError, StepWindow};
+pub use jitter::Jitter;
 pub use lengths::Lengths;
 pub use load::{Arrival, Load, LoadError, RequestClass, SharedPrefix};
 pub use load_range::{LoadRange, MAX_STEP_WINDOWS};

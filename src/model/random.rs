@@ -19,6 +19,9 @@ pub(super) enum Use {
     Failure,
     Think,
     Speculation,
+    Jitter,
+    Pause,
+    PauseLength,
 }
 
 impl Random {

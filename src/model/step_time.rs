@@ -1,5 +1,8 @@
 //! How long a step takes.
 
+use super::curve::Curve;
+use super::jitter::Jitter;
+
 /// What is computed in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Batch {
@@ -21,8 +24,8 @@ pub struct Batch {
 /// long as for so many tokens, beyond by computing each (the roofline of a matrix product; Williams, Waterman, Patterson
 /// 2009). Attention reads keys and values of what is before each token, and some work is done for each request and each
 /// step on the host. Prefill and decode share steps and differ in nothing else (Agrawal et al., Sarathi-Serve, OSDI
-/// 2024, section 3). A decode step that no captured graph holds launches kernel by kernel. Left out: the stairs of tile
-/// sizes, and graphs of steps that compute prompts.
+/// 2024, section 3). A decode step that no captured graph holds launches kernel by kernel. A [`Curve`] bends this, and a
+/// [`Jitter`] makes equal steps differ. Left out: the stairs of tile sizes, and graphs of steps that compute prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepTime {
     /// Whatever is computed. By default scheduler, launch and sampling are in it.
@@ -45,6 +48,10 @@ pub struct StepTime {
     pub graph_max_sequences: Option<u32>,
     /// A decode step beyond them takes the accelerator this many times as long.
     pub eager_factor: f64,
+    /// How time follows the tokens of a step, where not as above.
+    pub curve: Curve,
+    /// How irregular steps are.
+    pub jitter: Jitter,
 }
 
 /// A part of [`StepTime`] that cannot be.
@@ -60,20 +67,25 @@ pub struct StepTimeError {
 }
 
 impl StepTime {
-    /// Seconds of this step.
+    /// Seconds of this step, without jitter.
     pub fn seconds(&self, batch: &Batch) -> f64 {
         self.device_seconds(batch) + self.host_seconds
     }
 
     /// Of them, those of the accelerator.
     pub fn device_seconds(&self, batch: &Batch) -> f64 {
-        let tokens = batch.prefill_tokens + batch.decode_sequences + batch.speculated_tokens;
+        let eager = self.is_eager(batch);
+        let sequences = match batch.prefill_tokens == 0 && !eager {
+            true => self.curve.sequences(batch.decode_sequences),
+            false => batch.decode_sequences,
+        };
+        let tokens = f64::from(batch.prefill_tokens + sequences + batch.speculated_tokens);
         let seconds = self.fixed_seconds
-            + self.token_seconds * f64::from(tokens).max(self.knee_tokens)
-            + self.decode_sequence_seconds * f64::from(batch.decode_sequences)
+            + self.token_seconds * self.curve.tokens(tokens, self.knee_tokens)
+            + self.decode_sequence_seconds * f64::from(sequences)
             + self.decode_context_token_seconds * batch.decode_context_tokens as f64
             + self.prefill_context_token_seconds * batch.prefill_context_tokens as f64;
-        if self.is_eager(batch) {
+        if eager {
             seconds * self.eager_factor
         } else {
             seconds
@@ -140,7 +152,8 @@ impl StepTime {
                 reason: "without a graph a step takes 1 or more times as long",
             });
         }
-        Ok(())
+        self.curve.check()?;
+        self.jitter.check()
     }
 }
 
@@ -159,6 +172,8 @@ impl Default for StepTime {
             host_seconds: 0.0,
             graph_max_sequences: None,
             eager_factor: 1.0,
+            curve: Curve::default(),
+            jitter: Jitter::default(),
         }
     }
 }
@@ -212,6 +227,28 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_of_decode_steps_within_the_graphs() {
+        let padded = StepTime {
+            curve: Curve {
+                padded_decodes: true,
+                ..Curve::default()
+            },
+            graph_max_sequences: Some(16),
+            ..StepTime::default()
+        };
+        let plain = StepTime::default();
+        let of_sequence = plain.decode_sequence_seconds;
+        let more = |batch: &Batch| padded.seconds(batch) - plain.seconds(batch);
+        assert!((more(&decodes(9)) - 7.0 * of_sequence).abs() < 1e-12);
+        assert_eq!(more(&decodes(17)), 0.0);
+        let mixed = Batch {
+            prefill_tokens: 100,
+            ..decodes(9)
+        };
+        assert_eq!(more(&mixed), 0.0);
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
         let plain = StepTime::default();
         assert_eq!(plain.check(), Ok(()));
@@ -243,6 +280,26 @@ mod tests {
                     ..plain
                 },
                 "fixed_seconds",
+            ),
+            (
+                StepTime {
+                    jitter: Jitter {
+                        sigma: -1.0,
+                        ..Jitter::default()
+                    },
+                    ..plain
+                },
+                "jitter_sigma",
+            ),
+            (
+                StepTime {
+                    curve: Curve {
+                        token_exponent: 3.0,
+                        ..Curve::default()
+                    },
+                    ..plain
+                },
+                "token_exponent",
             ),
         ] {
             assert_eq!(step_time.check().unwrap_err().name, name);

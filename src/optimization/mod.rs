@@ -12,12 +12,18 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+mod expectation;
 mod in_force;
 mod ledger;
+mod predict;
 mod prediction;
 mod proposal;
 mod recommendation;
+#[allow(dead_code)]
+mod score;
 mod situation;
+#[allow(dead_code)]
+mod twin;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
@@ -26,9 +32,11 @@ pub use ledger::{
     MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
     superseded,
 };
+pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
 pub use proposal::{Expectation, Family, ModelChange, Proposal};
 pub use recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
+pub use score::Service;
 pub use situation::{Limits, Situation};

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::model::{Faults, Load, Policy, Settings, StepTime};
 
 use super::flags::{FlagError, FlagValues};
+use super::memory::{self, MemoryPart};
 
 /// Replicas of an engine under one load that is divided over them.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,8 @@ pub struct Deployment {
     pub step_time: StepTime,
     /// Whether SGLang times its forward passes on the accelerator and shows that.
     pub device_timer: bool,
+    /// The memory of a replica's device, which the KV cache is counted from where the flags do not say it.
+    pub memory: Option<MemoryPart>,
     /// How many replicas.
     pub replicas: u32,
     /// Seconds of the simulation in one of the clock.
@@ -101,6 +104,7 @@ impl Deployment {
         if let Some(speculation) = &mut settings.speculation {
             speculation.acceptance_ratio = self.acceptance_ratio;
         }
+        memory::apply(self.memory.as_ref(), flags, &mut settings)?;
         settings.check()?;
         Ok(settings)
     }

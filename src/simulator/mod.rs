@@ -13,6 +13,8 @@ mod cause_tests;
 mod deployment;
 mod flags;
 mod histogram;
+mod load;
+mod memory;
 mod page;
 mod replica;
 mod scenario;
@@ -26,6 +28,8 @@ mod vllm;
 
 pub use deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 pub use flags::{FLAGS, Flag, FlagError, FlagValues, engine_name, engine_of};
+pub use load::{BurstPart, DriftPart, LoadPart, RequestPart};
+pub use memory::MemoryPart;
 pub use replica::Replica;
-pub use scenario::{BurstPart, FaultPart, LoadPart, RequestPart, Scenario, ScenarioError};
+pub use scenario::{FaultPart, Scenario, ScenarioError};
 pub use timing::TimingPart;

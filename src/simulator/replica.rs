@@ -7,6 +7,7 @@ use crate::model::{Event, Faults, Gauges, Policy, Settings, Simulation, Sink};
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues};
+use super::memory;
 use super::page::{Page, Style};
 use super::scenario::ScenarioError;
 use super::sglang::Sglang;
@@ -69,6 +70,7 @@ impl Shown {
                 settings,
                 &of.step_time,
                 of.device_timer,
+                memory::share(settings.policy, given),
                 started,
             ))),
             Policy::Tgi => Self::Tgi(Box::new(Tgi::new(settings, frontend_seconds))),

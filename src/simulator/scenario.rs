@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{
-    Arrival, Lengths, Load, LoadError, Policy, RequestClass, SharedPrefix, SimulationError,
-};
+use crate::model::{LoadError, Policy, RequestClass, SimulationError};
 
 use super::deployment::{Deployment, FaultChange, Incident, IncidentError, Restart};
 use super::flags::{FlagError, FlagValues, engine_of};
+use super::load::LoadPart;
+use super::memory::MemoryPart;
 use super::replica::Replica;
 use super::timing::TimingPart;
 
@@ -34,67 +34,10 @@ pub struct Scenario {
     pub load: LoadPart,
     /// How long steps take.
     pub timing: TimingPart,
+    /// The memory that the KV cache is a part of; without it the cache has a size of its own.
+    pub memory: Option<MemoryPart>,
     /// What happens.
     pub faults: Vec<FaultPart>,
-}
-
-/// What comes in.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoadPart {
-    /// Requests a second, independent of one another.
-    pub rate: Option<f64>,
-    /// Clients that each wait for their answer.
-    pub clients: Option<u32>,
-    /// Their mean pause, in seconds.
-    pub think_seconds: Option<f64>,
-    /// How much the rate jumps up.
-    pub bursts: Option<BurstPart>,
-    /// How it is divided over the replicas: a weight for each of them; even where it is absent.
-    pub split: Option<Vec<u32>>,
-    /// The same seed gives the same requests.
-    pub seed: Option<u64>,
-    /// The kind of requests, where there is one.
-    #[serde(flatten)]
-    pub request: RequestPart,
-    /// Kinds of requests, where there are several.
-    pub classes: Vec<RequestPart>,
-}
-
-/// A rate that jumps up again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BurstPart {
-    /// This many times as many.
-    pub factor: f64,
-    /// How long a burst is.
-    pub seconds: f64,
-    /// From one to the next.
-    pub period_seconds: f64,
-}
-
-/// A kind of request.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct RequestPart {
-    /// How many there are of it, against others.
-    pub weight: Option<f64>,
-    /// Tokens of prompts: `64`, `"48..96"` or `"lognormal 200 0.8 4000"` (median, sigma, most).
-    pub prompt_tokens: Option<Value>,
-    /// Tokens of outputs, written the same way.
-    pub output_tokens: Option<Value>,
-    /// Tokens that prompts share at their beginning.
-    pub shared_prefix_tokens: Option<u32>,
-    /// How many different beginnings there are.
-    pub shared_prefix_groups: Option<u32>,
-    /// Share of clients that go before the end.
-    pub abort_ratio: Option<f64>,
-    /// Clients go if there is no first token by then.
-    pub patience_seconds: Option<f64>,
-    /// Share of outputs that end by a stop token.
-    pub stop_ratio: Option<f64>,
-    /// Seconds for which a request waits for its LoRA adapter, grammar or KV transfer.
-    pub deferred_seconds: Option<f64>,
 }
 
 /// What happens to replicas.
@@ -123,7 +66,7 @@ pub enum ScenarioError {
     Engine(String),
     /// A length that is none.
     #[error(
-        "{0}: tokens are written `64`, `48..96` or `lognormal 200 0.8 4000` (median, sigma, most)"
+        "{0}: tokens are written `64`, `48..96`, `lognormal 200 0.8 4000` (median, sigma, most) or `pareto 50 1.5 4000` (least, exponent, most)"
     )]
     Lengths(String),
     /// A number that is none of its kind.
@@ -142,9 +85,6 @@ pub enum ScenarioError {
     #[error(transparent)]
     Simulation(#[from] SimulationError),
 }
-
-/// Clients where no load is given.
-const CLIENTS: u32 = 8;
 
 impl Scenario {
     /// The deployment that it describes; whether it can be is checked.
@@ -168,6 +108,9 @@ impl Scenario {
                 "replicas = 0: at least 1 is meant".to_owned(),
             ));
         }
+        if let Some(fault) = self.memory.as_ref().and_then(MemoryPart::fault) {
+            return Err(ScenarioError::Number(fault));
+        }
         let mut incidents = self
             .faults
             .iter()
@@ -181,6 +124,7 @@ impl Scenario {
             load: self.load.load()?,
             step_time: self.timing.step_time()?,
             device_timer: self.timing.device_timer(engine)?,
+            memory: self.memory,
             replicas,
             speed,
             model_name: self.model.clone().unwrap_or_else(|| "simulated".to_owned()),
@@ -206,124 +150,6 @@ impl Scenario {
         Replica::new(&deployment, 0, 0.0)?;
         Ok(deployment)
     }
-}
-
-impl LoadPart {
-    fn load(&self) -> Result<Load, ScenarioError> {
-        let arrival = match (self.rate, self.clients, self.bursts) {
-            (Some(_), Some(_), _) => {
-                return Err(ScenarioError::Number(
-                    "a load is either a rate or clients, not both".to_owned(),
-                ));
-            }
-            (Some(rate_per_second), None, None) => Arrival::Poisson { rate_per_second },
-            (Some(rate_per_second), None, Some(bursts)) => Arrival::Bursty {
-                rate_per_second,
-                burst_factor: bursts.factor,
-                burst_seconds: bursts.seconds,
-                period_seconds: bursts.period_seconds,
-            },
-            (None, clients, None) => Arrival::Closed {
-                clients: clients.unwrap_or(CLIENTS),
-                think_seconds: self.think_seconds.unwrap_or(0.0),
-            },
-            (None, _, Some(_)) => {
-                return Err(ScenarioError::Number(
-                    "bursts are of a rate, and there is none".to_owned(),
-                ));
-            }
-        };
-        let classes = if self.classes.is_empty() {
-            vec![self.request.class(&self.request)?]
-        } else {
-            self.classes
-                .iter()
-                .map(|class| class.class(&self.request))
-                .collect::<Result<_, _>>()?
-        };
-        if self.split.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ScenarioError::Number(
-                "split = []: a weight for each replica is meant".to_owned(),
-            ));
-        }
-        let load = Load {
-            arrival,
-            classes,
-            split: self.split.clone().unwrap_or_default(),
-            seed: self.seed.unwrap_or(1),
-        };
-        load.check()?;
-        Ok(load)
-    }
-}
-
-impl RequestPart {
-    /// With what another says where this says nothing.
-    fn class(&self, other: &Self) -> Result<RequestClass, ScenarioError> {
-        let lengths = |own: &Option<Value>, other: &Option<Value>, default| match own
-            .as_ref()
-            .or(other.as_ref())
-        {
-            Some(value) => lengths(value),
-            None => Ok(default),
-        };
-        let shared = self
-            .shared_prefix_tokens
-            .or(other.shared_prefix_tokens)
-            .filter(|tokens| *tokens > 0);
-        Ok(RequestClass {
-            weight: self.weight.unwrap_or(1.0),
-            prompt: lengths(
-                &self.prompt_tokens,
-                &other.prompt_tokens,
-                Lengths::Uniform { min: 64, max: 512 },
-            )?,
-            output: lengths(
-                &self.output_tokens,
-                &other.output_tokens,
-                Lengths::Uniform { min: 32, max: 256 },
-            )?,
-            prefix: shared.map(|tokens| SharedPrefix {
-                tokens,
-                groups: self
-                    .shared_prefix_groups
-                    .or(other.shared_prefix_groups)
-                    .unwrap_or(1),
-            }),
-            abort_ratio: self.abort_ratio.or(other.abort_ratio).unwrap_or(0.0),
-            patience_seconds: self.patience_seconds.or(other.patience_seconds),
-            stop_ratio: self.stop_ratio.or(other.stop_ratio).unwrap_or(0.5),
-            deferred_seconds: self
-                .deferred_seconds
-                .or(other.deferred_seconds)
-                .unwrap_or(0.0),
-        })
-    }
-}
-
-fn lengths(value: &Value) -> Result<Lengths, ScenarioError> {
-    let text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        other => other.to_string(),
-    };
-    let found = match text.split_once("..") {
-        Some((min, max)) => min
-            .parse()
-            .ok()
-            .zip(max.parse().ok())
-            .map(|(min, max)| Lengths::Uniform { min, max }),
-        None => match text.split_whitespace().collect::<Vec<_>>()[..] {
-            [fixed] => fixed.parse().ok().map(Lengths::Fixed),
-            ["lognormal", median, sigma, max] => median
-                .parse()
-                .ok()
-                .zip(sigma.parse().ok())
-                .zip(max.parse().ok())
-                .map(|((median, sigma), max)| Lengths::LogNormal { median, sigma, max }),
-            _ => None,
-        },
-    };
-    found.ok_or(ScenarioError::Lengths(text))
 }
 
 impl FaultPart {
@@ -358,6 +184,7 @@ impl FaultPart {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::model::{Arrival, Lengths, SharedPrefix};
 
     fn parsed(text: &str) -> Result<Deployment, ScenarioError> {
         toml::from_str::<Scenario>(text).unwrap().deployment()
@@ -441,6 +268,25 @@ mod tests {
                 "fixed_seconds = 0: the fixed part is above 0",
             ),
             ("timing = { host_seconds = -1 }", "host_seconds = -1"),
+            ("timing = { jitter_sigma = -1 }", "jitter_sigma = -1"),
+            (
+                "timing = { pause_ratio = 0.1 }",
+                "timing.pause_ratio = 0.1: of pauses of timing.pause_seconds",
+            ),
+            ("timing = { knee_sharpness = 0 }", "knee_sharpness = 0"),
+            ("timing = { token_exponent = 9 }", "token_exponent = 9"),
+            (
+                "load = { rate = 1, drift = { factor = 0 } }",
+                "a drift to 0 times",
+            ),
+            (
+                "load = { length_correlation = 2 }",
+                "length_correlation = 2",
+            ),
+            (
+                "load = { prompt_tokens = \"pareto 9 0 90\" }",
+                "an exponent above 0",
+            ),
             (
                 "timing = { graph_max_sequences = 8, eager_factor = 0.5 }",
                 "eager_factor = 0.5",

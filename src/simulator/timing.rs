@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::model::{Policy, StepTime};
+use crate::model::{Curve, Jitter, Policy, StepTime};
 
 use super::flags::engine_name;
 use super::scenario::ScenarioError;
@@ -33,6 +33,18 @@ pub struct TimingPart {
     pub graph_max_sequences: Option<u32>,
     /// Decode steps beyond them take the accelerator this many times as long.
     pub eager_factor: Option<f64>,
+    /// A decode step computes as many sequences as the next captured graph holds: 1, 2, 4, 8, 16, 24 and so on.
+    pub padded_decodes: Option<bool>,
+    /// How sharp the knee is: 1 adds memory and computing, the larger the sharper.
+    pub knee_sharpness: Option<f64>,
+    /// Beyond the knee, time grows with this power of the tokens.
+    pub token_exponent: Option<f64>,
+    /// Standard deviation of the logarithm of a step's time.
+    pub jitter_sigma: Option<f64>,
+    /// Share of steps that the host pauses in.
+    pub pause_ratio: Option<f64>,
+    /// Mean of such a pause.
+    pub pause_seconds: Option<f64>,
     /// Share of guessed tokens that are right.
     pub acceptance_ratio: Option<f64>,
 }
@@ -42,6 +54,11 @@ impl TimingPart {
         if let (None, Some(factor)) = (self.graph_max_sequences, self.eager_factor) {
             return Err(ScenarioError::Number(format!(
                 "timing.eager_factor = {factor}: of decode steps beyond timing.graph_max_sequences, which is not given"
+            )));
+        }
+        if let (Some(ratio), None) = (self.pause_ratio, self.pause_seconds) {
+            return Err(ScenarioError::Number(format!(
+                "timing.pause_ratio = {ratio}: of pauses of timing.pause_seconds, which is not given"
             )));
         }
         let default = StepTime::default();
@@ -62,6 +79,16 @@ impl TimingPart {
             host_seconds: self.host_seconds.unwrap_or(default.host_seconds),
             graph_max_sequences: self.graph_max_sequences,
             eager_factor: self.eager_factor.unwrap_or(default.eager_factor),
+            curve: Curve {
+                padded_decodes: self.padded_decodes.unwrap_or(false),
+                knee_sharpness: self.knee_sharpness,
+                token_exponent: self.token_exponent.unwrap_or(default.curve.token_exponent),
+            },
+            jitter: Jitter {
+                sigma: self.jitter_sigma.unwrap_or(0.0),
+                pause_ratio: self.pause_ratio.unwrap_or(0.0),
+                pause_seconds: self.pause_seconds.unwrap_or(0.0),
+            },
         })
     }
 

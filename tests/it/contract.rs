@@ -264,6 +264,10 @@ fn every_rpc_has_a_path_of_its_own_and_those_that_users_know_stay() {
         "post /api/v1/analysis/detect-bottlenecks",
         "post /api/v1/analysis/evaluate-slos",
         "post /api/v1/analysis/watch-bottlenecks",
+        "post /api/v1/optimization/recommend",
+        "post /api/v1/optimization/config",
+        "post /api/v1/optimization/predict",
+        "get /api/v1/optimization/predictions",
         "get /api/v1/agent",
         "get /api/v1/capabilities",
     ] {

@@ -33,6 +33,7 @@ async fn the_set_has_all_that_tools_need() {
         "perfagent.v1.AnalysisService",
         "perfagent.v1.InstanceService",
         "perfagent.v1.MetricsService",
+        "perfagent.v1.OptimizationService",
         "grpc.health.v1.Health",
     ] {
         assert!(pool.get_service_by_name(service).is_some(), "{service}");
@@ -115,6 +116,7 @@ async fn help_teaches_grpcurl_and_envoy_and_shells_know_it() {
         "grpc_json_transcoder",
         "proto_descriptor",
         "perfagent.v1.MetricsService",
+        "perfagent.v1.OptimizationService",
         "preserve_proto_field_names",
     ] {
         assert!(help.contains(word), "{word} is missing in\n{help}");

@@ -253,6 +253,7 @@ async fn health_is_as_its_proto_says() {
         "",
         "perfagent.v1.AnalysisService",
         "perfagent.v1.MetricsService",
+        "perfagent.v1.OptimizationService",
         "perfagent.v1.AgentService",
     ] {
         let answer = health.check(of(service)).await.unwrap().into_inner();
@@ -268,7 +269,7 @@ async fn health_is_as_its_proto_says() {
         .unwrap()
         .into_inner()
         .statuses;
-    assert_eq!(listed.len(), 5);
+    assert_eq!(listed.len(), 6);
     // a Watch of an unknown service says so and stays open
     let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
     let first = unknown.message().await.unwrap().unwrap();

@@ -22,7 +22,7 @@ func TestGrpcurlDrivesAnAgent(t *testing.T) {
 			engine := testagent.StartEngine(t)
 
 			listed := g.run(t, "", "list")
-			for _, service := range []string{"AgentService", "AnalysisService", "InstanceService", "MetricsService"} {
+			for _, service := range []string{"AgentService", "AnalysisService", "InstanceService", "MetricsService", "OptimizationService"} {
 				contains(t, listed, "perfagent.v1."+service)
 			}
 			contains(t, listed, "grpc.health.v1.Health")

@@ -60,7 +60,7 @@ struct LoadArgs {
     /// Mean pause of a client in seconds [default: 0]
     #[arg(long, value_name = "SECONDS")]
     think: Option<f64>,
-    /// Tokens of a prompt: 64, 48..96, or "lognormal MEDIAN SIGMA MOST" [default: 64..512]
+    /// Tokens of a prompt: 64, 48..96, "lognormal MEDIAN SIGMA MOST" or "pareto LEAST EXPONENT MOST" [default: 64..512]
     #[arg(long, value_name = "LENGTH")]
     prompt_tokens: Option<String>,
     /// Tokens of an output, written the same way [default: 32..256]
@@ -158,6 +158,17 @@ A scenario:
   at_seconds = 60
   replica = 1
   slowness = 3
+Only a scenario has:
+  load.drift = { factor = 2, from_seconds = 60, over_seconds = 120 }   # becomes twice the rate, or twice the clients
+  load.bursts = { factor = 4, seconds = 2, period_seconds = 20 }
+  load.length_correlation = 0.5    # outputs are longer where prompts are; -1 to 1
+  load.classes                     # kinds of requests, each with its weight
+  memory = { device_gib = 80, weights_gib = 20, kv_bytes_per_token = 131072 }   # what --gpu-memory-utilization is of
+  timing.jitter_sigma = 0.1        # steps that differ: standard deviation of the logarithm of their time
+  timing.pause_ratio = 0.001       # share of steps that the host pauses in, for timing.pause_seconds on average
+  timing.padded_decodes = true     # decodes are computed for the next captured size: 1, 2, 4, 8, 16, 24 …
+  timing.knee_sharpness = 3        # a soft knee; 1 adds memory and computing
+  timing.token_exponent = 0.9      # beyond the knee, time grows with this power of the tokens
 
 Exit codes: 0 ended by Ctrl-C; 1 failed; 2 wrong usage or scenario.";
 

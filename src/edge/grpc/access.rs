@@ -59,6 +59,11 @@ const TABLE: &[Rule] = &[
     reads(ALL,         "/perfagent.v1.MetricsService/CollectMetrics"),
     reads(ALL,         "/perfagent.v1.MetricsService/CompareMetrics"),
     reads(ALL,         "/perfagent.v1.MetricsService/WatchMetrics"),
+    // what is predicted is kept, and nothing that the agent looks after changes
+    reads(ALL,         "/perfagent.v1.OptimizationService/GetInstanceConfig"),
+    reads(ALL,         "/perfagent.v1.OptimizationService/ListPredictions"),
+    reads(ALL,         "/perfagent.v1.OptimizationService/PredictPerformance"),
+    reads(ALL,         "/perfagent.v1.OptimizationService/RecommendOptimizations"),
 ];
 
 const fn reads(who: Who, path: &'static str) -> Rule {

@@ -341,6 +341,7 @@ pub fn capabilities<'p>(
             .collect(),
         causes: convert_analysis::causes(),
         thresholds: convert_analysis::thresholds(thresholds),
+        optimizers: Vec::new(),
     }
 }
 

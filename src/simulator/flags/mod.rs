@@ -108,6 +108,11 @@ impl FlagValues {
         self.0.contains_key(name)
     }
 
+    /// Its value, where it is set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// Names with values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0

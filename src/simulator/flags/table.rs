@@ -46,6 +46,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag(
         V,
+        "gpu-memory-utilization",
+        "X",
+        "share of the scenario's memory that it takes [0.92]",
+        share,
+    ),
+    flag(
+        V,
         "max-model-len",
         "N",
         "most tokens of prompt and output together [8192]",
@@ -128,6 +135,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag(
         S,
+        "mem-fraction-static",
+        "X",
+        "share of the scenario's memory that it takes [0.88]",
+        share,
+    ),
+    flag(
+        S,
         "context-length",
         "N",
         "most tokens of prompt and output together [8192]",
@@ -182,6 +196,13 @@ pub const FLAGS: &[Flag] = &[
             settings.kv_blocks = blocks(tokens.into(), settings.block_size);
             Ok(())
         },
+    ),
+    flag(
+        T,
+        "cuda-memory-fraction",
+        "X",
+        "share of the scenario's memory that it takes [1.0]",
+        share,
     ),
     flag(
         T,
@@ -249,6 +270,16 @@ fn optional(text: &str, into: &mut Option<u32>) -> Result<(), String> {
     whole(text, &mut number)?;
     *into = Some(number);
     Ok(())
+}
+
+/// What it means is counted from the memory, which a deployment has.
+fn share(_: &mut Settings, text: &str) -> Result<(), String> {
+    let sound = text
+        .parse::<f64>()
+        .is_ok_and(|share| share > 0.0 && share <= 1.0);
+    sound
+        .then_some(())
+        .ok_or_else(|| "a share above 0 and up to 1 is meant".to_owned())
 }
 
 fn negated(text: &str, into: &mut bool) -> Result<(), String> {

@@ -22,6 +22,7 @@ impl Sglang {
                 "served_model_name": model,
                 "max_running_requests": settings.max_num_seqs,
                 "max_total_tokens": settings.kv_tokens(),
+                "mem_fraction_static": self.memory_share,
                 "max_queued_requests": settings.max_num_queued_reqs,
                 "page_size": settings.block_size,
                 "context_length": settings.max_model_len,

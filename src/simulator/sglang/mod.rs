@@ -7,6 +7,7 @@
 mod answers;
 mod write;
 
+use crate::engine::{SGLANG_FIRST_TOKEN, SGLANG_INTER_TOKEN};
 use crate::model::{Event, FinishReason, Finished, Settings, StepTime};
 
 use super::histogram::Histogram;
@@ -23,6 +24,8 @@ const REQUEST_PROCESS_SECONDS: f64 = 45e-6;
 pub(super) struct Sglang {
     settings: Settings,
     frontend_seconds: f64,
+    /// Share of the memory that it takes.
+    memory_share: f64,
     /// Most sequences of a decode step that captured graphs hold.
     graph_max_sequences: Option<u32>,
     /// Time of the accelerator by [`FORWARD_CATEGORIES`], where a timer is on.
@@ -69,14 +72,6 @@ pub(super) struct Sglang {
 const HTTP_CODES: [&str; 3] = ["200", "500", "503"];
 /// `ForwardMode`, in lower case.
 const FORWARD_CATEGORIES: [&str; 2] = ["extend", "decode"];
-const FIRST_TOKEN: &[f64] = &[
-    0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
-    400.0,
-];
-const INTER_TOKEN: &[f64] = &[
-    0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08, 0.1, 0.2,
-    0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0,
-];
 const END_TO_END: &[f64] = &[
     0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0,
     400.0, 600.0, 1_200.0, 1_800.0, 2_400.0,
@@ -129,6 +124,7 @@ impl Sglang {
         settings: &Settings,
         step_time: &StepTime,
         device_timer: bool,
+        memory_share: f64,
         started: f64,
     ) -> Self {
         // 30 bounds, each 1.62 times the one before
@@ -137,6 +133,7 @@ impl Sglang {
         Self {
             settings: settings.clone(),
             frontend_seconds: step_time.frontend_seconds,
+            memory_share,
             graph_max_sequences: step_time.graph_max_sequences,
             forward_seconds: device_timer.then_some([0.0; FORWARD_CATEGORIES.len()]),
             inside: 0,
@@ -161,9 +158,9 @@ impl Sglang {
             reported_at: started,
             throughput: 0.0,
             last_hit_ratio: 0.0,
-            time_to_first_token: Histogram::new(FIRST_TOKEN),
-            inter_token: Histogram::new(INTER_TOKEN),
-            time_per_output_token: Histogram::new(INTER_TOKEN),
+            time_to_first_token: Histogram::new(SGLANG_FIRST_TOKEN),
+            inter_token: Histogram::new(SGLANG_INTER_TOKEN),
+            time_per_output_token: Histogram::new(SGLANG_INTER_TOKEN),
             end_to_end: Histogram::new(END_TO_END),
             queue: Histogram::new(QUEUE),
             request_process: Histogram::new(&stage),

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{VERSION, Vllm};
+use crate::model::Policy;
+use crate::simulator::memory;
 
 impl Vllm {
     /// vLLM keeps one block back.
@@ -21,7 +23,7 @@ impl Vllm {
             "effective_attention_block_size": settings.block_size,
             "enable_mamba_shared_prefix_checkpoint": false,
             "enable_prefix_caching": settings.prefix_caching,
-            "gpu_memory_utilization": 0.92,
+            "gpu_memory_utilization": memory::share(Policy::Vllm, &self.given),
             "hash_block_size": null,
             "is_attention_free": false,
             "kv_cache_dtype_skip_layers": [],

@@ -8,6 +8,7 @@ mod answers;
 mod families;
 mod write;
 
+use crate::engine::{VLLM_FIRST_TOKEN, VLLM_INTER_TOKEN};
 use crate::model::{Event, FinishReason, Finished, Settings};
 
 use super::flags::FlagValues;
@@ -65,14 +66,6 @@ const LATENCY: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1_920.0, 7_680.0,
 ];
-const FIRST_TOKEN: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-    20.0, 40.0, 80.0, 160.0, 640.0, 2_560.0,
-];
-const INTER_TOKEN: &[f64] = &[
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0,
-];
 const ITERATION: &[f64] = &[
     1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0, 8_192.0, 16_384.0,
 ];
@@ -112,9 +105,9 @@ impl Vllm {
             draft_tokens: 0,
             accepted_by_position: vec![0; positions as usize],
             iteration_tokens: Histogram::new(ITERATION),
-            time_to_first_token: Histogram::new(FIRST_TOKEN),
-            inter_token: Histogram::new(INTER_TOKEN),
-            time_per_output_token: Histogram::new(INTER_TOKEN),
+            time_to_first_token: Histogram::new(VLLM_FIRST_TOKEN),
+            inter_token: Histogram::new(VLLM_INTER_TOKEN),
+            time_per_output_token: Histogram::new(VLLM_INTER_TOKEN),
             end_to_end: latency.clone(),
             queue: latency.clone(),
             prefill: latency.clone(),

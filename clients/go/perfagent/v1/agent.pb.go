@@ -380,7 +380,9 @@ type GetCapabilitiesResponse struct {
 	// What can hold an engine back.
 	Causes []*CauseDescription `protobuf:"bytes,3,rep,name=causes,proto3" json:"causes,omitempty"`
 	// Numbers that values are held against.
-	Thresholds    []*ThresholdDescription `protobuf:"bytes,4,rep,name=thresholds,proto3" json:"thresholds,omitempty"`
+	Thresholds []*ThresholdDescription `protobuf:"bytes,4,rep,name=thresholds,proto3" json:"thresholds,omitempty"`
+	// What recommendations come from, built in and from the config file.
+	Optimizers    []*OptimizerDescription `protobuf:"bytes,5,rep,name=optimizers,proto3" json:"optimizers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +445,77 @@ func (x *GetCapabilitiesResponse) GetThresholds() []*ThresholdDescription {
 	return nil
 }
 
+func (x *GetCapabilitiesResponse) GetOptimizers() []*OptimizerDescription {
+	if x != nil {
+		return x.Optimizers
+	}
+	return nil
+}
+
+// Something that recommendations come from.
+type OptimizerDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as in `lever` of an optimization.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it does, in a sentence.
+	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// It is of the config file.
+	Custom        bool `protobuf:"varint,3,opt,name=custom,proto3" json:"custom,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OptimizerDescription) Reset() {
+	*x = OptimizerDescription{}
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OptimizerDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OptimizerDescription) ProtoMessage() {}
+
+func (x *OptimizerDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OptimizerDescription.ProtoReflect.Descriptor instead.
+func (*OptimizerDescription) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OptimizerDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OptimizerDescription) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *OptimizerDescription) GetCustom() bool {
+	if x != nil {
+		return x.Custom
+	}
+	return false
+}
+
 // Something that can hold an engine back.
 type CauseDescription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -458,7 +531,7 @@ type CauseDescription struct {
 
 func (x *CauseDescription) Reset() {
 	*x = CauseDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +543,7 @@ func (x *CauseDescription) String() string {
 func (*CauseDescription) ProtoMessage() {}
 
 func (x *CauseDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +556,7 @@ func (x *CauseDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CauseDescription.ProtoReflect.Descriptor instead.
 func (*CauseDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CauseDescription) GetName() string {
@@ -528,7 +601,7 @@ type ThresholdDescription struct {
 
 func (x *ThresholdDescription) Reset() {
 	*x = ThresholdDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +613,7 @@ func (x *ThresholdDescription) String() string {
 func (*ThresholdDescription) ProtoMessage() {}
 
 func (x *ThresholdDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +626,7 @@ func (x *ThresholdDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThresholdDescription.ProtoReflect.Descriptor instead.
 func (*ThresholdDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ThresholdDescription) GetName() string {
@@ -617,7 +690,7 @@ type EngineCapability struct {
 
 func (x *EngineCapability) Reset() {
 	*x = EngineCapability{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +702,7 @@ func (x *EngineCapability) String() string {
 func (*EngineCapability) ProtoMessage() {}
 
 func (x *EngineCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +715,7 @@ func (x *EngineCapability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineCapability.ProtoReflect.Descriptor instead.
 func (*EngineCapability) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EngineCapability) GetName() string {
@@ -695,7 +768,7 @@ type QuantityDescription struct {
 
 func (x *QuantityDescription) Reset() {
 	*x = QuantityDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +780,7 @@ func (x *QuantityDescription) String() string {
 func (*QuantityDescription) ProtoMessage() {}
 
 func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +793,7 @@ func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuantityDescription.ProtoReflect.Descriptor instead.
 func (*QuantityDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QuantityDescription) GetName() string {
@@ -771,7 +844,7 @@ const file_perfagent_v1_agent_proto_rawDesc = "" +
 	" \x01(\rR\x12maxWatchedReplicas\x12\x1d\n" +
 	"\n" +
 	"max_labels\x18\v \x01(\rR\tmaxLabels\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\x92\x02\n" +
+	"\x16GetCapabilitiesRequest\"\xd6\x02\n" +
 	"\x17GetCapabilitiesResponse\x128\n" +
 	"\aengines\x18\x01 \x03(\v2\x1e.perfagent.v1.EngineCapabilityR\aengines\x12A\n" +
 	"\n" +
@@ -780,7 +853,14 @@ const file_perfagent_v1_agent_proto_rawDesc = "" +
 	"\x06causes\x18\x03 \x03(\v2\x1e.perfagent.v1.CauseDescriptionR\x06causes\x12B\n" +
 	"\n" +
 	"thresholds\x18\x04 \x03(\v2\".perfagent.v1.ThresholdDescriptionR\n" +
-	"thresholds\"z\n" +
+	"thresholds\x12B\n" +
+	"\n" +
+	"optimizers\x18\x05 \x03(\v2\".perfagent.v1.OptimizerDescriptionR\n" +
+	"optimizers\"d\n" +
+	"\x14OptimizerDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06custom\x18\x03 \x01(\bR\x06custom\"z\n" +
 	"\x10CauseDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1c.perfagent.v1.BottleneckTypeR\x04type\x12 \n" +
@@ -827,7 +907,7 @@ func file_perfagent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_perfagent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_perfagent_v1_agent_proto_goTypes = []any{
 	(QuantityKind)(0),               // 0: perfagent.v1.QuantityKind
 	(*GetAgentInfoRequest)(nil),     // 1: perfagent.v1.GetAgentInfoRequest
@@ -835,35 +915,37 @@ var file_perfagent_v1_agent_proto_goTypes = []any{
 	(*Limits)(nil),                  // 3: perfagent.v1.Limits
 	(*GetCapabilitiesRequest)(nil),  // 4: perfagent.v1.GetCapabilitiesRequest
 	(*GetCapabilitiesResponse)(nil), // 5: perfagent.v1.GetCapabilitiesResponse
-	(*CauseDescription)(nil),        // 6: perfagent.v1.CauseDescription
-	(*ThresholdDescription)(nil),    // 7: perfagent.v1.ThresholdDescription
-	(*EngineCapability)(nil),        // 8: perfagent.v1.EngineCapability
-	(*QuantityDescription)(nil),     // 9: perfagent.v1.QuantityDescription
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
-	(BottleneckType)(0),             // 12: perfagent.v1.BottleneckType
+	(*OptimizerDescription)(nil),    // 6: perfagent.v1.OptimizerDescription
+	(*CauseDescription)(nil),        // 7: perfagent.v1.CauseDescription
+	(*ThresholdDescription)(nil),    // 8: perfagent.v1.ThresholdDescription
+	(*EngineCapability)(nil),        // 9: perfagent.v1.EngineCapability
+	(*QuantityDescription)(nil),     // 10: perfagent.v1.QuantityDescription
+	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
+	(BottleneckType)(0),             // 13: perfagent.v1.BottleneckType
 }
 var file_perfagent_v1_agent_proto_depIdxs = []int32{
-	10, // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	11, // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
+	11, // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	12, // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
 	3,  // 2: perfagent.v1.GetAgentInfoResponse.limits:type_name -> perfagent.v1.Limits
-	11, // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
-	11, // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
-	8,  // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
-	9,  // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
-	6,  // 7: perfagent.v1.GetCapabilitiesResponse.causes:type_name -> perfagent.v1.CauseDescription
-	7,  // 8: perfagent.v1.GetCapabilitiesResponse.thresholds:type_name -> perfagent.v1.ThresholdDescription
-	12, // 9: perfagent.v1.CauseDescription.type:type_name -> perfagent.v1.BottleneckType
-	0,  // 10: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
-	1,  // 11: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
-	4,  // 12: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
-	2,  // 13: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
-	5,  // 14: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
+	12, // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
+	9,  // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
+	10, // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
+	7,  // 7: perfagent.v1.GetCapabilitiesResponse.causes:type_name -> perfagent.v1.CauseDescription
+	8,  // 8: perfagent.v1.GetCapabilitiesResponse.thresholds:type_name -> perfagent.v1.ThresholdDescription
+	6,  // 9: perfagent.v1.GetCapabilitiesResponse.optimizers:type_name -> perfagent.v1.OptimizerDescription
+	13, // 10: perfagent.v1.CauseDescription.type:type_name -> perfagent.v1.BottleneckType
+	0,  // 11: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
+	1,  // 12: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
+	4,  // 13: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
+	2,  // 14: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
+	5,  // 15: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_agent_proto_init() }
@@ -878,7 +960,7 @@ func file_perfagent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfagent_v1_agent_proto_rawDesc), len(file_perfagent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -204,6 +204,7 @@ class GetCapabilitiesResponse(_message.Message):
     QUANTITIES_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
+    OPTIMIZERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineCapability]:
         """Engines that can be measured, built in and from the config file."""
@@ -220,6 +221,10 @@ class GetCapabilitiesResponse(_message.Message):
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThresholdDescription]:
         """Numbers that values are held against."""
 
+    @_builtins.property
+    def optimizers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OptimizerDescription]:
+        """What recommendations come from, built in and from the config file."""
+
     def __init__(
         self,
         *,
@@ -227,14 +232,45 @@ class GetCapabilitiesResponse(_message.Message):
         quantities: _abc.Iterable[Global___QuantityDescription] | None = ...,
         causes: _abc.Iterable[Global___CauseDescription] | None = ...,
         thresholds: _abc.Iterable[Global___ThresholdDescription] | None = ...,
+        optimizers: _abc.Iterable[Global___OptimizerDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "engines", b"engines", "quantities", b"quantities", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "engines", b"engines", "optimizers", b"optimizers", "quantities", b"quantities", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class OptimizerDescription(_message.Message):
+    """Something that recommendations come from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in `lever` of an optimization."""
+    description: _builtins.str
+    """What it does, in a sentence."""
+    custom: _builtins.bool
+    """It is of the config file."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        custom: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "description", b"description", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OptimizerDescription: _TypeAlias = OptimizerDescription  # noqa: Y015
 
 @_typing.final
 class CauseDescription(_message.Message):

@@ -75,8 +75,8 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCapabilities(self, request, context):
-        """The engines that can be measured, the quantities that there are, the causes that are looked for, and the thresholds
-        in force.
+        """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
+        force, and the levers that recommendations come from.
 
         Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
         """

@@ -47,8 +47,8 @@ class AgentServiceStub:
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetCapabilitiesRequest, _agent_pb2.GetCapabilitiesResponse]
-    """The engines that can be measured, the quantities that there are, the causes that are looked for, and the thresholds
-    in force.
+    """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
+    force, and the levers that recommendations come from.
 
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
@@ -72,8 +72,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetCapabilitiesRequest, _agent_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
-    """The engines that can be measured, the quantities that there are, the causes that are looked for, and the thresholds
-    in force.
+    """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
+    force, and the levers that recommendations come from.
 
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
@@ -106,8 +106,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.GetCapabilitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetCapabilitiesResponse, _abc.Awaitable[_agent_pb2.GetCapabilitiesResponse]]:
-        """The engines that can be measured, the quantities that there are, the causes that are looked for, and the thresholds
-        in force.
+        """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
+        force, and the levers that recommendations come from.
 
         Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
         """

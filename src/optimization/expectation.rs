@@ -1,0 +1,133 @@
+//! What a change of settings means to the model.
+
+use super::change::KnobChange;
+use super::in_force::InForce;
+use super::proposal::{Expectation, ModelChange};
+
+/// Share of an accelerator's memory that the KV cache has at least: with less an engine does not serve.
+const LEAST_KV_SHARE: f64 = 0.1;
+
+/// What changes of settings mean to the model, or why the fitted model cannot know it.
+pub(crate) fn of(in_force: &InForce, changes: &[KnobChange]) -> Expectation {
+    let mut found = Vec::new();
+    for change in changes {
+        match modelled(in_force, change) {
+            Ok(change) => found.extend(change),
+            Err(reason) => return Expectation::NotPredictable(reason),
+        }
+    }
+    Expectation::Modelled(found)
+}
+
+/// One change; none where it changes nothing that the model has.
+fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChange>, String> {
+    let flag = &change.flag;
+    let Some(to) = &change.to else {
+        return match change.name.as_str() {
+            "long_prefill_token_threshold" => Ok(Some(ModelChange::LongPrefillThreshold(None))),
+            "max_num_queued_reqs" | "max_queued_requests" => {
+                Ok(Some(ModelChange::QueueBound(None)))
+            }
+            "num_speculative_tokens"
+            | "speculative_num_draft_tokens"
+            | "speculative_algorithm"
+            | "speculative_method" => Ok(Some(ModelChange::SpeculatedTokens(0))),
+            _ => Err(format!(
+                "without {flag} the engine's default holds, and nothing tells what that is here: give the value"
+            )),
+        };
+    };
+    let number: Option<f64> = to.parse().ok().filter(|number: &f64| number.is_finite());
+    let whole = || {
+        number
+            .filter(|number| *number >= 0.0 && *number <= f64::from(u32::MAX))
+            .map(|number| number as u32)
+            .ok_or_else(|| format!("{flag} {to}: the model takes a whole number"))
+    };
+    let from = change
+        .from
+        .as_deref()
+        .or_else(|| in_force.value(&[change.name.as_str()]))
+        .and_then(|from| from.parse::<f64>().ok())
+        .filter(|from| *from > 0.0);
+    let ratio = || {
+        number
+            .zip(from)
+            .filter(|(to, _)| *to > 0.0)
+            .map(|(to, from)| (from, to))
+            .ok_or_else(|| {
+                format!(
+                    "what {flag} is now is not known, and so not by how much the KV cache changes: declare the launch \
+                     arguments, or give current_config"
+                )
+            })
+    };
+    Ok(Some(match change.name.as_str() {
+        "max_num_seqs" | "max_running_requests" | "max_batch_size" => {
+            ModelChange::MaxNumSeqs(whole()?)
+        }
+        "max_num_batched_tokens" | "max_batch_prefill_tokens" => ModelChange::TokenBudget(whole()?),
+        "chunked_prefill_size" if number.is_some_and(|number| number > 0.0) => {
+            ModelChange::TokenBudget(whole()?)
+        }
+        "long_prefill_token_threshold" => {
+            ModelChange::LongPrefillThreshold(Some(whole()?).filter(|tokens| *tokens > 0))
+        }
+        "max_num_queued_reqs" | "max_queued_requests" | "max_concurrent_requests" => {
+            ModelChange::QueueBound(Some(whole()?))
+        }
+        "num_speculative_tokens" | "speculative_num_draft_tokens" => {
+            ModelChange::SpeculatedTokens(whole()?)
+        }
+        "schedule_conservativeness" => ModelChange::Conservativeness(
+            number.ok_or_else(|| format!("{flag} {to}: the model takes a number"))?,
+        ),
+        "num_gpu_blocks_override"
+        | "num_gpu_blocks"
+        | "kv_cache_memory_bytes"
+        | "max_total_num_tokens"
+        | "max_total_tokens_override"
+        | "max_batch_total_tokens" => {
+            let (from, to) = ratio()?;
+            ModelChange::KvCapacity {
+                low_ratio: to / from,
+                high_ratio: to / from,
+            }
+        }
+        "gpu_memory_utilization" | "mem_fraction_static" | "cuda_memory_fraction" => {
+            let (from, to) = ratio()?;
+            let (low_ratio, high_ratio) = memory_share(from, to);
+            ModelChange::KvCapacity {
+                low_ratio,
+                high_ratio,
+            }
+        }
+        _ => {
+            return Err(format!(
+                "the model is fitted to what this engine does now, and that does not tell what {flag} changes"
+            ));
+        }
+    }))
+}
+
+/// By how much the KV cache changes with the engine's share of the memory. Weights and buffers take the same of it
+/// before and after, so all of the difference is the cache's: relative to a cache that has at most the whole share and at
+/// least a tenth of the memory.
+pub(crate) fn memory_share(from: f64, to: f64) -> (f64, f64) {
+    let whole = to / from;
+    let tenth = (LEAST_KV_SHARE + to - from).max(LEAST_KV_SHARE * 0.1) / LEAST_KV_SHARE;
+    (whole.min(tenth), whole.max(tenth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_share_of_the_memory_is_at_least_as_much_more_cache() {
+        let (low, high) = memory_share(0.9, 0.95);
+        assert!((low - 0.95 / 0.9).abs() < 1e-9 && (high - 1.5).abs() < 1e-9);
+        let (low, high) = memory_share(0.95, 0.9);
+        assert!((low - 0.5).abs() < 1e-9 && (high - 0.9 / 0.95).abs() < 1e-9);
+    }
+}

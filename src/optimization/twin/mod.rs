@@ -1,0 +1,400 @@
+//! The twin: the model fitted to one instance, not once but many times over.
+//!
+//! ```text
+//! measurement → observed (one replica's numbers) → draws: what nothing tells, drawn from what is possible
+//!                                                     ↓ each calibrated to the measured means
+//!               member: settings, load, step time, and a weight by how well it gives what was measured
+//! change → every member with and without it, same requests → ratios → interval
+//! ```
+//!
+//! One window does not tell what a step costs at another batch, whether clients wait for their answers, or how lengths
+//! are spread within a bucket. A member is one way in which it may be; what members agree on is known, and where they
+//! do not the interval is wide. That is approximate Bayesian computation (Beaumont, Zhang, Balding 2002) with the model
+//! of continuous batching in the place of a likelihood.
+
+mod apply;
+mod calibrate;
+mod draws;
+mod interval;
+mod lengths;
+mod member;
+mod observed;
+mod outcome;
+mod settings;
+mod trust;
+
+use crate::analysis::Targets;
+use crate::measure::{Bounded, Measurement};
+use crate::model::StepWindow;
+
+use super::in_force::InForce;
+use super::prediction::{
+    Effect, PredictedQuantity as P, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
+};
+use super::proposal::ModelChange;
+use super::score::Service;
+
+use calibrate::Ensemble;
+use interval::{Say, interval};
+use member::Member;
+use observed::Observed;
+use outcome::{Outcome, Plan};
+
+/// The model fitted to one instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Twin {
+    observed: Observed,
+    ensemble: Ensemble,
+}
+
+/// Requests that finish in all simulations of a prediction, at least.
+const SIMULATED_REQUESTS: f64 = 1_000.0;
+/// Windows of one member in a prediction, at most.
+const REPEATS: f64 = 6.0;
+/// Members that a glance asks.
+const GLANCE_MEMBERS: usize = 4;
+/// A queue that grows by this share of what comes in is not served.
+const UNSETTLED_RATIO: f64 = 0.08;
+
+/// What is expected of a change at a glance, for comparing many.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Glance {
+    /// How the instance would serve.
+    pub(crate) service: Service,
+    /// Tokens that it cost to compute.
+    pub(crate) work_tokens: u64,
+}
+
+impl Twin {
+    /// Of what was measured, with settings in force; `windows` are of other load, where there were any.
+    ///
+    /// # Errors
+    /// Why there is none, as a sentence.
+    pub(crate) fn fit(
+        measurement: &Measurement,
+        in_force: &InForce,
+        windows: &[StepWindow],
+    ) -> Result<Self, String> {
+        let observed = Observed::of(measurement)?;
+        let ensemble = calibrate::fit(&observed, in_force, windows)?;
+        Ok(Self { observed, ensemble })
+    }
+
+    /// How the instance serves as it is: what was measured, and what the members say where that is only bounded.
+    pub(crate) fn now(&self) -> Service {
+        let members = self.ensemble.members.iter().take(GLANCE_MEMBERS);
+        self.service(members.map(|member| (member, &member.before)))
+            .unwrap_or_default()
+    }
+
+    /// What is expected of a change, by the members that weigh most.
+    ///
+    /// # Errors
+    /// Why an engine cannot be so, as a sentence.
+    pub(crate) fn glance(&self, changes: &[ModelChange]) -> Result<Glance, String> {
+        let plan = self.after_plan();
+        let mut after: Vec<(&Member, Outcome)> = Vec::new();
+        for member in self.ensemble.members.iter().take(GLANCE_MEMBERS) {
+            let (settings, load) = apply::apply(member, self.observed.replicas, changes)?;
+            if let Some(outcome) = member.after(&settings, &load, &plan) {
+                after.push((member, outcome));
+            }
+        }
+        let work_tokens = after.iter().map(|(_, outcome)| outcome.work_tokens).sum();
+        let all = after.iter().map(|(member, outcome)| (*member, outcome));
+        let service = self
+            .service(all)
+            .ok_or("what would come of it is too much to simulate")?;
+        Ok(Glance {
+            service,
+            work_tokens,
+        })
+    }
+
+    /// What is predicted of a change. Deviations from the middle are multiplied by `widening`, which `track_record`
+    /// predictions told.
+    pub(crate) fn effect(
+        &self,
+        changes: &[ModelChange],
+        (widening, track_record): (f64, u32),
+    ) -> Effect {
+        let plan = self.after_plan();
+        let members = &self.ensemble.members;
+        let served = self.observed.begun_per_second * plan.seconds * members.len() as f64 * 2.0;
+        let repeats = (SIMULATED_REQUESTS / served.max(1.0))
+            .ceil()
+            .clamp(1.0, REPEATS) as u64;
+        let mut runs: Vec<Run<'_>> = Vec::new();
+        for repeat in 0..repeats {
+            for member in members {
+                let (settings, mut load) =
+                    match apply::apply(member, self.observed.replicas, changes) {
+                        Ok(applied) => applied,
+                        Err(reason) => return Effect::NotPredictable(reason),
+                    };
+                load.seed += repeat * 7_919;
+                let before = match repeat {
+                    0 => Some(member.before.clone()),
+                    _ => {
+                        let mut same = member.load.clone();
+                        same.seed = load.seed;
+                        member.after(&member.settings, &same, &self.ensemble.plan)
+                    }
+                };
+                let after = member.after(&settings, &load, &plan);
+                if let Some((before, after)) = before.zip(after) {
+                    let offered = match load.arrival {
+                        crate::model::Arrival::Poisson { rate_per_second } => Some(rate_per_second),
+                        _ => None,
+                    };
+                    runs.push(Run {
+                        member,
+                        before,
+                        after,
+                        offered,
+                    });
+                }
+            }
+        }
+        if runs.len() * 2 < members.len() {
+            return Effect::NotPredictable(
+                "what would come of it is too much to simulate: requests would pile up".to_owned(),
+            );
+        }
+        let (mut quantities, mut unpredicted) = (Vec::new(), Vec::new());
+        for quantity in P::ALL {
+            match self.quantity(quantity, &runs, widening) {
+                Ok(found) => quantities.push(found),
+                Err(reason) => unpredicted.push(Unpredicted { quantity, reason }),
+            }
+        }
+        let finished = runs
+            .iter()
+            .map(|run| run.before.finished + run.after.finished);
+        Effect::Predicted(Prediction {
+            quantities,
+            unpredicted,
+            basis: PredictionBasis {
+                windows: self.ensemble.windows,
+                observed_requests: self.observed.finished * f64::from(self.observed.replicas),
+                simulated_requests: finished.sum(),
+                simulations: u32::try_from(2 * runs.len()).unwrap_or(u32::MAX),
+                mismatch_ratio: self.ensemble.mismatch_ratio,
+                assumptions: self.ensemble.assumptions.clone(),
+                track_record,
+            },
+        })
+    }
+
+    /// One quantity after a change.
+    fn quantity(
+        &self,
+        quantity: P,
+        runs: &[Run<'_>],
+        widening: f64,
+    ) -> Result<QuantityPrediction, String> {
+        let before = self.measured(quantity)?;
+        if matches!(quantity, P::TimeToFirstTokenMean | P::TimeToFirstTokenP99) {
+            let all: f64 = runs.iter().map(|run| run.member.weight).sum();
+            let grow = runs.iter().filter(|run| run.piles_up());
+            let growing: f64 = grow.map(|run| run.member.weight).sum();
+            if growing > 0.3 * all {
+                return Err(
+                    "more would come in than is served, and the wait would grow for as long as that lasts".to_owned(),
+                );
+            }
+        }
+        let says: Vec<Say> = runs
+            .iter()
+            .filter_map(|run| {
+                let after = value(quantity, &run.after)?;
+                // a queue that grows has no mean of its own: what was measured is before
+                let of_queue = matches!(quantity, P::TimeToFirstTokenMean | P::TimeToFirstTokenP99);
+                let against = match self.ensemble.plan.backlog.is_some() && of_queue {
+                    true => before,
+                    false => value(quantity, &run.before)?,
+                };
+                (after > 0.0 && against > 0.0).then(|| Say {
+                    log_ratio: (after / against).ln(),
+                    weight: run.member.weight,
+                })
+            })
+            .collect();
+        if says.len() * 2 < runs.len() {
+            return Err(
+                "it would be too small, or too large, to be told from the engine's metrics"
+                    .to_owned(),
+            );
+        }
+        let middle =
+            interval(&says, 1e-3).ok_or("the simulations gave nothing that can be told")?[0];
+        let sigma = trust::sigma(
+            quantity,
+            middle,
+            self.observed.finished,
+            self.ensemble.mismatch_ratio,
+        );
+        let found =
+            interval(&says, sigma).ok_or("the simulations gave nothing that can be told")?;
+        let [middle, low, high] = found;
+        Ok(QuantityPrediction {
+            quantity,
+            before,
+            ratio: middle.exp(),
+            ratio_low: (middle + (low - middle) * widening).exp(),
+            ratio_high: (middle + (high - middle) * widening).exp(),
+        })
+    }
+
+    /// The value before, of all replicas.
+    fn measured(&self, quantity: P) -> Result<f64, String> {
+        let observed = &self.observed;
+        let number = |value: Option<Bounded>, what: &str| match value {
+            Some(Bounded::Value(value)) => Ok(value),
+            Some(Bounded::AtMost(bound)) => Err(format!(
+                "{what} is only known to be at most {bound} s: the engine's histogram is no finer"
+            )),
+            Some(Bounded::AtLeast(bound)) => Err(format!(
+                "{what} is only known to be at least {bound} s: the engine's histogram ends there"
+            )),
+            None => Err(format!("{what} is not told by the engine")),
+        };
+        let mean = |value: Option<f64>, what: &str| {
+            value.ok_or_else(|| format!("{what} is not told by the engine"))
+        };
+        let found = match quantity {
+            P::GenerationTokensPerSecond => {
+                Ok(observed.tokens_per_second * f64::from(observed.replicas))
+            }
+            P::TimeToFirstTokenMean => mean(observed.ttft_mean, "the mean time to first token"),
+            P::TimeToFirstTokenP99 => number(
+                observed.ttft_p99,
+                "the 99th percentile of the time to first token",
+            ),
+            P::InterTokenLatencyMean => match observed.policy {
+                crate::model::Policy::Tgi => Err("TGI exports no inter-token latency".to_owned()),
+                _ => mean(observed.gap_mean, "the mean gap between tokens"),
+            },
+            P::InterTokenLatencyP99 => number(
+                observed.gap_p99,
+                "the 99th percentile of the gap between tokens",
+            ),
+            P::KvCacheUsage => mean(observed.kv_usage, "the use of the KV cache"),
+        }?;
+        match found > 0.0 {
+            true => Ok(found),
+            false => Err("it was 0 in the window".to_owned()),
+        }
+    }
+
+    /// After a change the engine has been restarted: it begins empty.
+    fn after_plan(&self) -> Plan {
+        Plan {
+            backlog: None,
+            ..self.ensemble.plan
+        }
+    }
+
+    /// How it serves, by the mean of what members say, set right by what was measured.
+    fn service<'m>(&self, all: impl Iterator<Item = (&'m Member, &'m Outcome)>) -> Option<Service> {
+        let observed = &self.observed;
+        let grows = self.ensemble.plan.backlog.is_some();
+        let (mut service, mut weights) = (Service::default(), 0.0);
+        for (member, outcome) in all {
+            let weight = member.weight;
+            let number = |value: Option<Bounded>| match value {
+                Some(Bounded::Value(value)) => Some(value),
+                _ => None,
+            };
+            // the member's word, times what it was off by before
+            let right = |after: f64, before: Option<f64>, measured: Option<f64>| {
+                let off = before.zip(measured).filter(|(before, _)| *before > 0.0);
+                match off {
+                    Some((before, measured)) if !grows => {
+                        after * (measured / before).clamp(0.5, 2.0)
+                    }
+                    _ => after,
+                }
+            };
+            let ttft = outcome.summary.time_to_first_token_seconds?;
+            let before_ttft = member.before.summary.time_to_first_token_seconds;
+            let p50 = right(
+                ttft.p50,
+                before_ttft.map(|one| one.p50),
+                number(observed.ttft_p50),
+            );
+            let p99 = right(
+                ttft.p99,
+                before_ttft.map(|one| one.p99),
+                number(observed.ttft_p99),
+            );
+            let gap = outcome.summary.inter_token_seconds?;
+            let before_gap = member.before.summary.inter_token_seconds;
+            let gap_p99 = right(
+                gap.p99,
+                before_gap.map(|one| one.p99),
+                number(observed.gap_p99),
+            );
+            let gap_mean = right(gap.mean, before_gap.map(|one| one.mean), observed.gap_mean);
+            let tokens = right(
+                outcome.tokens_per_second,
+                Some(member.before.tokens_per_second),
+                Some(observed.tokens_per_second),
+            );
+            service.ttft_p50_seconds += weight * p50.max(1e-9).ln();
+            service.ttft_p99_seconds += weight * p99.max(1e-9).ln();
+            service.itl_p99_seconds += weight * gap_p99.max(1e-9).ln();
+            service.itl_mean_seconds += weight * gap_mean.max(1e-9).ln();
+            service.tokens_per_second += weight * tokens.max(1e-9).ln();
+            service.failure_ratio += weight * outcome.failure_ratio;
+            weights += weight;
+        }
+        if weights <= 0.0 {
+            return None;
+        }
+        let middle = |sum: f64| (sum / weights).exp();
+        Some(Service {
+            ttft_p50_seconds: middle(service.ttft_p50_seconds),
+            ttft_p99_seconds: middle(service.ttft_p99_seconds),
+            itl_p99_seconds: middle(service.itl_p99_seconds),
+            itl_mean_seconds: middle(service.itl_mean_seconds),
+            tokens_per_second: middle(service.tokens_per_second) * f64::from(observed.replicas),
+            failure_ratio: service.failure_ratio / weights,
+        })
+    }
+
+    /// Share of the targets' violation that is certain: for those who ask whether there is anything to gain.
+    pub(crate) fn violation(&self, targets: &Targets) -> f64 {
+        self.now().violation(targets)
+    }
+}
+
+/// A member before and after.
+struct Run<'m> {
+    member: &'m Member,
+    before: Outcome,
+    after: Outcome,
+    /// Requests that come in, a second, whatever becomes of the ones before; none of clients that wait.
+    offered: Option<f64>,
+}
+
+impl Run<'_> {
+    /// More comes in after the change than is served.
+    fn piles_up(&self) -> bool {
+        self.offered
+            .is_some_and(|offered| self.after.growth_per_second > UNSETTLED_RATIO * offered)
+            && self.after.waiting[2] >= 4.0
+    }
+}
+
+/// A quantity of a simulated window, as the engine's metrics would tell it.
+fn value(quantity: P, outcome: &Outcome) -> Option<f64> {
+    match quantity {
+        P::GenerationTokensPerSecond => Some(outcome.tokens_per_second),
+        P::TimeToFirstTokenMean => outcome.ttft_mean,
+        P::TimeToFirstTokenP99 => outcome.ttft_p99.map(Bounded::number),
+        P::InterTokenLatencyMean => outcome.gap_mean,
+        P::InterTokenLatencyP99 => outcome.gap_p99.map(Bounded::number),
+        P::KvCacheUsage => Some(outcome.kv_usage),
+    }
+}
