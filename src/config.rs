@@ -187,7 +187,7 @@ impl Config {
             if !ids.insert(spec.instance_id.clone()) {
                 return Err(wrong("there are two of this id".to_owned()));
             }
-            spec.keep_known_launch_args(&registry);
+            spec.hide_launch_args(&registry);
             Ok(Instance::configured(spec))
         });
         checked.collect()

@@ -72,7 +72,7 @@ impl Agent {
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
-        spec.keep_known_launch_args(self.engines());
+        spec.hide_launch_args(self.engines());
         self.check_urls(&spec.metrics_urls)?;
         let once = once(caller, "RegisterInstance", request_id, &spec);
         self.write(once, move |agent, store, once| async move {
@@ -89,9 +89,10 @@ impl Agent {
         .await
     }
 
-    /// Flags of declared launch arguments that are not kept, since they set nothing that the agent knows of this engine.
-    pub fn ignored_launch_args(&self, engine: Option<&str>, args: &[String]) -> Vec<String> {
-        LaunchArgs::of(args, engine, self.engines()).dropped
+    /// Flags of declared launch arguments whose values are not kept, since they set nothing that the agent knows of this
+    /// engine.
+    pub fn hidden_launch_args(&self, engine: Option<&str>, args: &[String]) -> Vec<String> {
+        LaunchArgs::of(args, engine, self.engines()).hidden
     }
 
     /// An instance.
@@ -150,7 +151,7 @@ impl Agent {
                 change.clone().apply(&mut spec);
                 let violations = spec.violations(agent.engines());
                 if violations.is_empty() {
-                    spec.keep_known_launch_args(agent.engines());
+                    spec.hide_launch_args(agent.engines());
                     Ok(spec)
                 } else {
                     Err(violations)

@@ -133,8 +133,8 @@ pub struct InstanceEntry {
     /// What its users were promised; empty for those of `[[slos]]`, or the defaults.
     #[serde(default)]
     pub slos: Vec<Slo>,
-    /// Launch arguments that its engine runs with, each word its own: `["--max-num-seqs", "64"]`. Those that set no
-    /// setting the agent knows are not kept.
+    /// Launch arguments that its engine runs with, each word its own: `["--max-num-seqs", "64"]`. Values are kept of
+    /// those that set something the agent knows.
     #[serde(default)]
     pub launch_args: Vec<String>,
 }

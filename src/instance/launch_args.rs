@@ -1,7 +1,8 @@
 //! Launch arguments that an operator declares: what the agent keeps of them.
 //!
-//! A launch line can hold secrets (`--api-key`). Only arguments that set a knob of the engine's table are kept; all
-//! others are dropped before anything is stored, shown or logged.
+//! A launch line can hold secrets (`--api-key`). Only values of flags that set a knob of the engine's table are kept; all
+//! others are taken out before anything is stored, shown or logged. Their flags stay: that a setting is not declared can
+//! only be told where all flags are known.
 
 use super::violation::FieldViolation;
 use crate::engine::{Knob, Registry};
@@ -39,17 +40,21 @@ pub fn launch_args_violations(args: &[String]) -> Vec<FieldViolation> {
     args.iter().enumerate().filter_map(of_one).collect()
 }
 
-/// Declared arguments, sorted out.
+/// What stands in place of a value that is not kept.
+const HIDDEN: &str = "***";
+
+/// Declared arguments, with what may be secret in them taken out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaunchArgs {
-    /// Those that set a knob, in their order.
+    /// The arguments in their order: those that set a knob as they are, of the others the flag, and `***` for each value.
     pub kept: Vec<String>,
-    /// Flags of the others, without values; `(positional)` for what belongs to no flag.
-    pub dropped: Vec<String>,
+    /// Flags whose values were not kept.
+    pub hidden: Vec<String>,
 }
 
 impl LaunchArgs {
-    /// Sorts arguments out by the knobs of an engine; by those of all engines where it is not named.
+    /// Arguments by the knobs of an engine; by those of all engines where it is not named. What stands before the first
+    /// flag, a program or a model, is left out.
     pub fn of(args: &[String], engine: Option<&str>, registry: &Registry) -> Self {
         let is_knob = |flag: &str| match engine {
             Some(engine) => registry
@@ -60,32 +65,36 @@ impl LaunchArgs {
                 .any(|profile| sets_one_of(&profile.knobs, flag)),
         };
         let mut sorted = Self::default();
-        // values go where their flag goes; what stands before the first flag is a program or a model
-        let mut keeping = false;
-        let mut of_flag = false;
+        // values go where their flag goes
+        let mut shown: Option<(&str, bool)> = None;
         for arg in args {
             if is_flag(arg) {
-                let flag = arg.split('=').next().unwrap_or(arg);
-                keeping = is_knob(flag);
-                of_flag = true;
-                if !keeping {
-                    sorted.drop_flag(flag);
+                let (flag, value) = match arg.split_once('=') {
+                    Some((flag, value)) => (flag, Some(value)),
+                    None => (arg.as_str(), None),
+                };
+                let known = is_knob(flag);
+                shown = Some((flag, known));
+                match value.filter(|_| !known) {
+                    Some(_) => sorted.hide(flag, format!("{flag}={HIDDEN}")),
+                    None => sorted.kept.push(arg.clone()),
                 }
-            } else if !of_flag {
-                sorted.drop_flag("(positional)");
-            }
-            if keeping {
-                sorted.kept.push(arg.clone());
+            } else if let Some((flag, known)) = shown {
+                match known {
+                    true => sorted.kept.push(arg.clone()),
+                    false => sorted.hide(flag, HIDDEN.to_owned()),
+                }
             }
         }
         sorted
     }
 
-    fn drop_flag(&mut self, flag: &str) {
-        let shown = super::target::shortened(flag);
-        if !self.dropped.contains(&shown) {
-            self.dropped.push(shown);
+    fn hide(&mut self, flag: &str, kept: String) {
+        let flag = super::target::shortened(flag);
+        if !self.hidden.contains(&flag) {
+            self.hidden.push(flag);
         }
+        self.kept.push(kept);
     }
 }
 
@@ -116,16 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn only_knobs_are_kept() {
+    fn only_values_of_knobs_are_kept() {
         let of = sorted(
             "vllm serve m --max-num-seqs 64 --api-key sk-1 --max_model_len=4096 --no-enable-prefix-caching \
-             --hf-token=hf-1 --enforce-eager",
+             --hf-token=hf-1 --enforce-eager --trust-remote-code",
             Some("vllm"),
         );
-        let kept =
-            "--max-num-seqs 64 --max_model_len=4096 --no-enable-prefix-caching --enforce-eager";
+        let kept = "--max-num-seqs 64 --api-key *** --max_model_len=4096 --no-enable-prefix-caching --hf-token=*** \
+                    --enforce-eager --trust-remote-code";
         assert_eq!(of.kept.join(" "), kept);
-        assert_eq!(of.dropped, ["(positional)", "--api-key", "--hf-token"]);
+        assert_eq!(of.hidden, ["--api-key", "--hf-token"]);
     }
 
     #[test]
@@ -133,10 +142,14 @@ mod tests {
         let args = "--max-running-requests 8 --max-num-seqs 64";
         assert_eq!(
             sorted(args, Some("vllm")).kept.join(" "),
-            "--max-num-seqs 64"
+            "--max-running-requests *** --max-num-seqs 64"
         );
         assert_eq!(sorted(args, None).kept.join(" "), args);
-        assert_eq!(sorted(args, Some("no")).kept, Vec::<String>::new());
+        let of_none = sorted(args, Some("no")).kept;
+        assert_eq!(
+            of_none.join(" "),
+            "--max-running-requests *** --max-num-seqs ***"
+        );
     }
 
     #[test]
@@ -174,7 +187,7 @@ mod tests {
             let shown = format!("{of:?}");
             prop_assert!(!shown.contains("SECRET"), "{shown}");
             let again = LaunchArgs::of(&of.kept, Some("vllm"), &Registry::builtin());
-            prop_assert_eq!(again, LaunchArgs { kept: of.kept, dropped: Vec::new() });
+            prop_assert_eq!(again, of);
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct InstanceSpec {
     /// What its users were promised; empty for what the agent's operator set, or the defaults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<Slo>,
-    /// Launch arguments that the operator says the engine runs with, as far as they set knobs; in the engine's spelling.
+    /// Launch arguments that the operator says the engine runs with. Values are kept of those that set knobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub launch_args: Vec<String>,
 }
@@ -106,12 +106,10 @@ impl InstanceSpec {
         found
     }
 
-    /// Drops the declared launch arguments that set no knob: they may be secret. Says which, without their values.
-    pub fn keep_known_launch_args(&mut self, registry: &Registry) -> Vec<String> {
+    /// Takes values out of the declared launch arguments that set no knob: they may be secret.
+    pub fn hide_launch_args(&mut self, registry: &Registry) {
         let engine = self.instance_type.as_deref();
-        let sorted = LaunchArgs::of(&self.launch_args, engine, registry);
-        self.launch_args = sorted.kept;
-        sorted.dropped
+        self.launch_args = LaunchArgs::of(&self.launch_args, engine, registry).kept;
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::collect::{Output, failure_of};
 use super::connect::{AgentChannel, ConnectArgs, ConnectedAgent};
-use super::instances_page::{details, ignored_line, table};
+use super::instances_page::{details, hidden_line, table};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome, json};
 use crate::analysis::Slo;
@@ -206,7 +206,7 @@ async fn register(args: RegisterArgs) -> Result<String, Failure> {
         Output::Table => Ok(format!(
             "registered {}\n{}",
             answer.instance.unwrap_or_default().instance_id,
-            ignored_line(&answer.ignored_launch_args)
+            hidden_line(&answer.hidden_launch_args)
         )),
     }
 }
@@ -302,7 +302,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         Output::Table => Ok(format!(
             "{}{}",
             details(&answer.instance.unwrap_or_default()),
-            ignored_line(&answer.ignored_launch_args)
+            hidden_line(&answer.hidden_launch_args)
         )),
     }
 }

@@ -170,12 +170,12 @@ fn ago(then: prost_types::Timestamp, now: SystemTime) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// What was not kept of declared launch arguments; empty where all was.
-pub(super) fn ignored_line(flags: &[String]) -> String {
+/// Whose values were not kept of declared launch arguments; empty where all were.
+pub(super) fn hidden_line(flags: &[String]) -> String {
     match flags.is_empty() {
         true => String::new(),
         false => format!(
-            "not kept, since they set nothing that the agent knows of this engine: {}\n",
+            "values not kept, since they set nothing that the agent knows of this engine: {}\n",
             clean(&flags.join(", "))
         ),
     }

@@ -37,12 +37,12 @@ impl InstanceService for InstanceHandler {
             let (spec, request_id) = spec_of(request)?;
             let args = spec.launch_args.clone();
             let state = agent.register_instance(&means, spec, &request_id).await?;
-            Ok((ignored(&agent, &state, &args), state))
+            Ok((hidden(&agent, &state, &args), state))
         });
-        let (ignored_launch_args, state) = registered.await?;
+        let (hidden_launch_args, state) = registered.await?;
         Ok(Response::new(RegisterInstanceResponse {
             instance: Some(instance(&state, &caller)),
-            ignored_launch_args,
+            hidden_launch_args,
         }))
     }
 
@@ -105,12 +105,12 @@ impl InstanceService for InstanceHandler {
             let state = agent
                 .update_instance(&means, &id, change, &precondition)
                 .await?;
-            Ok((ignored(&agent, &state, &args), state))
+            Ok((hidden(&agent, &state, &args), state))
         });
-        let (ignored_launch_args, state) = updated.await?;
+        let (hidden_launch_args, state) = updated.await?;
         Ok(Response::new(UpdateInstanceResponse {
             instance: Some(instance(&state, &caller)),
-            ignored_launch_args,
+            hidden_launch_args,
         }))
     }
 
@@ -135,10 +135,10 @@ impl InstanceService for InstanceHandler {
     }
 }
 
-/// Flags of declared launch arguments that were not kept of an instance.
-fn ignored(agent: &Agent, state: &InstanceState, args: &[String]) -> Vec<String> {
+/// Flags of declared launch arguments whose values were not kept of an instance.
+fn hidden(agent: &Agent, state: &InstanceState, args: &[String]) -> Vec<String> {
     let engine = state.instance.spec.instance_type.as_deref();
-    agent.ignored_launch_args(engine, args)
+    agent.hidden_launch_args(engine, args)
 }
 
 /// Carries out a change to its end, whether or not the caller waits for it, and has the audit log say what became of it.
