@@ -18,6 +18,7 @@ mod example;
 mod facts;
 mod finding;
 mod health;
+mod implied;
 mod minutes;
 mod queue;
 mod ranking;
@@ -34,6 +35,7 @@ pub use finding::{
     Unclear,
 };
 pub use health::{Deduction, DeductionSource, HealthScore, health_score};
+pub use implied::{ImpliedKind, ImpliedSetting, implied_settings};
 pub use minutes::{MINUTES_KEPT, Minutes, Usage};
 pub use slo::{Aggregation, MAX_SLOS, Side, Slo};
 pub use slo_text::{SloText, SloTextError};

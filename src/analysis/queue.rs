@@ -186,7 +186,7 @@ fn stays(facts: &Facts<'_>, running: &Gauge) -> bool {
 }
 
 /// Whether as many requests run at each scrape while what they hold varies: it is their number that is bounded.
-fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
+pub(super) fn holds_still(facts: &Facts<'_>, running: &Gauge, queue: &Queue<'_>) -> bool {
     let usage = facts.gauge(Q::KvCacheUsage);
     stays(facts, running)
         && queue.waiting.min > 0.0

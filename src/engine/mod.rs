@@ -6,6 +6,7 @@
 mod alias;
 mod bounds;
 pub mod custom;
+mod knobs;
 mod profile;
 mod quantity;
 mod settings;
@@ -21,10 +22,11 @@ pub use bounds::latency_bounds;
 pub(crate) use bounds::{
     SGLANG_FIRST_TOKEN, SGLANG_INTER_TOKEN, VLLM_FIRST_TOKEN, VLLM_INTER_TOKEN,
 };
+pub use knobs::{DefaultValue, Knob, KnobError, KnobFlag, KnobSource, KnobType, SwitchForm};
 pub(crate) use profile::TermId;
 pub use profile::{EngineProfile, ProfileBuilder, VersionSource};
 pub use quantity::{Merge, Quantity, QuantityKind};
-pub use settings::{Endpoint, Knob, KnobSource, Probed, Setting, read_endpoint};
+pub use settings::{Endpoint, Probed, Setting, read_endpoint};
 pub(crate) use settings::{python_text, setting};
 pub use version::{NotAVersion, Version};
 

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 
 use super::alias::{Alias, Term};
+use super::knobs::{Knob, KnobSource};
 use super::quantity::{Quantity, QuantityKind};
-use super::settings::{Endpoint, Knob, KnobSource};
+use super::settings::Endpoint;
 use super::version::Version;
 
 /// Maps one engine's metrics to quantities and its settings to knobs.
@@ -34,6 +35,8 @@ pub struct EngineProfile {
     pub endpoints: Vec<Endpoint>,
     /// Where its version stands.
     pub version_sources: Vec<VersionSource>,
+    /// What makes settings known that an endpoint would show, as a sentence; empty where nothing is to be done.
+    pub settings_hint: Cow<'static, str>,
     /// A value that only this engine's answers hold, by JSON pointer; where none is given a version is proof enough.
     pub proof: Option<(Cow<'static, str>, Cow<'static, str>)>,
     /// A request whose client goes away is counted at its first token and never as finished, not even as aborted
@@ -106,6 +109,7 @@ impl ProfileBuilder {
             knobs: Vec::new(),
             endpoints: Vec::new(),
             version_sources: Vec::new(),
+            settings_hint: "".into(),
             proof: None,
             disconnects_leave_no_finish: false,
             recounts_after_preemption: false,

@@ -6,86 +6,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::knobs::{Knob, KnobSource};
 use super::profile::EngineProfile;
 use super::version::Version;
-
-/// An engine setting that may be shown.
-#[derive(Debug, Clone)]
-pub struct Knob {
-    /// Name, as the engine's own configuration has it.
-    pub name: Cow<'static, str>,
-    /// Launch flag.
-    pub flag: Cow<'static, str>,
-    /// Where its value stands; the first that answers counts.
-    pub sources: Vec<KnobSource>,
-}
-
-/// Where a setting's value stands.
-#[derive(Debug, Clone)]
-pub enum KnobSource {
-    /// A label of the profile's settings family.
-    Label(Cow<'static, str>),
-    /// A gauge that is constant after the start.
-    Gauge(Cow<'static, str>),
-    /// A JSON answer: path of the endpoint, pointer into it.
-    Json {
-        /// Path of the endpoint.
-        path: Cow<'static, str>,
-        /// JSON pointer.
-        pointer: Cow<'static, str>,
-    },
-    /// `key=value` in a text that a JSON answer holds (vLLM's configuration as Python prints it).
-    Printed {
-        /// Path of the endpoint.
-        path: Cow<'static, str>,
-        /// JSON pointer to the text.
-        pointer: Cow<'static, str>,
-        /// The key.
-        key: Cow<'static, str>,
-    },
-}
-
-impl Knob {
-    /// A knob that nothing shows yet.
-    pub fn new(name: &'static str, flag: &'static str) -> Self {
-        Self {
-            name: name.into(),
-            flag: flag.into(),
-            sources: Vec::new(),
-        }
-    }
-
-    /// Shown in a label of the settings family.
-    pub fn label(mut self, label: &'static str) -> Self {
-        self.sources.push(KnobSource::Label(label.into()));
-        self
-    }
-
-    /// Shown by a constant gauge.
-    pub fn gauge(mut self, family: &'static str) -> Self {
-        self.sources.push(KnobSource::Gauge(family.into()));
-        self
-    }
-
-    /// Shown in a JSON answer.
-    pub fn json(mut self, path: &'static str, pointer: &'static str) -> Self {
-        self.sources.push(KnobSource::Json {
-            path: path.into(),
-            pointer: pointer.into(),
-        });
-        self
-    }
-
-    /// Shown as `key=value` in a text within a JSON answer.
-    pub fn printed(mut self, path: &'static str, pointer: &'static str, key: &'static str) -> Self {
-        self.sources.push(KnobSource::Printed {
-            path: path.into(),
-            pointer: pointer.into(),
-            key: key.into(),
-        });
-        self
-    }
-}
 
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,11 @@
 //! `realtime_tokens_total`, which moves while requests run.
 
 use super::alias::{Alias, Combine, Part, Term};
+use super::knobs;
+use super::knobs::sglang::{LOADS, OLD_SERVER_INFO, SERVER_INFO};
 use super::profile::{EngineProfile, ProfileBuilder, VersionSource};
 use super::quantity::Quantity as Q;
-use super::settings::{Endpoint, Knob};
+use super::settings::Endpoint;
 use super::version::Version;
 
 pub(super) fn profile() -> EngineProfile {
@@ -21,7 +23,7 @@ pub(super) fn profile() -> EngineProfile {
     }
     .build()
     .with_total_suffix()
-    .with_knobs(knobs());
+    .with_knobs(knobs::sglang::knobs());
     profile.markers = vec![
         ("sglang:page_size".into(), Version::new(0, 5, 11)),
         ("sglang:fwd_occupancy".into(), Version::new(0, 5, 12)),
@@ -45,6 +47,7 @@ pub(super) fn profile() -> EngineProfile {
             fallback: false,
         },
     ];
+    profile.settings_hint = "Let the agent reach /server_info of SGLang".into();
     profile.version_sources = [SERVER_INFO, OLD_SERVER_INFO, LOADS]
         .map(|path| VersionSource {
             path: path.into(),
@@ -53,11 +56,6 @@ pub(super) fn profile() -> EngineProfile {
         .into();
     profile
 }
-
-const SERVER_INFO: &str = "/server_info";
-/// The name before 0.5.6.
-const OLD_SERVER_INFO: &str = "/get_server_info";
-const LOADS: &str = "/v1/loads";
 
 fn tokens() -> Vec<Alias> {
     const REALTIME: &str = "sglang:realtime_tokens";
@@ -279,76 +277,4 @@ fn latencies() -> Vec<Alias> {
             .since(0, 4, 7)
             .hint("older versions need --collect-tokens-histogram"),
     ]
-}
-
-fn knobs() -> Vec<Knob> {
-    const FLAGS: &[(&str, &str)] = &[
-        ("mem_fraction_static", "--mem-fraction-static"),
-        ("max_queued_requests", "--max-queued-requests"),
-        ("chunked_prefill_size", "--chunked-prefill-size"),
-        ("max_prefill_tokens", "--max-prefill-tokens"),
-        ("prefill_max_requests", "--prefill-max-requests"),
-        ("enable_mixed_chunk", "--enable-mixed-chunk"),
-        ("schedule_policy", "--schedule-policy"),
-        ("schedule_conservativeness", "--schedule-conservativeness"),
-        ("disable_radix_cache", "--disable-radix-cache"),
-        ("kv_cache_dtype", "--kv-cache-dtype"),
-        ("quantization", "--quantization"),
-        ("dtype", "--dtype"),
-        ("tp_size", "--tp-size"),
-        ("pp_size", "--pp-size"),
-        ("dp_size", "--dp-size"),
-        ("ep_size", "--ep-size"),
-        ("load_balance_method", "--load-balance-method"),
-        ("cuda_graph_max_bs_decode", "--cuda-graph-max-bs-decode"),
-        ("disable_cuda_graph", "--disable-cuda-graph"),
-        ("enable_torch_compile", "--enable-torch-compile"),
-        ("disable_overlap_schedule", "--disable-overlap-schedule"),
-        (
-            "num_continuous_decode_steps",
-            "--num-continuous-decode-steps",
-        ),
-        ("stream_interval", "--stream-interval"),
-        ("speculative_algorithm", "--speculative-algorithm"),
-        ("speculative_num_steps", "--speculative-num-steps"),
-        (
-            "speculative_num_draft_tokens",
-            "--speculative-num-draft-tokens",
-        ),
-        ("tokenizer_worker_num", "--tokenizer-worker-num"),
-        ("decode_log_interval", "--decode-log-interval"),
-        ("enable_hierarchical_cache", "--enable-hierarchical-cache"),
-        ("attention_backend", "--attention-backend"),
-    ];
-    let in_server_info = |knob: Knob, name: &str| {
-        let mut knob = knob;
-        for path in [SERVER_INFO, OLD_SERVER_INFO] {
-            knob.sources.push(super::settings::KnobSource::Json {
-                path: path.into(),
-                pointer: format!("/{name}").into(),
-            });
-        }
-        knob
-    };
-    let mut knobs: Vec<Knob> = FLAGS
-        .iter()
-        .map(|(name, flag)| in_server_info(Knob::new(name, flag), name))
-        .collect();
-    // null in /server_info where it was left to the engine; the load endpoint tells what it chose
-    knobs.push(
-        Knob::new("max_running_requests", "--max-running-requests")
-            .json(LOADS, "/loads/0/max_running_requests")
-            .json(SERVER_INFO, "/max_running_requests")
-            .json(OLD_SERVER_INFO, "/max_running_requests"),
-    );
-    knobs.push(
-        in_server_info(
-            Knob::new("max_total_num_tokens", "--max-total-tokens"),
-            "max_total_num_tokens",
-        )
-        .gauge("sglang:max_total_num_tokens"),
-    );
-    knobs.push(Knob::new("page_size", "--page-size").gauge("sglang:page_size"));
-    knobs.push(Knob::new("context_length", "--context-length").gauge("sglang:context_len"));
-    knobs
 }

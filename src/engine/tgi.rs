@@ -4,9 +4,11 @@
 //! is TGI. The KV budget is not exported, so its use cannot be told as a share.
 
 use super::alias::{Alias, Part, Term};
+use super::knobs;
+use super::knobs::tgi::INFO;
 use super::profile::{EngineProfile, ProfileBuilder, VersionSource};
 use super::quantity::Quantity as Q;
-use super::settings::{Endpoint, Knob};
+use super::settings::Endpoint;
 
 pub(super) fn profile() -> EngineProfile {
     let mut profile = ProfileBuilder {
@@ -22,7 +24,7 @@ pub(super) fn profile() -> EngineProfile {
                 .into(),
     }
     .build()
-    .with_knobs(knobs());
+    .with_knobs(knobs::tgi::knobs());
     profile.endpoints = vec![Endpoint {
         path: INFO.into(),
         fallback: false,
@@ -31,13 +33,12 @@ pub(super) fn profile() -> EngineProfile {
         path: INFO.into(),
         pointer: "/version".into(),
     }];
+    profile.settings_hint = "Let the agent reach /info of TGI, which tells some settings".into();
     // many a server has a version at /info
     profile.proof = Some(("/router".into(), "text-generation-router".into()));
     profile.empty_when_idle = true;
     profile
 }
-
-const INFO: &str = "/info";
 
 fn tokens() -> Vec<Alias> {
     const SKIPPED: &str = "tgi_request_skipped_tokens";
@@ -153,28 +154,4 @@ fn latencies() -> Vec<Alias> {
         lazy(Q::GenerationLength, "tgi_request_generated_tokens"),
         lazy(Q::MaxTokensAsked, "tgi_request_max_new_tokens"),
     ]
-}
-
-fn knobs() -> Vec<Knob> {
-    const FLAGS: &[(&str, &str)] = &[
-        ("max_concurrent_requests", "--max-concurrent-requests"),
-        ("max_input_tokens", "--max-input-tokens"),
-        ("max_total_tokens", "--max-total-tokens"),
-        ("max_batch_total_tokens", "--max-batch-total-tokens"),
-        ("waiting_served_ratio", "--waiting-served-ratio"),
-        ("max_waiting_tokens", "--max-waiting-tokens"),
-        ("max_client_batch_size", "--max-client-batch-size"),
-        ("validation_workers", "--validation-workers"),
-    ];
-    FLAGS
-        .iter()
-        .map(|(name, flag)| {
-            let mut knob = Knob::new(name, flag);
-            knob.sources.push(super::settings::KnobSource::Json {
-                path: INFO.into(),
-                pointer: format!("/{name}").into(),
-            });
-            knob
-        })
-        .collect()
 }

@@ -4,9 +4,11 @@
 //! `aliases_occur_in_published_packages` holds them against names extracted from published packages.
 
 use super::alias::{Alias, Combine, Part, Term};
+use super::knobs;
+use super::knobs::vllm::{MODELS, SERVER_INFO};
 use super::profile::{EngineProfile, ProfileBuilder, VersionSource};
 use super::quantity::Quantity as Q;
-use super::settings::{Endpoint, Knob};
+use super::settings::Endpoint;
 use super::version::Version;
 
 pub(super) fn profile() -> EngineProfile {
@@ -22,7 +24,7 @@ pub(super) fn profile() -> EngineProfile {
     }
     .build()
     .with_total_suffix()
-    .with_knobs(knobs());
+    .with_knobs(knobs::vllm::knobs());
     profile.markers = vec![
         ("vllm:mm_cache_queries".into(), Version::new(0, 11, 1)),
         ("vllm:prompt_tokens_cached".into(), Version::new(0, 16, 0)),
@@ -36,6 +38,8 @@ pub(super) fn profile() -> EngineProfile {
             fallback: false,
         })
         .into();
+    profile.settings_hint =
+        "Start vLLM with VLLM_SERVER_DEV_MODE=1, with which /server_info tells its settings".into();
     profile.version_sources = vec![VersionSource {
         path: VERSION.into(),
         pointer: "/version".into(),
@@ -44,9 +48,6 @@ pub(super) fn profile() -> EngineProfile {
 }
 
 const VERSION: &str = "/version";
-/// Only with VLLM_SERVER_DEV_MODE=1.
-const SERVER_INFO: &str = "/server_info?config_format=json";
-const MODELS: &str = "/v1/models";
 
 fn tokens() -> Vec<Alias> {
     vec![
@@ -209,114 +210,5 @@ fn latencies() -> Vec<Alias> {
         lazy(Q::GenerationLength, "vllm:request_generation_tokens"),
         lazy(Q::MaxTokensAsked, "vllm:request_params_max_tokens").since(0, 6, 6),
         Alias::distribution(Q::RequestPreemptions, "vllm:request_num_preemptions").since(0, 30, 0),
-    ]
-}
-
-fn knobs() -> Vec<Knob> {
-    let scheduler =
-        |name: &'static str, flag, pointer| Knob::new(name, flag).json(SERVER_INFO, pointer);
-    let parallel = |name: &'static str, flag, pointer| {
-        Knob::new(name, flag)
-            .json(SERVER_INFO, pointer)
-            .printed(SERVER_INFO, "/vllm_config", name)
-    };
-    let cache = |name: &'static str, flag| Knob::new(name, flag).label(name);
-    vec![
-        scheduler(
-            "max_num_seqs",
-            "--max-num-seqs",
-            "/vllm_config/scheduler_config/max_num_seqs",
-        ),
-        scheduler(
-            "max_num_batched_tokens",
-            "--max-num-batched-tokens",
-            "/vllm_config/scheduler_config/max_num_batched_tokens",
-        ),
-        scheduler(
-            "enable_chunked_prefill",
-            "--enable-chunked-prefill",
-            "/vllm_config/scheduler_config/enable_chunked_prefill",
-        )
-        .printed(SERVER_INFO, "/vllm_config", "chunked_prefill_enabled"),
-        scheduler(
-            "long_prefill_token_threshold",
-            "--long-prefill-token-threshold",
-            "/vllm_config/scheduler_config/long_prefill_token_threshold",
-        ),
-        scheduler(
-            "policy",
-            "--scheduling-policy",
-            "/vllm_config/scheduler_config/policy",
-        ),
-        scheduler(
-            "async_scheduling",
-            "--async-scheduling",
-            "/vllm_config/scheduler_config/async_scheduling",
-        ),
-        scheduler(
-            "stream_interval",
-            "--stream-interval",
-            "/vllm_config/scheduler_config/stream_interval",
-        ),
-        scheduler(
-            "max_num_queued_reqs",
-            "--max-num-queued-reqs",
-            "/vllm_config/scheduler_config/max_num_queued_reqs",
-        ),
-        scheduler(
-            "max_model_len",
-            "--max-model-len",
-            "/vllm_config/model_config/max_model_len",
-        )
-        .printed(SERVER_INFO, "/vllm_config", "max_seq_len")
-        .json(MODELS, "/data/0/max_model_len"),
-        scheduler(
-            "enforce_eager",
-            "--enforce-eager",
-            "/vllm_config/model_config/enforce_eager",
-        )
-        .printed(SERVER_INFO, "/vllm_config", "enforce_eager"),
-        scheduler("dtype", "--dtype", "/vllm_config/model_config/dtype").printed(
-            SERVER_INFO,
-            "/vllm_config",
-            "dtype",
-        ),
-        scheduler(
-            "quantization",
-            "--quantization",
-            "/vllm_config/model_config/quantization",
-        )
-        .printed(SERVER_INFO, "/vllm_config", "quantization"),
-        parallel(
-            "tensor_parallel_size",
-            "--tensor-parallel-size",
-            "/vllm_config/parallel_config/tensor_parallel_size",
-        ),
-        parallel(
-            "pipeline_parallel_size",
-            "--pipeline-parallel-size",
-            "/vllm_config/parallel_config/pipeline_parallel_size",
-        ),
-        parallel(
-            "data_parallel_size",
-            "--data-parallel-size",
-            "/vllm_config/parallel_config/data_parallel_size",
-        ),
-        Knob::new("num_speculative_tokens", "--speculative-config").json(
-            SERVER_INFO,
-            "/vllm_config/speculative_config/num_speculative_tokens",
-        ),
-        Knob::new("speculative_method", "--speculative-config")
-            .json(SERVER_INFO, "/vllm_config/speculative_config/method"),
-        cache("block_size", "--block-size"),
-        cache("num_gpu_blocks", "--num-gpu-blocks-override"),
-        cache("num_gpu_blocks_override", "--num-gpu-blocks-override"),
-        cache("gpu_memory_utilization", "--gpu-memory-utilization"),
-        cache("kv_cache_memory_bytes", "--kv-cache-memory-bytes"),
-        Knob::new("kv_cache_dtype", "--kv-cache-dtype").label("cache_dtype"),
-        cache("enable_prefix_caching", "--enable-prefix-caching"),
-        cache("cpu_offload_gb", "--cpu-offload-gb"),
-        cache("swap_space", "--swap-space"),
-        cache("sliding_window", ""),
     ]
 }
