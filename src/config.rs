@@ -169,7 +169,7 @@ impl Config {
         let (registry, policy) = (self.registry()?, self.url_policy()?);
         let mut ids = BTreeSet::new();
         let checked = self.instances.iter().map(|entry| {
-            let spec = entry.spec();
+            let mut spec = entry.spec();
             let wrong = |problem: String| ConfigError::Instance {
                 instance_id: entry.instance_id.clone(),
                 problem,
@@ -187,6 +187,7 @@ impl Config {
             if !ids.insert(spec.instance_id.clone()) {
                 return Err(wrong("there are two of this id".to_owned()));
             }
+            spec.hide_launch_args(&registry);
             Ok(Instance::configured(spec))
         });
         checked.collect()

@@ -12,7 +12,7 @@ use super::fleet::InstanceState;
 use super::{Agent, Caller, Error, FieldViolation, LIMITS};
 use crate::analysis::Slo;
 use crate::instance::{
-    Instance, InstanceSpec, Source, default_window, label_violations, shortened,
+    Instance, InstanceSpec, LaunchArgs, Source, default_window, label_violations, shortened,
 };
 use crate::scrape::{ScrapeFailure, shown_url};
 use crate::store::{Once, Store, StoreError, Written};
@@ -33,6 +33,9 @@ pub struct SpecChange {
     /// All SLOs; none within means those of the agent's operator, or the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slos: Option<Vec<Slo>>,
+    /// Launch arguments that the engine runs with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_args: Option<Vec<String>>,
 }
 
 /// Which version of an instance a change is meant for, and what makes a repeat of it the same.
@@ -61,7 +64,7 @@ impl Agent {
     pub async fn register_instance(
         self: &Arc<Self>,
         caller: &Caller,
-        spec: InstanceSpec,
+        mut spec: InstanceSpec,
         request_id: &str,
     ) -> Result<Arc<InstanceState>, Error> {
         let mut violations = spec.violations(self.engines());
@@ -69,6 +72,7 @@ impl Agent {
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
+        spec.hide_launch_args(self.engines());
         self.check_urls(&spec.metrics_urls)?;
         let once = once(caller, "RegisterInstance", request_id, &spec);
         self.write(once, move |agent, store, once| async move {
@@ -83,6 +87,12 @@ impl Agent {
             Ok(Done::There(written))
         })
         .await
+    }
+
+    /// Flags of declared launch arguments whose values are not kept, since they set nothing that the agent knows of this
+    /// engine.
+    pub fn hidden_launch_args(&self, engine: Option<&str>, args: &[String]) -> Vec<String> {
+        LaunchArgs::of(args, engine, self.engines()).hidden
     }
 
     /// An instance.
@@ -141,6 +151,7 @@ impl Agent {
                 change.clone().apply(&mut spec);
                 let violations = spec.violations(agent.engines());
                 if violations.is_empty() {
+                    spec.hide_launch_args(agent.engines());
                     Ok(spec)
                 } else {
                     Err(violations)
@@ -308,6 +319,7 @@ impl SpecChange {
             window,
             labels,
             slos,
+            launch_args,
         } = self;
         spec.instance_type = instance_type.unwrap_or_else(|| spec.instance_type.take());
         // a window that the interval chose follows it
@@ -327,6 +339,9 @@ impl SpecChange {
         }
         if let Some(slos) = slos {
             spec.slos = slos;
+        }
+        if let Some(launch_args) = launch_args {
+            spec.launch_args = launch_args;
         }
     }
 }

@@ -146,6 +146,7 @@ mod tests {
             window: Duration::from_secs(60),
             labels: BTreeMap::new(),
             slos: Vec::new(),
+            launch_args: Vec::new(),
         };
         let instance = Arc::new(Instance::configured(spec));
         Arc::new(InstanceState::new(

@@ -133,6 +133,10 @@ pub struct InstanceEntry {
     /// What its users were promised; empty for those of `[[slos]]`, or the defaults.
     #[serde(default)]
     pub slos: Vec<Slo>,
+    /// Launch arguments that its engine runs with, each word its own: `["--max-num-seqs", "64"]`. Values are kept of
+    /// those that set something the agent knows.
+    #[serde(default)]
+    pub launch_args: Vec<String>,
 }
 
 impl InstanceEntry {
@@ -148,6 +152,7 @@ impl InstanceEntry {
             window: self.window.unwrap_or_else(|| default_window(interval)),
             labels: self.labels.clone(),
             slos: self.slos.clone(),
+            launch_args: self.launch_args.clone(),
         }
     }
 }

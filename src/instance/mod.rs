@@ -1,5 +1,6 @@
 //! Instances: what an operator says of one, and what is wrong with it. Pure.
 
+mod launch_args;
 mod slos;
 mod spec;
 mod target;
@@ -7,6 +8,7 @@ mod violation;
 
 use std::time::SystemTime;
 
+pub use launch_args::{LaunchArgs, MAX_LAUNCH_ARGS, launch_args_violations};
 pub use slos::{SloTable, slo_violations};
 pub use spec::{
     DEFAULT_INTERVAL, DEFAULT_WINDOW, INTERVALS, InstanceSpec, MAX_INTERVALS, MAX_LABELS,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::launch_args::{LaunchArgs, launch_args_violations};
 use super::slos::slo_violations;
 use super::target::{Target, shortened};
 use super::violation::FieldViolation;
@@ -34,6 +35,9 @@ pub struct InstanceSpec {
     /// What its users were promised; empty for what the agent's operator set, or the defaults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<Slo>,
+    /// Launch arguments that the operator says the engine runs with. Values are kept of those that set knobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launch_args: Vec<String>,
 }
 
 /// Time between scrapes where none is given.
@@ -98,7 +102,14 @@ impl InstanceSpec {
         }
         found.extend(label_violations(&self.labels));
         found.extend(slo_violations("slos", &self.slos));
+        found.extend(launch_args_violations(&self.launch_args));
         found
+    }
+
+    /// Takes values out of the declared launch arguments that set no knob: they may be secret.
+    pub fn hide_launch_args(&mut self, registry: &Registry) {
+        let engine = self.instance_type.as_deref();
+        self.launch_args = LaunchArgs::of(&self.launch_args, engine, registry).kept;
     }
 }
 
@@ -146,6 +157,7 @@ mod tests {
             window: DEFAULT_WINDOW,
             labels: BTreeMap::new(),
             slos: Vec::new(),
+            launch_args: Vec::new(),
         }
     }
 
@@ -209,14 +221,18 @@ mod tests {
         let mut spec = spec();
         spec.labels.insert("team".to_owned(), "a".to_owned());
         spec.slos = Slo::defaults();
+        spec.launch_args = vec!["--max-num-seqs".to_owned(), "64".to_owned()];
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<InstanceSpec>(&text).unwrap(), spec);
     }
 
     #[test]
-    fn a_spec_without_slos_is_stored_as_before() {
+    fn a_spec_without_slos_and_launch_arguments_is_stored_as_before() {
         let text = serde_json::to_string(&spec()).unwrap();
-        assert!(!text.contains("slos"), "{text}");
+        assert!(
+            !text.contains("slos") && !text.contains("launch_args"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -51,7 +51,12 @@ impl LoadRange {
     pub fn with(&self, measurement: &Measurement) -> Option<Self> {
         let settings = settings_of(measurement);
         let window = measurement.window;
-        let anew = has_restarted(measurement) || settings != self.settings;
+        let last = self.windows.iter().map(|kept| kept.end_unix_seconds);
+        let last = last.fold(f64::NEG_INFINITY, f64::max);
+        // or the clock was set back
+        let anew = has_restarted(measurement)
+            || settings != self.settings
+            || window.end_unix_seconds < last;
         let mut after = match anew {
             true => Self {
                 windows: Vec::new(),
@@ -59,8 +64,7 @@ impl LoadRange {
             },
             false => self.clone(),
         };
-        let last = after.windows.iter().map(|kept| kept.end_unix_seconds);
-        let last = last.fold(f64::NEG_INFINITY, f64::max);
+        let last = if anew { f64::NEG_INFINITY } else { last };
         // with the end of an engine in it, a window is of two
         let is_whole = window.kind == WindowKind::Interval && !has_restarted(measurement);
         for step in replicas(measurement).filter(|_| is_whole) {

@@ -6,6 +6,7 @@
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod conformance;
+mod predictions;
 mod sqlite;
 mod state_dir;
 
@@ -16,7 +17,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::instance::{FieldViolation, Instance, InstanceSpec};
+use crate::optimization::LedgerEntry;
 
+pub use predictions::{PredictionFilter, PredictionPlace};
 pub use sqlite::SqliteStore;
 pub use state_dir::{StateDir, default_state_dir};
 
@@ -63,7 +66,7 @@ pub trait Store: Debug + Send + Sync {
         now: SystemTime,
     ) -> Result<Written, StoreError>;
 
-    /// Deletes an instance, and answers with what it was.
+    /// Deletes an instance, and answers with what it was. Its open predictions expire.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Changed`] where `expected` is not its revision, a repeated request that
@@ -75,6 +78,37 @@ pub trait Store: Debug + Send + Sync {
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Written, StoreError>;
+
+    /// Keeps predictions as they are now, new ones and others, and forgets those of the ids in `gone`.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn put_predictions(
+        &self,
+        entries: &[LedgerEntry],
+        gone: &[String],
+    ) -> Result<(), StoreError>;
+
+    /// At most so many predictions, the newest first, from after this place on.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn predictions(
+        &self,
+        filter: &PredictionFilter,
+        after: Option<&PredictionPlace>,
+        size: u32,
+    ) -> Result<Vec<LedgerEntry>, StoreError>;
+
+    /// Forgets predictions that have ended: those made before, and the oldest where there are more than `most` in all.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn forget_predictions(
+        &self,
+        made_before: SystemTime,
+        most: u32,
+    ) -> Result<(), StoreError>;
 }
 
 /// What is to become of an instance's spec.

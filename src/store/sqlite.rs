@@ -1,5 +1,8 @@
 //! The embedded store: one SQLite file, one connection, WAL, every commit on disk before it is acknowledged.
 
+mod migrate;
+mod predictions;
+
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,15 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, Transaction};
 
-use super::{Change, Once, OpenError, REQUESTS_KEPT, StateDir, Store, StoreError, Written};
+use super::{
+    Change, Once, OpenError, PredictionFilter, PredictionPlace, REQUESTS_KEPT, StateDir, Store,
+    StoreError, Written,
+};
 use crate::instance::{Instance, InstanceSpec, Source};
+use crate::optimization::LedgerEntry;
 
 /// Durable state in one file.
 #[derive(Debug)]
@@ -30,11 +36,6 @@ pub struct SqliteStore {
 const FILE: &str = "perfagent.db";
 /// Bounds what a stuck disk holds up.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-const MIGRATIONS: [(i64, &str, &str); 2] = [
-    (1, "instances", include_str!("migrations/1_instances.sql")),
-    (2, "slos", include_str!("migrations/2_slos.sql")),
-];
 
 impl SqliteStore {
     /// Opens the store in a directory, making or upgrading it.
@@ -64,7 +65,7 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        migrate(&pool, &file).await?;
+        migrate::migrate(&pool, &file).await?;
         Ok(Self {
             pool,
             broken: AtomicBool::new(false),
@@ -94,60 +95,6 @@ impl SqliteStore {
         }
         result
     }
-}
-
-async fn migrate(pool: &SqlitePool, file: &Path) -> Result<(), OpenError> {
-    let failed = |message: String| OpenError::Database {
-        path: file.to_owned(),
-        message,
-    };
-    let migrations: Vec<Migration> = MIGRATIONS
-        .into_iter()
-        .map(|(version, name, sql)| {
-            let kind = MigrationType::Simple;
-            Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
-        })
-        .collect();
-    let known = MIGRATIONS
-        .iter()
-        .map(|(version, _, _)| *version)
-        .max()
-        .unwrap_or(0);
-    let migrator = Migrator::with_migrations(migrations);
-    let mut connection = pool
-        .acquire()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let connection: &mut sqlx::SqliteConnection = &mut connection;
-    connection
-        .ensure_migrations_table(&migrator.table_name)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let applied = connection
-        .list_applied_migrations(&migrator.table_name)
-        .await;
-    let applied = applied.map_err(|error| failed(error.to_string()))?;
-    let newest = applied
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
-    if newest > known {
-        return Err(OpenError::Newer {
-            path: file.to_owned(),
-            found: newest,
-            known,
-        });
-    }
-    migrator
-        .run_direct(None, connection, false)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMismatch(version) => failed(format!(
-                "its schema {version} is not the one of this version; it was changed by hand"
-            )),
-            other => failed(other.to_string()),
-        })
 }
 
 #[async_trait]
@@ -192,6 +139,31 @@ impl Store for SqliteStore {
         now: SystemTime,
     ) -> Result<Written, StoreError> {
         self.settled(self.delete(id, expected, once, now).await)
+    }
+
+    async fn put_predictions(
+        &self,
+        entries: &[LedgerEntry],
+        gone: &[String],
+    ) -> Result<(), StoreError> {
+        self.settled(predictions::put(self, entries, gone).await)
+    }
+
+    async fn predictions(
+        &self,
+        filter: &PredictionFilter,
+        after: Option<&PredictionPlace>,
+        size: u32,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        predictions::read(&self.pool, filter, after, size).await
+    }
+
+    async fn forget_predictions(
+        &self,
+        made_before: SystemTime,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        self.settled(predictions::forget(self, made_before, most).await)
     }
 }
 
@@ -259,6 +231,7 @@ impl SqliteStore {
         }
         let instance = read_expected(&mut write, id, expected).await?;
         next_revision(&mut write).await?;
+        predictions::expire_all_of(&mut write, id, now).await?;
         sqlx::query("DELETE FROM instances WHERE instance_id = ?")
             .bind(id)
             .execute(&mut *write)

@@ -8,7 +8,10 @@ use perfagent::agent::Reason;
 use perfagent::config::{Config, InstanceEntry};
 use perfagent::edge::grpc::pb;
 use perfagent::instance::{Instance, InstanceSpec};
-use perfagent::store::{Change, Once, Store, StoreError, Written};
+use perfagent::optimization::LedgerEntry;
+use perfagent::store::{
+    Change, Once, PredictionFilter, PredictionPlace, Store, StoreError, Written,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -44,6 +47,7 @@ pub fn configured(id: &str, url: &str) -> InstanceEntry {
         window: Some(std::time::Duration::from_secs(2)),
         labels: [("from".to_owned(), "file".to_owned())].into(),
         slos: Vec::new(),
+        launch_args: Vec::new(),
     }
 }
 
@@ -536,6 +540,23 @@ impl Store for BrokenStore {
         _: Option<&Once>,
         _: SystemTime,
     ) -> Result<Written, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn put_predictions(&self, _: &[LedgerEntry], _: &[String]) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn predictions(
+        &self,
+        _: &PredictionFilter,
+        _: Option<&PredictionPlace>,
+        _: u32,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn forget_predictions(&self, _: SystemTime, _: u32) -> Result<(), StoreError> {
         Err(self.0.clone())
     }
 }

@@ -324,6 +324,7 @@ mod tests {
             window,
             labels: Default::default(),
             slos: Vec::new(),
+            launch_args: Vec::new(),
         };
         History::new(&spec, None)
     }

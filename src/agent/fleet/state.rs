@@ -12,6 +12,7 @@ use crate::agent::diagnose::{Diagnosed, Diagnosing};
 use crate::analysis::{Minutes, Slo, Tracker};
 use crate::instance::Instance;
 use crate::measure::{Measurement, WindowKind};
+use crate::model::LoadRange;
 use crate::scrape::ScrapeError;
 
 /// What is known of an instance now.
@@ -37,6 +38,8 @@ pub struct InstanceState {
     pub slos: Arc<[Slo]>,
     /// How they were kept, minute by minute.
     pub minutes: Arc<Minutes>,
+    /// What its steps took at different load, since its engine was started.
+    pub load_range: Arc<LoadRange>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
     /// Of this state.
@@ -91,15 +94,23 @@ pub struct Latest {
 }
 
 impl Latest {
-    pub(super) fn new(samples: WindowSamples, sequence: u64, by: Diagnosing<'_>) -> Self {
-        Self {
-            diagnosed: Arc::new(by.diagnosed(&samples.measure())),
+    /// With what it adds to the load that was seen before, if anything.
+    pub(super) fn new(
+        samples: WindowSamples,
+        sequence: u64,
+        by: Diagnosing<'_>,
+        before: &LoadRange,
+    ) -> (Self, Option<LoadRange>) {
+        let measurement = samples.measure();
+        let latest = Self {
+            diagnosed: Arc::new(by.diagnosed(&measurement)),
             samples,
             measured: OnceLock::new(),
             sequence,
             taken: Instant::now(),
             forms: Forms::default(),
-        }
+        };
+        (latest, before.with(&measurement))
     }
 
     /// The measurement, kept for whoever asks next.
@@ -172,6 +183,7 @@ impl InstanceState {
             bottlenecks: Arc::default(),
             slos,
             minutes: Arc::default(),
+            load_range: Arc::default(),
             replicas: Vec::new(),
             forms: Forms::default(),
         }

@@ -223,20 +223,25 @@ fn same_engine(
 
 /// Shows the instance as it is after the scrape of this number.
 fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): (u32, u64)) {
-    let slos = entry.state().slos.clone();
+    let state = entry.state();
+    let slos = state.slos.clone();
     let window = history.window(tick);
     let minutes = window
         .as_ref()
-        .and_then(|window| minutes_after(&entry.state(), window, history, (tick, fleet.minute())));
+        .and_then(|window| minutes_after(&state, window, history, (tick, fleet.minute())));
     let diagnosing = Diagnosing {
         thresholds: &fleet.thresholds,
         slos: &slos,
         usage: Some(match &minutes {
             Some(minutes) => minutes.usage(fleet.minute()),
-            None => entry.state().minutes.usage(fleet.minute()),
+            None => state.minutes.usage(fleet.minute()),
         }),
     };
-    let latest = window.map(|window| Arc::new(Latest::new(window, number, diagnosing)));
+    let measured = window.map(|window| Latest::new(window, number, diagnosing, &state.load_range));
+    let (latest, load_range) = match measured {
+        Some((latest, load_range)) => (Some(Arc::new(latest)), load_range.map(Arc::new)),
+        None => (None, None),
+    };
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
     let now = SystemTime::now();
@@ -250,6 +255,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
             instance: before.instance.clone(),
             slos: before.slos.clone(),
             minutes: minutes.clone().unwrap_or_else(|| before.minutes.clone()),
+            load_range: load_range.unwrap_or_else(|| before.load_range.clone()),
             version: next_version(),
             sequence: number,
             health,
@@ -357,6 +363,7 @@ mod tests {
             window,
             labels: Default::default(),
             slos: Vec::new(),
+            launch_args: Vec::new(),
         };
         let profile = Registry::builtin().get("vllm").unwrap().clone();
         let mut history = History::new(&spec, Some(profile.clone()));

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::instances::aligned;
+use super::instances_page::aligned;
 use super::table::{duration, number};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome};
@@ -139,6 +139,7 @@ async fn start(
         let simulated = simulated(trouble).await?;
         config.instances.push(InstanceEntry {
             slos: Vec::new(),
+            launch_args: Vec::new(),
             instance_id: trouble.id.to_owned(),
             instance_type: None,
             metrics_url: None,

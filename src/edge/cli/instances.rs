@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::collect::{Output, failure_of};
 use super::connect::{AgentChannel, ConnectArgs, ConnectedAgent};
+use super::instances_page::{details, hidden_line, table};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome, json};
 use crate::analysis::Slo;
@@ -54,6 +55,9 @@ pub(super) struct RegisterArgs {
     slos: Vec<Slo>,
     #[command(flatten)]
     answer: AnswerArgs,
+    /// Launch arguments that the engine runs with, after `--`; what may be secret in them is not kept
+    #[arg(last = true, value_name = "LAUNCH_ARGS")]
+    launch_args: Vec<String>,
 }
 
 /// When an instance is scraped, and what its measurements cover.
@@ -125,6 +129,9 @@ pub(super) struct UpdateArgs {
     /// Take all promises away: those of the agent's config file hold, or the defaults
     #[arg(long)]
     no_slos: bool,
+    /// Take the declared launch arguments away
+    #[arg(long, conflicts_with = "launch_args")]
+    no_launch_args: bool,
     /// Only if this is still its etag, as `get --output json` shows it
     #[arg(
         long,
@@ -135,6 +142,9 @@ pub(super) struct UpdateArgs {
     etag: String,
     #[command(flatten)]
     answer: AnswerArgs,
+    /// Launch arguments that the engine runs with now, all of them, after `--`
+    #[arg(last = true, value_name = "LAUNCH_ARGS")]
+    launch_args: Vec<String>,
 }
 
 /// Flags of `perfagent instances delete`.
@@ -185,6 +195,7 @@ async fn register(args: RegisterArgs) -> Result<String, Failure> {
         window: args.timing.window.and_then(duration),
         labels: args.labels.into_iter().collect(),
         slos: args.slos.iter().map(convert_slo::slo).collect(),
+        launch_args: args.launch_args,
     });
     let answer = client.register_instance(request).await;
     let answer = answer
@@ -193,8 +204,9 @@ async fn register(args: RegisterArgs) -> Result<String, Failure> {
     match args.answer.output {
         Output::Json => json_of("perfagent.v1.RegisterInstanceResponse", &answer),
         Output::Table => Ok(format!(
-            "registered {}\n",
-            answer.instance.unwrap_or_default().instance_id
+            "registered {}\n{}",
+            answer.instance.unwrap_or_default().instance_id,
+            hidden_line(&answer.hidden_launch_args)
         )),
     }
 }
@@ -246,6 +258,10 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         ("window", args.timing.window.is_some()),
         ("labels", args.no_labels || !args.labels.is_empty()),
         ("slos", args.no_slos || !args.slos.is_empty()),
+        (
+            "launch_args",
+            args.no_launch_args || !args.launch_args.is_empty(),
+        ),
     ];
     let paths: Vec<String> = given
         .iter()
@@ -253,7 +269,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         .map(|(path, _)| (*path).to_owned())
         .collect();
     if paths.is_empty() {
-        let hint = "give at least one of --url, --engine, --interval, --window, --label, --no-labels, --slo, --no-slos";
+        let hint = "give at least one of --url, --engine, --interval, --window, --label, --no-labels, --slo, --no-slos, --no-launch-args, or launch arguments after --";
         return Err(Failure::new(
             Outcome::Usage,
             "nothing to change",
@@ -272,6 +288,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
             labels: args.labels.into_iter().collect(),
             etag: args.etag,
             slos: args.slos.iter().map(convert_slo::slo).collect(),
+            launch_args: args.launch_args,
             ..pb::Instance::default()
         }),
         update_mask: Some(prost_types::FieldMask { paths }),
@@ -282,7 +299,11 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         .into_inner();
     match args.answer.output {
         Output::Json => json_of("perfagent.v1.UpdateInstanceResponse", &answer),
-        Output::Table => Ok(details(&answer.instance.unwrap_or_default())),
+        Output::Table => Ok(format!(
+            "{}{}",
+            details(&answer.instance.unwrap_or_default()),
+            hidden_line(&answer.hidden_launch_args)
+        )),
     }
 }
 
@@ -334,166 +355,4 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("give it as NAME=VALUE".to_owned()),
     }
-}
-
-fn table(instances: &[pb::Instance], now: SystemTime) -> String {
-    if instances.is_empty() {
-        return "no instances; register one with `perfagent instances register`, or in [[instances]] of the agent's \
-                config file\n"
-            .to_owned();
-    }
-    let mut rows = vec![
-        [
-            "INSTANCE", "STATE", "SINCE", "ENGINE", "REPLICAS", "INTERVAL", "FROM", "PROBLEM",
-        ]
-        .map(str::to_owned),
-    ];
-    for instance in instances {
-        let empty = pb::InstanceStatus::default();
-        let status = instance.status.as_ref().unwrap_or(&empty);
-        let up = status
-            .replicas
-            .iter()
-            .filter(|replica| replica.up == Some(true))
-            .count();
-        let problem = status
-            .replicas
-            .iter()
-            .find_map(|replica| replica.failure.as_ref());
-        rows.push([
-            clean(&instance.instance_id),
-            state_word(status.state()).to_owned(),
-            status
-                .since_time
-                .map_or_else(String::new, |since| ago(since, now)),
-            engine_text(instance, status),
-            format!("{up}/{}", instance.metrics_urls.len()),
-            time_text(instance.scrape_interval),
-            source_word(instance.source()).to_owned(),
-            problem.map_or_else(String::new, |failure| clean(&failure.message)),
-        ]);
-    }
-    aligned(&rows)
-}
-
-/// Columns as wide as what is in them; the last one ends where it ends.
-pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:<width$}  ");
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
-}
-
-fn details(instance: &pb::Instance) -> String {
-    let empty = pb::InstanceStatus::default();
-    let status = instance.status.as_ref().unwrap_or(&empty);
-    let mut labels: Vec<String> = instance
-        .labels
-        .iter()
-        .map(|(name, value)| clean(&format!("{name}={value}")))
-        .collect();
-    labels.sort();
-    let mut text = String::new();
-    for (name, value) in [
-        ("instance", clean(&instance.instance_id)),
-        ("state", state_word(status.state()).to_owned()),
-        (
-            "since",
-            status
-                .since_time
-                .map(|since| since.to_string())
-                .unwrap_or_default(),
-        ),
-        ("engine", engine_text(instance, status)),
-        (
-            "model",
-            status.model_name.as_deref().map(clean).unwrap_or_default(),
-        ),
-        ("interval", time_text(instance.scrape_interval)),
-        ("window", time_text(instance.window)),
-        ("labels", labels.join(", ")),
-        ("from", source_word(instance.source()).to_owned()),
-        ("etag", clean(&instance.etag)),
-    ] {
-        if !value.is_empty() {
-            text += &format!("{name:<9} {value}\n");
-        }
-    }
-    for slo in convert_slo::slos_of("slos", instance.slos.clone()).unwrap_or_default() {
-        text += &format!(
-            "slo       {}: {}\n",
-            clean(&slo.name),
-            clean(&slo.promise())
-        );
-    }
-    for (at, url) in instance.metrics_urls.iter().enumerate() {
-        let replica = status.replicas.get(at);
-        let state = match replica.and_then(|replica| replica.up) {
-            None => "not scraped yet".to_owned(),
-            Some(true) => "up".to_owned(),
-            Some(false) => {
-                let failure = replica.and_then(|replica| replica.failure.as_ref());
-                let failure = failure
-                    .map(|failure| clean(&failure.message))
-                    .unwrap_or_default();
-                format!("down: {failure}")
-            }
-        };
-        text += &format!("replica   {}  {state}\n", clean(url));
-    }
-    text
-}
-
-/// The engine that was found, else the one that was named.
-fn engine_text(instance: &pb::Instance, status: &pb::InstanceStatus) -> String {
-    let name = status.engine.as_ref().unwrap_or(&instance.instance_type);
-    let simulated = if status.simulated { " SIMULATED" } else { "" };
-    match &status.engine_version {
-        Some(version) => format!("{} {}{simulated}", clean(name), clean(version)),
-        None => clean(name) + simulated,
-    }
-}
-
-pub(super) fn state_word(state: pb::InstanceState) -> &'static str {
-    match state {
-        pb::InstanceState::Unspecified => "-",
-        pb::InstanceState::Pending => "PENDING",
-        pb::InstanceState::Up => "UP",
-        pb::InstanceState::Degraded => "DEGRADED",
-        pb::InstanceState::Down => "DOWN",
-    }
-}
-
-fn source_word(source: pb::InstanceSource) -> &'static str {
-    match source {
-        pb::InstanceSource::Unspecified => "-",
-        pb::InstanceSource::ConfigFile => "config file",
-        pb::InstanceSource::Registered => "registration",
-    }
-}
-
-fn time_text(time: Option<prost_types::Duration>) -> String {
-    let time = time.and_then(|time| Duration::try_from(time).ok());
-    time.map_or_else(
-        || "-".to_owned(),
-        |time| humantime::format_duration(time).to_string(),
-    )
-}
-
-/// How long ago, to the second.
-fn ago(then: prost_types::Timestamp, now: SystemTime) -> String {
-    let then = SystemTime::try_from(then).unwrap_or(now);
-    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }

@@ -9,6 +9,7 @@ mod demo;
 mod descriptor;
 mod diagnose;
 mod instances;
+mod instances_page;
 mod json;
 mod json_read;
 mod replay;

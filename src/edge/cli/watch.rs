@@ -10,7 +10,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::collect::{Output, failure_of};
 use super::connect::{ConnectArgs, ConnectedAgent};
-use super::instances::{aligned, label, state_word};
+use super::instances::label;
+use super::instances_page::{aligned, state_word};
 use super::terminal::{clean, note, print};
 use super::{Failure, Outcome, json};
 use crate::edge::grpc::pb;

@@ -34,6 +34,7 @@ pub(super) fn spec_of(
         window: window.unwrap_or_else(|| default_window(interval)),
         labels: request.labels.into_iter().collect(),
         slos,
+        launch_args: request.launch_args,
     };
     Ok((spec, request.request_id))
 }
@@ -86,6 +87,8 @@ pub(super) fn change_of(
         window: named("window", window.is_some()).then_some(window),
         labels: named("labels", !labels.is_empty()).then_some(labels),
         slos: named("slos", !slos.is_empty()).then_some(slos),
+        launch_args: named("launch_args", !instance.launch_args.is_empty())
+            .then_some(instance.launch_args),
     };
     let precondition = Precondition {
         etag: instance.etag,
@@ -94,13 +97,14 @@ pub(super) fn change_of(
     Ok((instance.instance_id, change, precondition))
 }
 
-const MASK: [&str; 6] = [
+const MASK: [&str; 7] = [
     "instance_type",
     "metrics_urls",
     "scrape_interval",
     "window",
     "labels",
     "slos",
+    "launch_args",
 ];
 
 /// An engine left open or called `auto` is recognised.
@@ -156,6 +160,7 @@ pub(super) fn instance(of: &InstanceState, caller: &Caller) -> pb::Instance {
         update_time: of.instance.updated_at.map(system_time),
         status: Some(status(of)),
         slos: spec.slos.iter().map(convert_slo::slo).collect(),
+        launch_args: spec.launch_args.clone(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::pb::{
     UpdateInstanceRequest, UpdateInstanceResponse,
 };
 use super::status::status_of;
-use crate::agent::{Agent, Error, FieldViolation, LIMITS, Precondition};
+use crate::agent::{Agent, Error, FieldViolation, InstanceState, LIMITS, Precondition};
 use crate::edge::audit::OpenRecord;
 use crate::store::StoreError;
 
@@ -35,11 +35,14 @@ impl InstanceService for InstanceHandler {
         let (agent, means) = (self.0.clone(), caller.clone());
         let registered = carried_through(request, move |request| async move {
             let (spec, request_id) = spec_of(request)?;
-            agent.register_instance(&means, spec, &request_id).await
+            let args = spec.launch_args.clone();
+            let state = agent.register_instance(&means, spec, &request_id).await?;
+            Ok((hidden(&agent, &state, &args), state))
         });
-        let state = registered.await?;
+        let (hidden_launch_args, state) = registered.await?;
         Ok(Response::new(RegisterInstanceResponse {
             instance: Some(instance(&state, &caller)),
+            hidden_launch_args,
         }))
     }
 
@@ -98,13 +101,16 @@ impl InstanceService for InstanceHandler {
         let (agent, means) = (self.0.clone(), caller.clone());
         let updated = carried_through(request, move |request| async move {
             let (id, change, precondition) = change_of(request)?;
-            agent
+            let args = change.launch_args.clone().unwrap_or_default();
+            let state = agent
                 .update_instance(&means, &id, change, &precondition)
-                .await
+                .await?;
+            Ok((hidden(&agent, &state, &args), state))
         });
-        let state = updated.await?;
+        let (hidden_launch_args, state) = updated.await?;
         Ok(Response::new(UpdateInstanceResponse {
             instance: Some(instance(&state, &caller)),
+            hidden_launch_args,
         }))
     }
 
@@ -127,6 +133,12 @@ impl InstanceService for InstanceHandler {
         deleted.await?;
         Ok(Response::new(DeleteInstanceResponse {}))
     }
+}
+
+/// Flags of declared launch arguments whose values were not kept of an instance.
+fn hidden(agent: &Agent, state: &InstanceState, args: &[String]) -> Vec<String> {
+    let engine = state.instance.spec.instance_type.as_deref();
+    agent.hidden_launch_args(engine, args)
 }
 
 /// Carries out a change to its end, whether or not the caller waits for it, and has the audit log say what became of it.
