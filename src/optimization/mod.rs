@@ -12,7 +12,11 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod example;
 mod expectation;
+mod improvement;
 mod in_force;
 mod ledger;
 mod lever;
@@ -25,6 +29,7 @@ mod score;
 mod situation;
 #[allow(dead_code)]
 mod twin;
+mod words;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
