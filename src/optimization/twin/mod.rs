@@ -25,7 +25,7 @@ mod trust;
 
 use crate::analysis::Targets;
 use crate::measure::{Bounded, Measurement};
-use crate::model::StepWindow;
+use crate::model::{Arrival, Load, Policy, StepWindow};
 
 use super::in_force::InForce;
 use super::prediction::{
@@ -35,6 +35,7 @@ use super::proposal::ModelChange;
 use super::score::Service;
 
 use calibrate::Ensemble;
+use draws::Draws;
 use interval::{Say, interval};
 use member::Member;
 use observed::Observed;
@@ -133,6 +134,7 @@ impl Twin {
                         Err(reason) => return Effect::NotPredictable(reason),
                     };
                 load.seed += repeat * 7_919;
+                drift(&mut load, repeat);
                 let before = match repeat {
                     0 => Some(member.before.clone()),
                     _ => {
@@ -144,7 +146,7 @@ impl Twin {
                 let after = member.after(&settings, &load, &plan);
                 if let Some((before, after)) = before.zip(after) {
                     let offered = match load.arrival {
-                        crate::model::Arrival::Poisson { rate_per_second } => Some(rate_per_second),
+                        Arrival::Poisson { rate_per_second } => Some(rate_per_second),
                         _ => None,
                     };
                     runs.push(Run {
@@ -231,7 +233,7 @@ impl Twin {
         let sigma = trust::sigma(
             quantity,
             middle,
-            self.observed.finished,
+            self.chance(quantity),
             self.ensemble.mismatch_ratio,
         );
         let found =
@@ -244,6 +246,28 @@ impl Twin {
             ratio_low: (middle + (low - middle) * widening).exp(),
             ratio_high: (middle + (high - middle) * widening).exp(),
         })
+    }
+
+    /// Standard deviation, in logarithms, of what two windows of the same engine under the same load differ by: by the
+    /// members, each with other requests.
+    fn chance(&self, quantity: P) -> f64 {
+        let (mut squares, mut weights) = (0.0, 0.0);
+        for member in &self.ensemble.members {
+            let pair = member
+                .again
+                .as_ref()
+                .and_then(|again| value(quantity, &member.before).zip(value(quantity, again)));
+            if let Some((one, other)) = pair.filter(|(one, other)| *one > 0.0 && *other > 0.0) {
+                squares += member.weight * (other / one).ln().powi(2);
+                weights += member.weight;
+            }
+        }
+        if weights <= 0.0 {
+            return 1.0 / self.observed.finished.max(1.0).sqrt();
+        }
+        // what was simulated was shorter, and of one replica
+        let longer = self.ensemble.plan.seconds / self.observed.seconds;
+        (squares / weights * longer / f64::from(self.observed.replicas)).sqrt()
     }
 
     /// The value before, of all replicas.
@@ -272,7 +296,7 @@ impl Twin {
                 "the 99th percentile of the time to first token",
             ),
             P::InterTokenLatencyMean => match observed.policy {
-                crate::model::Policy::Tgi => Err("TGI exports no inter-token latency".to_owned()),
+                Policy::Tgi => Err("TGI exports no inter-token latency".to_owned()),
                 _ => mean(observed.gap_mean, "the mean gap between tokens"),
             },
             P::InterTokenLatencyP99 => number(
@@ -366,6 +390,24 @@ impl Twin {
     /// Share of the targets' violation that is certain: for those who ask whether there is anything to gain.
     pub(crate) fn violation(&self, targets: &Targets) -> f64 {
         self.now().violation(targets)
+    }
+}
+
+/// By how much, in logarithms, load differs from one window to one that is measured after a change, give or take.
+const DRIFT: f64 = 0.05;
+
+/// Load does not stay as it is.
+fn drift(load: &mut Load, repeat: u64) {
+    let number = (load.seed ^ repeat) & 0xffff_ffff;
+    let factor = Draws::of(number as u32).factor(DRIFT);
+    match &mut load.arrival {
+        Arrival::Poisson { rate_per_second }
+        | Arrival::Bursty {
+            rate_per_second, ..
+        } => {
+            *rate_per_second *= factor;
+        }
+        Arrival::Closed { .. } | Arrival::Trace(_) => {}
     }
 }
 
