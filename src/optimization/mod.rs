@@ -12,6 +12,7 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+mod effect_text;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod example;
@@ -23,11 +24,11 @@ mod lever;
 mod predict;
 mod prediction;
 mod proposal;
+mod recommend;
 mod recommendation;
-#[allow(dead_code)]
 mod score;
+mod search;
 mod situation;
-#[allow(dead_code)]
 mod twin;
 mod words;
 
@@ -44,6 +45,7 @@ pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
 pub use proposal::{Expectation, Family, ModelChange, Proposal};
+pub use recommend::recommend;
 pub use recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 pub use score::Service;
 pub use situation::{Limits, Situation};
