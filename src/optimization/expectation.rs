@@ -37,6 +37,9 @@ fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChang
             )),
         };
     };
+    if change.flag == "--speculative-config" {
+        return speculation(to).map(Some);
+    }
     let number: Option<f64> = to.parse().ok().filter(|number: &f64| number.is_finite());
     let whole = || {
         number
@@ -108,6 +111,24 @@ fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChang
             ));
         }
     }))
+}
+
+/// vLLM's flag for guessing ahead takes JSON, or one of its values where that is what is known.
+fn speculation(to: &str) -> Result<ModelChange, String> {
+    let value: serde_json::Value = serde_json::from_str(to)
+        .map_err(|error| format!("--speculative-config {to}: {error}; it takes a JSON object"))?;
+    let tokens = match &value {
+        serde_json::Value::Number(_) => value.as_u64(),
+        _ => value
+            .get("num_speculative_tokens")
+            .and_then(serde_json::Value::as_u64),
+    };
+    tokens
+        .and_then(|tokens| u32::try_from(tokens).ok())
+        .map(ModelChange::SpeculatedTokens)
+        .ok_or_else(|| {
+            format!("--speculative-config {to}: the model needs num_speculative_tokens, and that the method stays")
+        })
 }
 
 /// By how much the KV cache changes with the engine's share of the memory. Weights and buffers take the same of it

@@ -12,18 +12,25 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+mod effect_text;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod example;
 mod expectation;
+mod improvement;
 mod in_force;
 mod ledger;
+mod lever;
 mod predict;
 mod prediction;
 mod proposal;
+mod recommend;
 mod recommendation;
-#[allow(dead_code)]
 mod score;
+mod search;
 mod situation;
-#[allow(dead_code)]
 mod twin;
+mod words;
 
 pub use change::KnobChange;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
@@ -32,11 +39,13 @@ pub use ledger::{
     MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
     superseded,
 };
+pub use lever::{families, lever_names, verdict_without_changes};
 pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
 pub use proposal::{Expectation, Family, ModelChange, Proposal};
+pub use recommend::recommend;
 pub use recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 pub use score::Service;
 pub use situation::{Limits, Situation};

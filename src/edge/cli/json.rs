@@ -50,6 +50,10 @@ fn object(message: &DynamicMessage) -> Value {
     match message.descriptor().full_name() {
         "google.protobuf.Timestamp" => return well_known::<prost_types::Timestamp>(message),
         "google.protobuf.Duration" => return well_known::<prost_types::Duration>(message),
+        "google.protobuf.Struct" => {
+            let known = message.transcode_to::<prost_types::Struct>();
+            return known.map_or(Value::Null, plain_object);
+        }
         _ => {}
     }
     let mut fields: Vec<(FieldDescriptor, &Field)> = message.fields().collect();
@@ -65,6 +69,32 @@ fn well_known<T: Message + Default + ToString>(message: &DynamicMessage) -> Valu
     match message.transcode_to::<T>() {
         Ok(known) => Value::String(known.to_string()),
         Err(_) => Value::Null,
+    }
+}
+
+fn plain_object(of: prost_types::Struct) -> Value {
+    let fields = of.fields.into_iter();
+    Value::Object(fields.map(|(name, value)| (name, plain(value))).collect())
+}
+
+fn plain(of: prost_types::Value) -> Value {
+    use prost_types::value::Kind as Of;
+    match of.kind {
+        None | Some(Of::NullValue(_)) => Value::Null,
+        Some(Of::BoolValue(on)) => Value::Bool(on),
+        Some(Of::NumberValue(number)) => plain_number(number),
+        Some(Of::StringValue(text)) => Value::String(text),
+        Some(Of::StructValue(of)) => plain_object(of),
+        Some(Of::ListValue(of)) => of.values.into_iter().map(plain).collect(),
+    }
+}
+
+/// Integers as such, as those of fields are.
+fn plain_number(number: f64) -> Value {
+    // beyond this a float does not hold every integer
+    match number.fract() == 0.0 && number.abs() < 9e15 {
+        true => (number as i64).into(),
+        false => float(number),
     }
 }
 
@@ -203,5 +233,28 @@ mod tests {
         );
         assert!(to_json("perfagent.v1.Nothing", &message).is_err());
         assert_eq!(text_of(&json!("a\u{9b}b\u{7f}")), "\"a\\u009bb\\u007f\"\n");
+    }
+    #[test]
+    fn settings_are_a_plain_object() {
+        let answer = pb::GetInstanceConfigResponse {
+            config: Some(crate::edge::grpc::convert_struct::struct_of([
+                ("max_num_seqs", Some("32")),
+                ("gpu_memory_utilization", Some("0.9")),
+                ("enable_prefix_caching", Some("true")),
+                ("kv_cache_dtype", Some("fp8")),
+                ("quantization", None),
+            ])),
+            ..pb::GetInstanceConfigResponse::default()
+        };
+        assert_eq!(
+            to_json("perfagent.v1.GetInstanceConfigResponse", &answer).unwrap(),
+            json!({ "config": {
+                "max_num_seqs": 32,
+                "gpu_memory_utilization": 0.9,
+                "enable_prefix_caching": true,
+                "kv_cache_dtype": "fp8",
+                "quantization": null,
+            } })
+        );
     }
 }

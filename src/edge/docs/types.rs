@@ -12,7 +12,7 @@ use super::html::Html;
 pub(super) const WELL_KNOWN: &str = "well-known";
 
 /// Types that come with protobuf, and what to know of them.
-pub(super) const WELL_KNOWN_TYPES: [(&str, &str); 3] = [
+pub(super) const WELL_KNOWN_TYPES: [(&str, &str); 4] = [
     (
         "google.protobuf.Duration",
         "A span of time, in seconds and nanoseconds. In JSON text with the unit: \"1.5s\".",
@@ -20,6 +20,10 @@ pub(super) const WELL_KNOWN_TYPES: [(&str, &str); 3] = [
     (
         "google.protobuf.FieldMask",
         "Names of fields. In JSON text: \"labels,window\".",
+    ),
+    (
+        "google.protobuf.Struct",
+        "Values by name. In JSON text an object: {\"max_num_seqs\": 32}.",
     ),
     (
         "google.protobuf.Timestamp",

@@ -52,7 +52,8 @@ pub(super) fn open(of: &Open) -> pb::OpenBottleneck {
     }
 }
 
-fn bottleneck(of: &Finding, end_unix_seconds: f64) -> pb::Bottleneck {
+/// A bottleneck, as it was found at the end of a window.
+pub(super) fn bottleneck(of: &Finding, end_unix_seconds: f64) -> pb::Bottleneck {
     let deciding = of.evidence.first();
     pb::Bottleneck {
         r#type: bottleneck_type(of.kind()).into(),
@@ -151,7 +152,8 @@ fn bottleneck_type(of: BottleneckType) -> pb::BottleneckType {
     }
 }
 
-fn treatment(of: Treatment) -> pb::OptimizationType {
+/// A kind of change.
+pub(super) fn treatment(of: Treatment) -> pb::OptimizationType {
     match of {
         Treatment::KvCache => pb::OptimizationType::KvCache,
         Treatment::Quantization => pb::OptimizationType::Quantization,

@@ -99,6 +99,7 @@ mod tests {
             kv_draw: 0.5,
             weight: 1.0,
             before,
+            again: None,
         }
     }
 

@@ -78,6 +78,7 @@ pub(super) fn fit(
             kv_draw: draws.unit(),
             weight: 0.0,
             before,
+            again: None,
         };
         drawn.push((member, misses));
     }
@@ -93,6 +94,9 @@ pub(super) fn fit(
     let mut mismatch = 0.0;
     for (member, misses) in &mut drawn {
         member.weight /= all;
+        let mut others = member.load.clone();
+        others.seed += 1_000_003;
+        member.again = member.after(&member.settings, &others, &plan);
         mismatch += member.weight * misses.worst;
     }
     let mismatch_ratio = f64::exp(mismatch);

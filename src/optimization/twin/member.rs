@@ -18,6 +18,8 @@ pub(super) struct Member {
     pub(super) weight: f64,
     /// What it gives as it is.
     pub(super) before: Outcome,
+    /// The same with other requests: what chance does.
+    pub(super) again: Option<Outcome>,
 }
 
 impl Member {

@@ -15,6 +15,7 @@
 mod apply;
 mod calibrate;
 mod draws;
+mod glance;
 mod interval;
 mod lengths;
 mod member;
@@ -23,18 +24,17 @@ mod outcome;
 mod settings;
 mod trust;
 
-use crate::analysis::Targets;
 use crate::measure::{Bounded, Measurement};
-use crate::model::StepWindow;
+use crate::model::{Arrival, Load, Policy, StepWindow};
 
 use super::in_force::InForce;
 use super::prediction::{
     Effect, PredictedQuantity as P, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
 use super::proposal::ModelChange;
-use super::score::Service;
 
 use calibrate::Ensemble;
+use draws::Draws;
 use interval::{Say, interval};
 use member::Member;
 use observed::Observed;
@@ -51,19 +51,8 @@ pub(crate) struct Twin {
 const SIMULATED_REQUESTS: f64 = 1_000.0;
 /// Windows of one member in a prediction, at most.
 const REPEATS: f64 = 6.0;
-/// Members that a glance asks.
-const GLANCE_MEMBERS: usize = 4;
 /// A queue that grows by this share of what comes in is not served.
 const UNSETTLED_RATIO: f64 = 0.08;
-
-/// What is expected of a change at a glance, for comparing many.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Glance {
-    /// How the instance would serve.
-    pub(crate) service: Service,
-    /// Tokens that it cost to compute.
-    pub(crate) work_tokens: u64,
-}
 
 impl Twin {
     /// Of what was measured, with settings in force; `windows` are of other load, where there were any.
@@ -78,37 +67,6 @@ impl Twin {
         let observed = Observed::of(measurement)?;
         let ensemble = calibrate::fit(&observed, in_force, windows)?;
         Ok(Self { observed, ensemble })
-    }
-
-    /// How the instance serves as it is: what was measured, and what the members say where that is only bounded.
-    pub(crate) fn now(&self) -> Service {
-        let members = self.ensemble.members.iter().take(GLANCE_MEMBERS);
-        self.service(members.map(|member| (member, &member.before)))
-            .unwrap_or_default()
-    }
-
-    /// What is expected of a change, by the members that weigh most.
-    ///
-    /// # Errors
-    /// Why an engine cannot be so, as a sentence.
-    pub(crate) fn glance(&self, changes: &[ModelChange]) -> Result<Glance, String> {
-        let plan = self.after_plan();
-        let mut after: Vec<(&Member, Outcome)> = Vec::new();
-        for member in self.ensemble.members.iter().take(GLANCE_MEMBERS) {
-            let (settings, load) = apply::apply(member, self.observed.replicas, changes)?;
-            if let Some(outcome) = member.after(&settings, &load, &plan) {
-                after.push((member, outcome));
-            }
-        }
-        let work_tokens = after.iter().map(|(_, outcome)| outcome.work_tokens).sum();
-        let all = after.iter().map(|(member, outcome)| (*member, outcome));
-        let service = self
-            .service(all)
-            .ok_or("what would come of it is too much to simulate")?;
-        Ok(Glance {
-            service,
-            work_tokens,
-        })
     }
 
     /// What is predicted of a change. Deviations from the middle are multiplied by `widening`, which `track_record`
@@ -133,6 +91,7 @@ impl Twin {
                         Err(reason) => return Effect::NotPredictable(reason),
                     };
                 load.seed += repeat * 7_919;
+                drift(&mut load, repeat);
                 let before = match repeat {
                     0 => Some(member.before.clone()),
                     _ => {
@@ -144,7 +103,7 @@ impl Twin {
                 let after = member.after(&settings, &load, &plan);
                 if let Some((before, after)) = before.zip(after) {
                     let offered = match load.arrival {
-                        crate::model::Arrival::Poisson { rate_per_second } => Some(rate_per_second),
+                        Arrival::Poisson { rate_per_second } => Some(rate_per_second),
                         _ => None,
                     };
                     runs.push(Run {
@@ -231,7 +190,7 @@ impl Twin {
         let sigma = trust::sigma(
             quantity,
             middle,
-            self.observed.finished,
+            self.chance(quantity),
             self.ensemble.mismatch_ratio,
         );
         let found =
@@ -244,6 +203,28 @@ impl Twin {
             ratio_low: (middle + (low - middle) * widening).exp(),
             ratio_high: (middle + (high - middle) * widening).exp(),
         })
+    }
+
+    /// Standard deviation, in logarithms, of what two windows of the same engine under the same load differ by: by the
+    /// members, each with other requests.
+    fn chance(&self, quantity: P) -> f64 {
+        let (mut squares, mut weights) = (0.0, 0.0);
+        for member in &self.ensemble.members {
+            let pair = member
+                .again
+                .as_ref()
+                .and_then(|again| value(quantity, &member.before).zip(value(quantity, again)));
+            if let Some((one, other)) = pair.filter(|(one, other)| *one > 0.0 && *other > 0.0) {
+                squares += member.weight * (other / one).ln().powi(2);
+                weights += member.weight;
+            }
+        }
+        if weights <= 0.0 {
+            return 1.0 / self.observed.finished.max(1.0).sqrt();
+        }
+        // what was simulated was shorter, and of one replica
+        let longer = self.ensemble.plan.seconds / self.observed.seconds;
+        (squares / weights * longer / f64::from(self.observed.replicas)).sqrt()
     }
 
     /// The value before, of all replicas.
@@ -272,7 +253,7 @@ impl Twin {
                 "the 99th percentile of the time to first token",
             ),
             P::InterTokenLatencyMean => match observed.policy {
-                crate::model::Policy::Tgi => Err("TGI exports no inter-token latency".to_owned()),
+                Policy::Tgi => Err("TGI exports no inter-token latency".to_owned()),
                 _ => mean(observed.gap_mean, "the mean gap between tokens"),
             },
             P::InterTokenLatencyP99 => number(
@@ -294,78 +275,23 @@ impl Twin {
             ..self.ensemble.plan
         }
     }
+}
 
-    /// How it serves, by the mean of what members say, set right by what was measured.
-    fn service<'m>(&self, all: impl Iterator<Item = (&'m Member, &'m Outcome)>) -> Option<Service> {
-        let observed = &self.observed;
-        let grows = self.ensemble.plan.backlog.is_some();
-        let (mut service, mut weights) = (Service::default(), 0.0);
-        for (member, outcome) in all {
-            let weight = member.weight;
-            let number = |value: Option<Bounded>| match value {
-                Some(Bounded::Value(value)) => Some(value),
-                _ => None,
-            };
-            // the member's word, times what it was off by before
-            let right = |after: f64, before: Option<f64>, measured: Option<f64>| {
-                let off = before.zip(measured).filter(|(before, _)| *before > 0.0);
-                match off {
-                    Some((before, measured)) if !grows => {
-                        after * (measured / before).clamp(0.5, 2.0)
-                    }
-                    _ => after,
-                }
-            };
-            let ttft = outcome.summary.time_to_first_token_seconds?;
-            let before_ttft = member.before.summary.time_to_first_token_seconds;
-            let p50 = right(
-                ttft.p50,
-                before_ttft.map(|one| one.p50),
-                number(observed.ttft_p50),
-            );
-            let p99 = right(
-                ttft.p99,
-                before_ttft.map(|one| one.p99),
-                number(observed.ttft_p99),
-            );
-            let gap = outcome.summary.inter_token_seconds?;
-            let before_gap = member.before.summary.inter_token_seconds;
-            let gap_p99 = right(
-                gap.p99,
-                before_gap.map(|one| one.p99),
-                number(observed.gap_p99),
-            );
-            let gap_mean = right(gap.mean, before_gap.map(|one| one.mean), observed.gap_mean);
-            let tokens = right(
-                outcome.tokens_per_second,
-                Some(member.before.tokens_per_second),
-                Some(observed.tokens_per_second),
-            );
-            service.ttft_p50_seconds += weight * p50.max(1e-9).ln();
-            service.ttft_p99_seconds += weight * p99.max(1e-9).ln();
-            service.itl_p99_seconds += weight * gap_p99.max(1e-9).ln();
-            service.itl_mean_seconds += weight * gap_mean.max(1e-9).ln();
-            service.tokens_per_second += weight * tokens.max(1e-9).ln();
-            service.failure_ratio += weight * outcome.failure_ratio;
-            weights += weight;
-        }
-        if weights <= 0.0 {
-            return None;
-        }
-        let middle = |sum: f64| (sum / weights).exp();
-        Some(Service {
-            ttft_p50_seconds: middle(service.ttft_p50_seconds),
-            ttft_p99_seconds: middle(service.ttft_p99_seconds),
-            itl_p99_seconds: middle(service.itl_p99_seconds),
-            itl_mean_seconds: middle(service.itl_mean_seconds),
-            tokens_per_second: middle(service.tokens_per_second) * f64::from(observed.replicas),
-            failure_ratio: service.failure_ratio / weights,
-        })
-    }
+/// By how much, in logarithms, load differs from one window to one that is measured after a change, give or take.
+const DRIFT: f64 = 0.05;
 
-    /// Share of the targets' violation that is certain: for those who ask whether there is anything to gain.
-    pub(crate) fn violation(&self, targets: &Targets) -> f64 {
-        self.now().violation(targets)
+/// Load does not stay as it is.
+fn drift(load: &mut Load, repeat: u64) {
+    let number = (load.seed ^ repeat) & 0xffff_ffff;
+    let factor = Draws::of(number as u32).factor(DRIFT);
+    match &mut load.arrival {
+        Arrival::Poisson { rate_per_second }
+        | Arrival::Bursty {
+            rate_per_second, ..
+        } => {
+            *rate_per_second *= factor;
+        }
+        Arrival::Closed { .. } | Arrival::Trace(_) => {}
     }
 }
 

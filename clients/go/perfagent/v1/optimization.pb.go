@@ -483,8 +483,8 @@ type GetInstanceConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every setting of the engine's knob table that its version has, in the table's order.
 	Settings []*SettingInForce `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
-	// The value of each that is known, by name: numbers as numbers, switches as true and false, else texts. It can be sent
-	// back as `current_config`, and as the change of a workflow. Always set.
+	// The value of each that is known, by name: numbers as numbers, switches as true and false, else texts; null where it is
+	// known not to be set. It can be sent back as `current_config`, and as the change of a workflow. Always set.
 	Config *structpb.Struct `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
 	// What the answer is about. Unset where nothing was measured.
 	Window *Window `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`

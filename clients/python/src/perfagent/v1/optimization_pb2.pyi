@@ -323,8 +323,8 @@ class GetInstanceConfigResponse(_message.Message):
 
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """The value of each that is known, by name: numbers as numbers, switches as true and false, else texts. It can be sent
-        back as `current_config`, and as the change of a workflow. Always set.
+        """The value of each that is known, by name: numbers as numbers, switches as true and false, else texts; null where it is
+        known not to be set. It can be sent back as `current_config`, and as the change of a workflow. Always set.
         """
 
     @_builtins.property

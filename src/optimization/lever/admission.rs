@@ -1,0 +1,121 @@
+//! How many requests may wait before others are refused.
+
+use crate::analysis::{Cause, Finding, Treatment};
+use crate::engine::Quantity as Q;
+use crate::optimization::{ModelChange, Situation};
+
+use super::draft::{Answer, Declined, change, family};
+use super::facts::seconds;
+use super::grid::{above, nearest_of, thin};
+use super::knob::{Knob, knob};
+use super::sequence_cap::cap_name;
+
+pub(super) const NAME: &str = "admission";
+
+/// Times what Little's law says.
+const AROUND: [f64; 7] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+
+pub(super) fn propose(situation: &Situation<'_>) -> Vec<Answer> {
+    let mut bounded = situation.treated(&[Cause::Aborts, Cause::Capacity]);
+    // clients that leave for another reason come back when that is mended
+    let own = |one: &Finding| matches!(one.explained_by, None | Some(Cause::Capacity));
+    bounded.retain(|one| one.cause != Cause::Aborts || own(one));
+    let refused = situation.treated(&[Cause::AdmissionLimit]);
+    let mut answers = Vec::new();
+    if !refused.is_empty() {
+        answers.push(raised(situation, &refused));
+    } else if !bounded.is_empty() {
+        answers.push(bound(situation, &bounded));
+    }
+    answers
+}
+
+fn knob_of(situation: &Situation<'_>, title: &str) -> Result<Knob, Declined> {
+    let name = match situation.engine() {
+        "sglang" => "max_queued_requests",
+        "tgi" => "max_concurrent_requests",
+        _ => "max_num_queued_reqs",
+    };
+    knob(situation, title, name)
+}
+
+/// A queue that is no longer than what is served within the promised time: its length is rate times time (Little).
+fn bound(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
+    const TITLE: &str = "Refuse requests that would wait too long";
+    let knob = knob_of(situation, TITLE)?;
+    let Some(served) = situation.served_per_second().filter(|served| *served > 0.0) else {
+        return Err(Declined::new(
+            TITLE,
+            "how many requests finish a second is not known",
+        ));
+    };
+    let target = situation.targets.ttft_p99_seconds;
+    let queue = (served * target).max(1.0);
+    // TGI counts those that run as well
+    let inside = match situation.engine() {
+        "tgi" => situation.busiest(Q::RequestsRunning).unwrap_or(0.0),
+        _ => 0.0,
+    };
+    let now = knob.number();
+    let mut values: Vec<u32> = AROUND
+        .iter()
+        .map(|times| (inside + queue * times).ceil() as u32)
+        .filter(|to| *to > 0 && now.is_none_or(|now| f64::from(*to) < now))
+        .collect();
+    values.dedup();
+    let values = thin(values);
+    if values.is_empty() {
+        let reason = format!("at most {} may wait already", now.unwrap_or(0.0));
+        return Err(Declined::new(TITLE, reason));
+    }
+    let guide = nearest_of(&values, inside + queue);
+    let alternatives = values.into_iter().map(|to| {
+        change(Treatment::Scheduling, found, vec![knob.to(to)])
+            .because(&format!(
+                "{served:.1} requests finish a second at each replica: {queue:.0} that wait are served within {}.",
+                seconds(target)
+            ))
+            .modelled([ModelChange::QueueBound(Some(to))])
+            .risk("Requests beyond it are refused with 503 or 429: clients must try again elsewhere or later.")
+            .watch("Refused requests and the error ratio, beside TTFT p99 of those that are served.")
+    });
+    family(NAME, TITLE, alternatives.collect(), guide)
+}
+
+fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
+    const TITLE: &str = "Let more requests wait";
+    let knob = knob_of(situation, TITLE)?;
+    let from = knob.told(TITLE)?;
+    if let Some(full) = no_room(situation) {
+        let reason = format!("{full}: they would only wait longer; more replicas serve them");
+        return Err(Declined::new(TITLE, reason));
+    }
+    let values = above(from, from * 8.0);
+    let guide = nearest_of(&values, from * 2.0);
+    let alternatives = values.into_iter().map(|to| {
+        change(Treatment::Scheduling, found, vec![knob.to(to)])
+            .because("There is KV cache left, and places in the batch.")
+            .modelled([ModelChange::QueueBound(Some(to))])
+            .risk("Requests that were refused at once may wait instead.")
+            .watch("TTFT p99, and clients that go away.")
+    });
+    family(NAME, TITLE, alternatives.collect(), guide)
+}
+
+/// Why more requests inside would not be served.
+fn no_room(situation: &Situation<'_>) -> Option<String> {
+    let usage = situation.peak(Q::KvCacheUsage);
+    if usage.is_some_and(|usage| usage >= situation.thresholds.kv_room_ratio)
+        || situation.kv_full().is_some()
+    {
+        return Some("the KV cache has no room for more".to_owned());
+    }
+    let cap = situation.in_force.number(&[cap_name(situation.engine())]);
+    let running = situation.peak(Q::RequestsRunning);
+    match cap.zip(running) {
+        Some((cap, running)) if running >= cap * situation.thresholds.cap_share_ratio => {
+            Some(format!("all {cap:.0} places of the batch are taken"))
+        }
+        _ => None,
+    }
+}

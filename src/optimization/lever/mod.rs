@@ -1,0 +1,98 @@
+//! Levers: what was found → alternatives of what to change. One family of settings a file.
+//!
+//! A lever knows no model and predicts nothing: it gives values worth trying, in the engine's own spelling, and what each
+//! means in the model's terms; or says why it has none.
+
+mod admission;
+mod conservativeness;
+mod draft;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(in crate::optimization) mod example;
+mod facts;
+mod frontend;
+mod graphs;
+mod grid;
+mod knob;
+mod kv_capacity;
+mod kv_dtype;
+mod limits;
+mod long_prefill;
+mod parallelism;
+mod prefill_pacing;
+mod prefix_cache;
+mod quantization;
+mod replicas;
+mod scheduling;
+mod sequence_cap;
+mod speculation;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
+mod token_budget;
+mod verdict;
+
+use super::proposal::Family;
+use super::recommendation::LeftOut;
+use super::situation::Situation;
+
+use draft::Answer;
+pub use verdict::verdict_without_changes;
+
+/// Alternatives for what was found, or why there are none.
+type Lever = fn(&Situation<'_>) -> Vec<Answer>;
+
+/// All levers. Those that can change answers come last.
+const LEVERS: &[(&str, Lever)] = &[
+    (sequence_cap::NAME, sequence_cap::propose),
+    (token_budget::NAME, token_budget::propose),
+    (long_prefill::NAME, long_prefill::propose),
+    (prefill_pacing::NAME, prefill_pacing::propose),
+    (kv_capacity::NAME, kv_capacity::propose),
+    (conservativeness::NAME, conservativeness::propose),
+    (prefix_cache::NAME, prefix_cache::propose),
+    (admission::NAME, admission::propose),
+    (scheduling::NAME, scheduling::propose),
+    (graphs::NAME, graphs::propose),
+    (speculation::NAME, speculation::propose),
+    (frontend::NAME, frontend::propose),
+    (replicas::NAME, replicas::propose),
+    (parallelism::NAME, parallelism::propose),
+    (kv_dtype::NAME, kv_dtype::propose),
+    (quantization::NAME, quantization::propose),
+];
+
+/// Names of all levers.
+pub fn lever_names() -> impl Iterator<Item = &'static str> {
+    LEVERS.iter().map(|(name, _)| *name)
+}
+
+/// What to change about what was found, within the request's limits; and what was considered and left out.
+pub fn families(situation: &Situation<'_>) -> (Vec<Family>, Vec<LeftOut>) {
+    if situation.findings.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    if let Some(reason) = limits::no_tuning(situation) {
+        let left_out = LeftOut {
+            lever: "all".to_owned(),
+            title: "Change settings".to_owned(),
+            reason,
+        };
+        return (Vec::new(), vec![left_out]);
+    }
+    let (mut families, mut left_out) = (Vec::new(), Vec::new());
+    for (name, lever) in LEVERS {
+        for answer in lever(situation) {
+            let answer = answer.and_then(|family| limits::within(situation.limits, family));
+            match answer {
+                Ok(family) => families.push(family),
+                Err(declined) => left_out.push(LeftOut {
+                    lever: (*name).to_owned(),
+                    title: declined.title,
+                    reason: declined.reason,
+                }),
+            }
+        }
+    }
+    (families, left_out)
+}

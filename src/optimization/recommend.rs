@@ -1,0 +1,264 @@
+//! From proposals to a short ranked list: what the twin expects of each, and what is worth doing.
+
+use crate::analysis::{Finding, Severity};
+use crate::model::StepWindow;
+
+use super::change::KnobChange;
+use super::effect_text::shown;
+use super::ledger::TrackRecord;
+use super::lever;
+use super::prediction::{Effect, PredictedQuantity as P, Prediction};
+use super::proposal::{Expectation, Family, Proposal};
+use super::recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
+use super::search::{Chosen, Search};
+use super::situation::Situation;
+use super::twin::Twin;
+
+/// Optimizations that are shown at most.
+const MOST: usize = 6;
+
+/// What to do about an instance, by what holds it back, the settings in force and the model fitted to it. `windows` are
+/// of the same instance at other load.
+pub fn recommend(
+    situation: &Situation<'_>,
+    windows: &[StepWindow],
+    record: &TrackRecord,
+) -> Recommendation {
+    let (families, mut left_out) = lever::families(situation);
+    let mut notes = Vec::new();
+    let twin = fitted(situation, windows, &families, &mut notes);
+    let mut search = Search::new(situation, twin.as_ref());
+    let mut chosen: Vec<Chosen> = Vec::new();
+    for family in families {
+        match search.best_of(family) {
+            Ok(one) => chosen.push(one),
+            Err(reasons) => left_out.extend(reasons),
+        }
+    }
+    rank(&mut chosen);
+    for one in chosen.drain(MOST.min(chosen.len())..) {
+        left_out.push(LeftOut {
+            lever: one.lever,
+            title: one.proposal.title,
+            reason: "others are expected to do more".to_owned(),
+        });
+    }
+    let optimizations: Vec<Optimization> = chosen
+        .into_iter()
+        .map(|one| optimization(one, situation, twin.as_ref(), record))
+        .collect();
+    let (advice, headline) = advice(situation.findings, &optimizations);
+    Recommendation {
+        advice,
+        headline,
+        optimizations,
+        left_out,
+        notes,
+    }
+}
+
+/// The twin, where there is something to predict; where there is none the notes say why.
+fn fitted(
+    situation: &Situation<'_>,
+    windows: &[StepWindow],
+    families: &[Family],
+    notes: &mut Vec<String>,
+) -> Option<Twin> {
+    let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
+    if !families
+        .iter()
+        .any(|family| family.alternatives.iter().any(modelled))
+    {
+        return None;
+    }
+    let Some(measurement) = situation.measurement else {
+        notes.push(
+            "There is no measurement in the request: changes are ranked by what was found, and their effect is not predicted."
+                .to_owned(),
+        );
+        return None;
+    };
+    match Twin::fit(measurement, situation.in_force, windows) {
+        Ok(twin) => Some(twin),
+        Err(reason) => {
+            notes.push(format!("Effects are not predicted: {reason}."));
+            None
+        }
+    }
+}
+
+/// The best first: what keeps answers as they are before what may change them, what is predicted before what is not,
+/// settings before replicas unless those do far more, and more gain before less.
+fn rank(chosen: &mut [Chosen]) {
+    let settings = chosen
+        .iter()
+        .filter(|one| one.proposal.replicas.is_none())
+        .filter_map(|one| one.gain)
+        .fold(0.0, f64::max);
+    let place = |one: &Chosen| {
+        let bought = one.proposal.replicas.is_some();
+        // more hardware is worth its price where settings leave most of the trouble
+        let late = bought && one.gain.is_none_or(|gain| gain < BOUGHT_GAIN * settings);
+        let class = match (one.proposal.changes_answers, one.gain.is_some()) {
+            (true, _) => 3,
+            (false, true) => 0,
+            (false, false) => 1,
+        };
+        (class + u8::from(late), one.gain.unwrap_or(0.0))
+    };
+    chosen.sort_by(|one, other| {
+        let (one, other) = (place(one), place(other));
+        one.0.cmp(&other.0).then(other.1.total_cmp(&one.1))
+    });
+}
+
+/// Replicas come before settings if they do so many times as much.
+const BOUGHT_GAIN: f64 = 2.0;
+
+fn optimization(
+    one: Chosen,
+    situation: &Situation<'_>,
+    twin: Option<&Twin>,
+    record: &TrackRecord,
+) -> Optimization {
+    let Chosen {
+        lever,
+        proposal,
+        gain,
+    } = one;
+    let effect = match (&proposal.expectation, twin) {
+        (Expectation::NotPredictable(reason), _) => Effect::NotPredictable(reason.clone()),
+        (Expectation::Modelled(changes), Some(twin)) => twin.effect(changes, record.factor(&lever)),
+        (Expectation::Modelled(_), None) => Effect::NotPredictable(match situation.measurement {
+            None => {
+                "there is no measurement: a prediction rests on what was measured of this instance"
+                    .to_owned()
+            }
+            Some(_) => "no model could be fitted to what was measured".to_owned(),
+        }),
+    };
+    let trade_off = effect.prediction().and_then(Prediction::trade_off);
+    let priority = priority(&proposal, situation.findings, gain);
+    let id = format!(
+        "{lever}-{:08x}",
+        digest(&proposal.changes, proposal.replicas)
+    );
+    Optimization {
+        id,
+        lever,
+        kind: Some(proposal.kind),
+        priority,
+        title: proposal.title,
+        reason: proposal.reason,
+        treats: proposal.treats,
+        changes: proposal.changes,
+        replicas: proposal.replicas,
+        effect,
+        trade_off,
+        risks: proposal.risks,
+        watch: proposal.watch,
+        undo: proposal.undo,
+        prerequisites: proposal.prerequisites,
+        changes_answers: proposal.changes_answers,
+        needs_restart: proposal.needs_restart,
+    }
+}
+
+/// By the worst of what it treats, one less where little is expected of it, or nothing can be said.
+fn priority(proposal: &Proposal, findings: &[Finding], gain: Option<f64>) -> Priority {
+    let treated = findings
+        .iter()
+        .filter(|finding| proposal.treats.contains(&finding.cause));
+    let severity = treated.map(|finding| finding.severity).max();
+    let sure = gain.is_some_and(|gain| gain >= LARGE_GAIN) && !proposal.changes_answers;
+    match (severity.unwrap_or(Severity::Low), sure) {
+        (Severity::Critical, true) => Priority::Critical,
+        (Severity::Critical, false) | (Severity::High, true) => Priority::High,
+        (Severity::High, false) | (Severity::Medium, true) => Priority::Medium,
+        _ => Priority::Low,
+    }
+}
+
+/// A target that is missed by a third less.
+const LARGE_GAIN: f64 = 0.3;
+
+/// The same for the same changes (FNV-1a, 32 bits of it).
+fn digest(changes: &[KnobChange], replicas: Option<(u32, u32)>) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut take = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for change in changes {
+        take(&change.name);
+        take(change.to.as_deref().unwrap_or("\u{1}"));
+    }
+    if let Some((_, after)) = replicas {
+        take(&after.to_string());
+    }
+    (hash >> 16) as u32
+}
+
+/// What to do, in short and in one line.
+fn advice(findings: &[Finding], optimizations: &[Optimization]) -> (Advice, String) {
+    let (without, text) = lever::verdict_without_changes(findings);
+    let Some(first) = optimizations.first() else {
+        return (without, text);
+    };
+    // what no setting mends is not mended by one
+    if without == Advice::Repair && !treats_root(first, findings) {
+        return (without, text);
+    }
+    let advice = match first.changes.is_empty() {
+        true => Advice::AddCapacity,
+        false => Advice::Change,
+    };
+    let mut headline = first.title.clone();
+    if let Some(prediction) = first.effect.prediction() {
+        let told = headline_numbers(prediction);
+        if !told.is_empty() {
+            headline = format!("{headline}: {}", told.join(", "));
+        }
+    }
+    (advice, headline)
+}
+
+fn treats_root(optimization: &Optimization, findings: &[Finding]) -> bool {
+    findings
+        .first()
+        .is_some_and(|root| optimization.treats.contains(&root.cause))
+}
+
+/// The two numbers that say most: throughput, and the latency that moves most.
+fn headline_numbers(prediction: &Prediction) -> Vec<String> {
+    let moved = |quantity: &P| {
+        let found = prediction.of(*quantity)?;
+        Some((found.ratio.ln().abs(), found))
+    };
+    let latencies = [
+        P::TimeToFirstTokenMean,
+        P::TimeToFirstTokenP99,
+        P::InterTokenLatencyMean,
+        P::InterTokenLatencyP99,
+    ];
+    let most = latencies
+        .iter()
+        .filter_map(moved)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    let tokens = moved(&P::GenerationTokensPerSecond);
+    [most, tokens]
+        .into_iter()
+        .flatten()
+        .map(|(_, found)| {
+            let [_, low, high] = found.after();
+            format!(
+                "{} {} → {} to {}",
+                found.quantity.short(),
+                shown(found.quantity, found.before),
+                shown(found.quantity, low),
+                shown(found.quantity, high)
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! The best of a family, by the twin.
+
+use super::proposal::{Expectation, Family, Proposal};
+use super::recommendation::LeftOut;
+use super::score::Service;
+use super::situation::Situation;
+use super::twin::Twin;
+
+/// What was chosen of a family.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) lever: String,
+    pub(super) proposal: Proposal,
+    /// By how much it serves better; none where nothing can be said.
+    pub(super) gain: Option<f64>,
+}
+
+/// Looks for the best of each family.
+pub(super) struct Search<'s> {
+    situation: &'s Situation<'s>,
+    twin: Option<&'s Twin>,
+    now: Option<Service>,
+    /// Tokens that may still be simulated.
+    tokens_left: u64,
+}
+
+/// Tokens that a search may cost: about a second of one core.
+const SEARCH_TOKENS: u64 = 40_000_000;
+/// What is expected to bring less is not worth a change.
+const LEAST_GAIN: f64 = 0.04;
+/// A smaller change is taken if it brings nearly as much as the best.
+const NEARLY: f64 = 0.95;
+
+impl<'s> Search<'s> {
+    pub(super) fn new(situation: &'s Situation<'s>, twin: Option<&'s Twin>) -> Self {
+        Self {
+            situation,
+            twin,
+            now: twin.map(Twin::now),
+            tokens_left: SEARCH_TOKENS,
+        }
+    }
+
+    /// The best of a family.
+    ///
+    /// # Errors
+    /// What was looked at, and why none of it is worth doing.
+    pub(super) fn best_of(&mut self, family: Family) -> Result<Chosen, Vec<LeftOut>> {
+        let lever = family.lever.to_string();
+        let mut left_out = Vec::new();
+        let mut leave = |title: &str, reason: String| {
+            left_out.push(LeftOut {
+                lever: lever.clone(),
+                title: title.to_owned(),
+                reason,
+            });
+        };
+        let guide = family.without_prediction;
+        let mut allowed: Vec<(usize, Proposal)> = Vec::new();
+        allowed.extend(family.alternatives.into_iter().enumerate());
+        let by_guide = |allowed: Vec<(usize, Proposal)>| {
+            let nearest = allowed.into_iter().min_by_key(|(at, _)| at.abs_diff(guide));
+            nearest.map(|(_, proposal)| proposal)
+        };
+        let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
+        let (Some(twin), Some(now), true) = (
+            self.twin,
+            self.now,
+            allowed.iter().any(|(_, one)| modelled(one)),
+        ) else {
+            return match by_guide(allowed) {
+                Some(proposal) => Ok(Chosen {
+                    lever,
+                    proposal,
+                    gain: None,
+                }),
+                None => Err(left_out),
+            };
+        };
+        let targets = self.situation.targets;
+        let mut gains: Vec<(f64, Proposal)> = Vec::new();
+        for (_, one) in allowed {
+            let Expectation::Modelled(changes) = &one.expectation else {
+                continue;
+            };
+            if self.tokens_left == 0 {
+                leave(
+                    &one.title,
+                    "there was no time left to simulate it".to_owned(),
+                );
+                continue;
+            }
+            match twin.glance(changes) {
+                Ok(glance) => {
+                    self.tokens_left = self.tokens_left.saturating_sub(glance.work_tokens);
+                    if let Some(broken) = self.breaks(&now, &glance.service) {
+                        leave(&one.title, broken);
+                        continue;
+                    }
+                    gains.push((glance.service.gain_over(&now, targets), one));
+                }
+                Err(reason) => leave(&one.title, reason),
+            }
+        }
+        let best = gains.iter().map(|(gain, _)| *gain).fold(f64::MIN, f64::max);
+        if gains.is_empty() {
+            return Err(left_out);
+        }
+        if best < LEAST_GAIN {
+            let (_, one) = gains.swap_remove(0);
+            leave(
+                &one.title,
+                "the model expects nothing of it worth a change".to_owned(),
+            );
+            return Err(left_out);
+        }
+        // the families' values run from the least change on: the first that does nearly as much
+        let nearly = gains.into_iter().filter(|(gain, _)| *gain >= NEARLY * best);
+        let smallest = nearly.min_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
+        match smallest {
+            Some((gain, proposal)) => Ok(Chosen {
+                lever,
+                proposal,
+                gain: Some(gain),
+            }),
+            None => Err(left_out),
+        }
+    }
+
+    /// The SLO that must hold and that a change would break, as a sentence.
+    fn breaks(&self, now: &Service, after: &Service) -> Option<String> {
+        self.situation.limits.must_hold.iter().find_map(|slo| {
+            let (before, then) = (now.held_against(slo)?, after.held_against(slo)?);
+            (then && !before).then(|| {
+                format!(
+                    "`{}` holds now and would be broken, and the request says that it must hold",
+                    slo.name
+                )
+            })
+        })
+    }
+}
+
+/// How far a change goes: the sum of its logarithms.
+fn size(proposal: &Proposal) -> f64 {
+    let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<f64>().ok());
+    let of_settings = proposal.changes.iter().filter_map(|change| {
+        let (from, to) = number(&change.from).zip(number(&change.to))?;
+        (from > 0.0 && to > 0.0).then(|| (to / from).ln().abs())
+    });
+    let of_replicas = proposal.replicas.map_or(0.0, |(from, to)| {
+        (f64::from(to) / f64::from(from.max(1))).ln().abs()
+    });
+    of_settings.sum::<f64>() + of_replicas
+}
