@@ -58,6 +58,9 @@ pub enum Error {
     /// More writes than may wait for the disk.
     #[error("too many changes wait for the disk")]
     TooManyWrites,
+    /// More advice than the agent works on at once.
+    #[error("too much advice is being worked out at once")]
+    TooManyPredictions,
     /// An instance that was not scraped yet.
     #[error("instance {0} has not been scraped yet")]
     NotMeasuredYet(String),

@@ -183,9 +183,12 @@ impl Agent {
         let deleted = self.write(once, move |agent, store, once| async move {
             agent.check_registered(&id)?;
             let now = SystemTime::now();
+            let turn = agent.ledger.turn().await;
             let deleted = store
                 .delete_instance(&id, expected, once.as_ref(), now)
                 .await?;
+            agent.ledger.forget(&id);
+            drop(turn);
             Ok(Done::Gone(deleted))
         });
         deleted.await.map(|_| ())

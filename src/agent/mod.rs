@@ -5,8 +5,12 @@ mod diagnose;
 mod error;
 mod fleet;
 mod gauges;
+mod heavy;
 mod instances;
 mod latest;
+mod ledger;
+mod optimize;
+mod predictions;
 mod reason;
 mod recorded;
 mod replica;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::analysis::Thresholds;
 use crate::auth::Role;
@@ -32,6 +37,8 @@ use crate::telemetry::{Metrics, PREFIX};
 
 use fleet::Fleet;
 use gauges::FleetGauges;
+use heavy::Heavy;
+use ledger::Ledger;
 
 pub use collect::Progress;
 pub use diagnose::{Diagnosed, Diagnosing, DiagnosisAnswer};
@@ -39,6 +46,8 @@ pub use error::{Error, StartError};
 pub use fleet::{Forms, Health, InstanceState, Latest, ReplicaState};
 pub use instances::{Page, Precondition, SpecChange};
 pub use latest::{Answer, LatestAnswer};
+pub use optimize::{ASKED_LEVER, Advised, ConfigAnswer, Predicted, Subject};
+pub use predictions::{MAX_PREDICTIONS_PAGE, PredictionsPage};
 pub use reason::Reason;
 pub use recorded::{RecordedScrape, Recording};
 pub use slos::SloAnswer;
@@ -146,6 +155,12 @@ pub struct Agent {
     store: Option<Arc<dyn Store>>,
     /// Gauges of the instances.
     gauges: prometheus_client::registry::Registry,
+    /// What was predicted of instances, and is not known yet.
+    ledger: Arc<Ledger>,
+    /// Ends what holds predictions against measurements.
+    _holding: Option<DropGuard>,
+    /// Room for work that takes a processor for seconds.
+    heavy: Heavy,
     /// Writes take turns.
     writes: Arc<tokio::sync::Mutex<()>>,
     /// And so many may wait for theirs.
@@ -171,10 +186,11 @@ impl Agent {
         let metrics = Arc::new(Metrics::default());
         // connections belong to the thread that made them
         let of_fleet = Fetcher::new(config.url_policy()?, config.fetch_limits())?;
+        let ledger = Arc::new(Ledger::default());
         let fleet = Fleet::new(
             registry.clone(),
             of_fleet,
-            metrics.clone(),
+            (metrics.clone(), ledger.clone()),
             (thresholds.clone(), slos.clone()),
             config.scrape.timeout,
         );
@@ -190,6 +206,9 @@ impl Agent {
             slos,
             gauges,
             store: None,
+            ledger,
+            _holding: None,
+            heavy: Heavy::default(),
             writes: Arc::default(),
             writes_waiting: Arc::new(Semaphore::new(WRITES_WAITING)),
             started: Instant::now(),
@@ -215,6 +234,15 @@ impl Agent {
                 instances.push(registered);
             }
         }
+        agent.ledger.load(&*store).await?;
+        let stop = CancellationToken::new();
+        tokio::spawn(ledger::hold_against_measurements(
+            (agent.ledger.clone(), agent.fleet.clone()),
+            agent.registry.clone(),
+            store.clone(),
+            stop.clone(),
+        ));
+        agent._holding = Some(stop.drop_guard());
         agent.fleet.put_all(instances);
         agent.store = Some(store);
         Ok(agent)

@@ -122,7 +122,7 @@ impl Reason {
             Error::NoStore => Self::StoreUnavailable,
             Error::ReadOnly(_) => Self::ReadOnlyInstance,
             Error::TooManyInstances { .. } => Self::TooManyInstances,
-            Error::TooManyWrites => Self::TooManyCalls,
+            Error::TooManyWrites | Error::TooManyPredictions => Self::TooManyCalls,
             Error::NotMeasuredYet(_) => Self::NotMeasuredYet,
         }
     }

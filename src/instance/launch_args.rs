@@ -5,7 +5,7 @@
 //! only be told where all flags are known.
 
 use super::violation::FieldViolation;
-use crate::engine::{Knob, Registry};
+use crate::engine::{EngineProfile, Registry};
 
 /// Most arguments.
 pub const MAX_LAUNCH_ARGS: usize = 256;
@@ -54,16 +54,19 @@ pub struct LaunchArgs {
 
 impl LaunchArgs {
     /// Arguments by the knobs of an engine; by those of all engines where it is not named. What stands before the first
-    /// flag, a program or a model, is left out.
+    /// flag, a program or a model, is left out, but for variables that set a knob (TGI).
     pub fn of(args: &[String], engine: Option<&str>, registry: &Registry) -> Self {
-        let is_knob = |flag: &str| match engine {
+        let profiles: Vec<&EngineProfile> = match engine {
             Some(engine) => registry
                 .get(engine)
-                .is_some_and(|profile| sets_one_of(&profile.knobs, flag)),
-            None => registry
-                .iter()
-                .any(|profile| sets_one_of(&profile.knobs, flag)),
+                .map(AsRef::as_ref)
+                .into_iter()
+                .collect(),
+            None => registry.iter().map(AsRef::as_ref).collect(),
         };
+        let any = |is: &dyn Fn(&EngineProfile) -> bool| profiles.iter().any(|profile| is(profile));
+        let in_environment =
+            |name: &str| any(&|profile| profile.knobs.iter().any(|knob| knob.env == Some(name)));
         let mut sorted = Self::default();
         // values go where their flag goes
         let mut shown: Option<(&str, bool)> = None;
@@ -73,7 +76,7 @@ impl LaunchArgs {
                     Some((flag, value)) => (flag, Some(value)),
                     None => (arg.as_str(), None),
                 };
-                let known = is_knob(flag);
+                let known = any(&|profile| profile.flag(flag).is_some());
                 shown = Some((flag, known));
                 match value.filter(|_| !known) {
                     Some(_) => sorted.hide(flag, format!("{flag}={HIDDEN}")),
@@ -84,6 +87,11 @@ impl LaunchArgs {
                     true => sorted.kept.push(arg.clone()),
                     false => sorted.hide(flag, HIDDEN.to_owned()),
                 }
+            } else if arg
+                .split_once('=')
+                .is_some_and(|(name, _)| in_environment(name))
+            {
+                sorted.kept.push(arg.clone());
             }
         }
         sorted
@@ -102,16 +110,6 @@ impl LaunchArgs {
 fn is_flag(arg: &str) -> bool {
     let name = arg.trim_start_matches('-');
     arg.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
-}
-
-/// Whether a flag sets a knob, on or off. Engines take `_` for `-`.
-fn sets_one_of(knobs: &[Knob], flag: &str) -> bool {
-    let flag = flag.replace('_', "-");
-    let positive = flag.strip_prefix("--no-").map(|name| format!("--{name}"));
-    knobs
-        .iter()
-        .filter(|knob| !knob.flag.is_empty())
-        .any(|knob| knob.flag == flag || Some(knob.flag.as_ref()) == positive.as_deref())
 }
 
 #[cfg(test)]
@@ -135,6 +133,13 @@ mod tests {
                     --enforce-eager --trust-remote-code";
         assert_eq!(of.kept.join(" "), kept);
         assert_eq!(of.hidden, ["--api-key", "--hf-token"]);
+    }
+
+    #[test]
+    fn variables_in_front_are_kept_where_they_set_a_knob() {
+        let args = "MAX_CONCURRENT_REQUESTS=8 HF_TOKEN=hf-1 text-generation-launcher --port 80";
+        let of = sorted(args, Some("tgi"));
+        assert_eq!(of.kept.join(" "), "MAX_CONCURRENT_REQUESTS=8 --port ***");
     }
 
     #[test]

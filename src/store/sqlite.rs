@@ -442,7 +442,7 @@ fn trouble(error: sqlx::Error) -> StoreError {
 #[allow(clippy::unwrap_used)]
 impl SqliteStore {
     /// Leaves room for this many pages more than there are, as a disk that fills up does.
-    pub(super) async fn leave_pages(&self, more: i64) {
+    pub(crate) async fn leave_pages(&self, more: i64) {
         let mut connection = self.pool.acquire().await.unwrap();
         let row = sqlx::query("PRAGMA page_count")
             .fetch_one(&mut *connection)

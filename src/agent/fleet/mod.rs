@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::ledger::Ledger;
 use crate::analysis::{Slo, Thresholds};
 use crate::engine::Registry;
 use crate::instance::{Instance, SloTable};
@@ -36,6 +37,8 @@ pub(super) struct Fleet {
     registry: Registry,
     fetcher: Fetcher,
     metrics: Arc<Metrics>,
+    /// Told of each window.
+    ledger: Arc<Ledger>,
     thresholds: Arc<Thresholds>,
     slos: Arc<SloTable>,
     scrape_timeout: Duration,
@@ -75,7 +78,7 @@ impl Fleet {
     pub(super) fn new(
         registry: Registry,
         fetcher: Fetcher,
-        metrics: Arc<Metrics>,
+        (metrics, ledger): (Arc<Metrics>, Arc<Ledger>),
         (thresholds, slos): (Arc<Thresholds>, Arc<SloTable>),
         scrape_timeout: Duration,
     ) -> Self {
@@ -83,6 +86,7 @@ impl Fleet {
             registry,
             fetcher,
             metrics,
+            ledger,
             thresholds,
             slos,
             scrape_timeout,

@@ -244,6 +244,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
     };
     let replicas = history.replica_states();
     let health = Health::of(&replicas);
+    let is_measured = latest.is_some();
     let now = SystemTime::now();
     let mut change = None;
     entry.update(|before| {
@@ -277,6 +278,9 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         log_change(&entry.id, was, health, state.failure());
     }
     fleet.hub.changed(&entry.id);
+    if is_measured {
+        fleet.ledger.measured(&entry.id);
+    }
 }
 
 /// What is open after a window. One that is only completed by a slow replica, or by what the endpoints told, counts once;

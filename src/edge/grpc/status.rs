@@ -150,6 +150,7 @@ fn hint_of(error: &Error) -> Option<String> {
         Error::TooManyInstances { .. } => Some(
             "delete instances that are not needed, or share them among several agents".to_owned(),
         ),
+        Error::TooManyPredictions => Some("try again in some seconds".to_owned()),
         Error::TooManyWrites => {
             Some("try again; is the disk of the state directory stuck?".to_owned())
         }
@@ -200,7 +201,9 @@ fn code_of(error: &Error) -> Code {
         Error::Store(error) => store_code(error),
         Error::NoStore | Error::NotMeasuredYet(_) => Code::Unavailable,
         Error::ReadOnly(_) => Code::FailedPrecondition,
-        Error::TooManyInstances { .. } | Error::TooManyWrites => Code::ResourceExhausted,
+        Error::TooManyInstances { .. } | Error::TooManyWrites | Error::TooManyPredictions => {
+            Code::ResourceExhausted
+        }
         Error::TooFewSamples { .. } => Code::Unavailable,
         Error::MixedEngines { .. } => Code::FailedPrecondition,
     }
