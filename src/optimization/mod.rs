@@ -12,6 +12,7 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+mod custom;
 mod in_force;
 mod lever;
 mod prediction;
@@ -20,8 +21,12 @@ mod recommendation;
 mod situation;
 
 pub use change::KnobChange;
+pub use custom::{
+    ChangeValue, Computed, CustomOptimizer, CustomProposal, ExpressionError, MAX_OPTIMIZERS,
+    MAX_SOURCE_BYTES, OptimizerEntry, OptimizerError, custom_proposals,
+};
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
-pub use lever::{families, lever_names, verdict_without_changes};
+pub use lever::{families, lever_names, model_changes, verdict_without_changes};
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };

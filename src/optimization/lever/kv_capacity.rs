@@ -160,7 +160,7 @@ fn share(
 
 /// By how much the pool grows with the share. Weights `w` take a fixed part: (to − w) / (from − w), which is to/from
 /// with none, and more the heavier they are; at the most with a pool that is a tenth of the memory now.
-fn pool_growth(from: f64, to: f64) -> ModelChange {
+pub(super) fn pool_growth(from: f64, to: f64) -> ModelChange {
     let pool = SMALLEST_POOL.min(from);
     ModelChange::KvCapacity {
         low_ratio: to / from,

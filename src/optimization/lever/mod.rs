@@ -18,6 +18,8 @@ mod kv_capacity;
 mod kv_dtype;
 mod limits;
 mod long_prefill;
+mod model_change;
+mod own;
 mod parallelism;
 mod prefill_pacing;
 mod prefix_cache;
@@ -37,6 +39,9 @@ use super::recommendation::LeftOut;
 use super::situation::Situation;
 
 use draft::Answer;
+pub(in crate::optimization) use limits::no_tuning;
+pub use model_change::model_changes;
+pub(in crate::optimization) use own::{Asked, asked, knob_to};
 pub use verdict::verdict_without_changes;
 
 /// Alternatives for what was found, or why there are none.
