@@ -13,10 +13,10 @@ use super::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::instance::slo_violations;
 use crate::optimization::{
     Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction, TrackRecord,
-    predict,
+    predict, recommend,
 };
 
-use calls::{changes_of, recommended};
+use calls::changes_of;
 use looked::Looked;
 
 pub(super) use calls::settings_in_force;
@@ -68,9 +68,10 @@ impl Agent {
         let (in_force, remarks) = looked.in_force(given);
         let record = self.ledger.record(looked.about.simulated);
         let by = record.clone();
+        let custom = self.optimizers.clone();
         let work = self.heavy.run(move || {
             let recommendation = looked.with(&in_force, &limits, |situation, windows| {
-                recommended(situation, windows, &by)
+                recommend(situation, windows, &custom, &by)
             });
             (looked, in_force, recommendation)
         });

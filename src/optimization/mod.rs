@@ -12,6 +12,7 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
+mod custom;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod example;
@@ -33,6 +34,10 @@ mod twin;
 mod words;
 
 pub use change::KnobChange;
+pub use custom::{
+    ChangeValue, Computed, CustomOptimizer, CustomProposal, ExpressionError, MAX_OPTIMIZERS,
+    MAX_SOURCE_BYTES, OptimizerEntry, OptimizerError, custom_proposals,
+};
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
 pub use ledger::{
     ActualQuantity, Baseline, Coverage, Ended, KEPT_SECONDS, LedgerEntry, LedgerState, LeverRecord,
