@@ -11,14 +11,25 @@
 //! A lever proposes and knows no model; the twin predicts and knows no lever; the search chooses. What the fitted model
 //! cannot know is not predicted, and says why.
 
+mod arguments;
 mod change;
+pub mod constraints;
+mod declared;
 mod in_force;
 mod prediction;
 mod proposal;
 mod recommendation;
 mod situation;
+#[cfg(test)]
+mod strategies;
+mod who_says;
 
+pub use arguments::{
+    ArgumentChange, ArgumentPart, ChangedArguments, LaunchArguments, ShellError, quote, split_line,
+};
 pub use change::KnobChange;
+pub use constraints::{Companion, Constrained, ConstraintError};
+pub use declared::DeclaredSettings;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
