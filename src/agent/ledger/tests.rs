@@ -89,7 +89,10 @@ async fn the_same_prediction_is_kept_once_and_a_newer_one_takes_its_place() {
     let mut again = entry(2, 64);
     again.prediction_id = "p-3".to_owned();
     assert_eq!(ledger.keep(&store, vec![again]).await.unwrap(), ["p-2"]);
-    assert_eq!(ledger.keep(&store, vec![entry(4, 64)]).await.unwrap(), ["p-4"]);
+    assert_eq!(
+        ledger.keep(&store, vec![entry(4, 64)]).await.unwrap(),
+        ["p-4"]
+    );
     assert_eq!(open(&ledger, &store).await, ["p-1", "p-4"]);
     let after_restart = Ledger::default();
     after_restart.load(&store).await.unwrap();
