@@ -4,8 +4,9 @@ use super::change::KnobChange;
 use super::in_force::InForce;
 use super::proposal::{Expectation, ModelChange};
 
-/// Share of an accelerator's memory that the KV cache has at least: with less an engine does not serve.
-const LEAST_KV_SHARE: f64 = 0.1;
+/// Share of an accelerator's memory that the KV cache has at least. Somebody who has set the share of the engine too small
+/// for its weights has hardly any left.
+const LEAST_KV_SHARE: f64 = 0.02;
 
 /// What changes of settings mean to the model, or why the fitted model cannot know it.
 pub(crate) fn of(in_force: &InForce, changes: &[KnobChange]) -> Expectation {
@@ -133,11 +134,11 @@ fn speculation(to: &str) -> Result<ModelChange, String> {
 
 /// By how much the KV cache changes with the engine's share of the memory. Weights and buffers take the same of it
 /// before and after, so all of the difference is the cache's: relative to a cache that has at most the whole share and at
-/// least a tenth of the memory.
+/// least a fiftieth of the memory.
 pub(crate) fn memory_share(from: f64, to: f64) -> (f64, f64) {
     let whole = to / from;
-    let tenth = (LEAST_KV_SHARE + to - from).max(LEAST_KV_SHARE * 0.1) / LEAST_KV_SHARE;
-    (whole.min(tenth), whole.max(tenth))
+    let least = (LEAST_KV_SHARE + to - from).max(LEAST_KV_SHARE * 0.1) / LEAST_KV_SHARE;
+    (whole.min(least), whole.max(least))
 }
 
 #[cfg(test)]
@@ -147,8 +148,8 @@ mod tests {
     #[test]
     fn a_larger_share_of_the_memory_is_at_least_as_much_more_cache() {
         let (low, high) = memory_share(0.9, 0.95);
-        assert!((low - 0.95 / 0.9).abs() < 1e-9 && (high - 1.5).abs() < 1e-9);
+        assert!((low - 0.95 / 0.9).abs() < 1e-9 && (high - 3.5).abs() < 1e-9);
         let (low, high) = memory_share(0.95, 0.9);
-        assert!((low - 0.5).abs() < 1e-9 && (high - 0.9 / 0.95).abs() < 1e-9);
+        assert!((low - 0.1).abs() < 1e-9 && (high - 0.9 / 0.95).abs() < 1e-9);
     }
 }

@@ -12,7 +12,6 @@
 //! cannot know is not predicted, and says why.
 
 mod change;
-mod effect_text;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod example;
@@ -29,6 +28,7 @@ mod recommendation;
 mod score;
 mod search;
 mod situation;
+mod trade_off;
 mod twin;
 mod words;
 

@@ -4,7 +4,6 @@ use crate::analysis::{Finding, Severity};
 use crate::model::StepWindow;
 
 use super::change::KnobChange;
-use super::effect_text::shown;
 use super::ledger::TrackRecord;
 use super::lever;
 use super::prediction::{Effect, PredictedQuantity as P, Prediction};
@@ -12,6 +11,7 @@ use super::proposal::{Expectation, Family, Proposal};
 use super::recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 use super::search::{Chosen, Search};
 use super::situation::Situation;
+use super::trade_off::shown;
 use super::twin::Twin;
 
 /// Optimizations that are shown at most.

@@ -1,7 +1,8 @@
 //! What is predicted, in one sentence.
 
-use super::prediction::{Effect, PredictedQuantity, QuantityPrediction};
+use super::prediction::{Effect, QuantityPrediction};
 use super::recommendation::Optimization;
+use super::trade_off::shown;
 
 impl Optimization {
     /// What to do and what it is expected to do, in a sentence or two.
@@ -30,38 +31,10 @@ impl Effect {
 }
 
 fn in_words(of: &QuantityPrediction) -> String {
-    let name = match of.quantity {
-        PredictedQuantity::GenerationTokensPerSecond => "tokens a second",
-        PredictedQuantity::TimeToFirstTokenMean => "mean TTFT",
-        PredictedQuantity::TimeToFirstTokenP99 => "TTFT p99",
-        PredictedQuantity::InterTokenLatencyMean => "mean ITL",
-        PredictedQuantity::InterTokenLatencyP99 => "ITL p99",
-        PredictedQuantity::KvCacheUsage => "KV cache in use",
-    };
-    let shown = |value: f64| match of.quantity {
-        PredictedQuantity::GenerationTokensPerSecond => rate(value),
-        PredictedQuantity::KvCacheUsage => format!("{:.0} %", value * 100.0),
-        _ => seconds(value),
-    };
-    let [after, low, high] = of.after().map(shown);
-    let before = shown(of.before);
+    let show = |value| shown(of.quantity, value);
+    let [after, low, high] = of.after().map(show);
+    let (name, before) = (of.quantity.short(), show(of.before));
     format!("{name} {before} → {after} ({low} to {high})")
-}
-
-fn rate(value: f64) -> String {
-    match value {
-        value if value < 10.0 => format!("{value:.1}"),
-        value => format!("{value:.0}"),
-    }
-}
-
-fn seconds(value: f64) -> String {
-    match value {
-        value if value < 0.0095 => format!("{:.1} ms", value * 1e3),
-        value if value < 0.9995 => format!("{:.0} ms", value * 1e3),
-        value if value < 10.0 => format!("{value:.1} s"),
-        value => format!("{value:.0} s"),
-    }
 }
 
 #[cfg(test)]
@@ -69,6 +42,7 @@ fn seconds(value: f64) -> String {
 mod tests {
     use super::super::example::prediction;
     use super::*;
+    use crate::optimization::PredictedQuantity;
 
     #[test]
     fn the_numbers_are_in_it_with_units() {
@@ -79,7 +53,7 @@ mod tests {
         ]));
         assert_eq!(
             effect.in_words(),
-            "Predicted: tokens a second 400 → 800 (720 to 880), mean TTFT 4.7 s → 470 ms (423 ms to 517 ms), KV cache in \
+            "Predicted: tokens/s 400 → 800 (720 to 880), mean TTFT 4.7 s → 470 ms (423 ms to 517 ms), KV cache in \
              use 10 % → 20 % (18 % to 22 %)."
         );
     }

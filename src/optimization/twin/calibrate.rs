@@ -40,6 +40,9 @@ const EFFECTIVE_MEMBERS: f64 = 9.0;
 /// Members beyond this do not give what was measured.
 const LARGEST_MISMATCH: f64 = 1.35;
 
+/// A queue that is so many times as long, or as short, is another one; as a logarithm.
+const LARGEST_QUEUE_MISS: f64 = 1.1;
+
 /// The members.
 ///
 /// # Errors
@@ -91,13 +94,12 @@ pub(super) fn fit(
     drawn.retain(|(member, _)| member.weight >= 0.01 * largest);
     drawn.truncate(MEMBERS);
     let all: f64 = drawn.iter().map(|(member, _)| member.weight).sum();
-    let mut mismatch = 0.0;
+    let (mut mismatch, mut queue) = (0.0, 0.0);
     for (member, misses) in &mut drawn {
         member.weight /= all;
-        let mut others = member.load.clone();
-        others.seed += 1_000_003;
-        member.again = member.after(&member.settings, &others, &plan);
+        member.again = member.with_other_requests(member.load.seed + 1_000_003, &plan);
         mismatch += member.weight * misses.worst;
+        queue += member.weight * misses.queue;
     }
     let mismatch_ratio = f64::exp(mismatch);
     if mismatch_ratio > LARGEST_MISMATCH {
@@ -105,6 +107,13 @@ pub(super) fn fit(
             "the model does not give what was measured: it is off by {:.0} %, and what it said of a change would be worth \
              nothing",
             (mismatch_ratio - 1.0) * 100.0
+        ));
+    }
+    if queue > LARGEST_QUEUE_MISS {
+        return Err(format!(
+            "the model does not show the {:.0} requests that wait on average: they wait for something that nothing tells; \
+             declare the launch arguments, or give current_config",
+            observed.waiting.mean
         ));
     }
     Ok(Ensemble {
@@ -332,6 +341,8 @@ struct Misses {
     squares: f64,
     /// The largest of the main ones, as a logarithm.
     worst: f64,
+    /// By how much the queue is another one, as a logarithm.
+    queue: f64,
 }
 
 /// A miss that is larger than so many standard deviations is not held against a member any more.
@@ -348,6 +359,7 @@ impl Misses {
         let mut misses = Self {
             squares: 0.0,
             worst: 0.0,
+            queue: 0.0,
         };
         let ratio = |found: f64, wanted: f64| match found > 0.0 && wanted > 0.0 {
             true => Some((found / wanted).ln()),
@@ -396,7 +408,9 @@ impl Misses {
             0.25,
         );
         let [least, mean, most] = before.waiting;
-        misses.add(level(mean, observed.waiting.mean, 1.0), 0.35 + chance);
+        let queue = level(mean, observed.waiting.mean, 1.0);
+        misses.queue = queue.abs();
+        misses.add(queue, 0.35 + chance);
         let inside = observed.inside().max(1.0);
         let spread = (most - least) - (observed.waiting.max - observed.waiting.min);
         misses.add(spread / inside, 0.25);

@@ -33,7 +33,7 @@ impl Twin {
     /// # Errors
     /// Why an engine cannot be so, as a sentence.
     pub(crate) fn glance(&self, changes: &[ModelChange]) -> Result<Glance, String> {
-        let plan = self.after_plan();
+        let plan = self.ensemble.plan;
         let mut after: Vec<(&Member, Outcome)> = Vec::new();
         for member in self.ensemble.members.iter().take(GLANCE_MEMBERS) {
             let (settings, load) = apply::apply(member, self.observed.replicas, changes)?;

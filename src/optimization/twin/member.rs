@@ -23,8 +23,20 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// What it gives with other settings and another load.
+    /// What it gives with other settings and another load, as long after its start as before.
     pub(super) fn after(&self, settings: &Settings, load: &Load, plan: &Plan) -> Option<Outcome> {
-        run(settings, self.step_time, load, plan)
+        let plan = Plan {
+            warm_seconds: self.before.from,
+            backlog: None,
+            ..*plan
+        };
+        run(settings, self.step_time, load, &plan)
+    }
+
+    /// What it gives as it is with other requests.
+    pub(super) fn with_other_requests(&self, seed: u64, plan: &Plan) -> Option<Outcome> {
+        let mut load = self.load.clone();
+        load.seed = seed;
+        run(&self.settings, self.step_time, &load, plan)
     }
 }

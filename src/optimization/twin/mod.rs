@@ -38,7 +38,7 @@ use draws::Draws;
 use interval::{Say, interval};
 use member::Member;
 use observed::Observed;
-use outcome::{Outcome, Plan};
+use outcome::Outcome;
 
 /// The model fitted to one instance.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Twin {
         changes: &[ModelChange],
         (widening, track_record): (f64, u32),
     ) -> Effect {
-        let plan = self.after_plan();
+        let plan = self.ensemble.plan;
         let members = &self.ensemble.members;
         let served = self.observed.begun_per_second * plan.seconds * members.len() as f64 * 2.0;
         let repeats = (SIMULATED_REQUESTS / served.max(1.0))
@@ -94,11 +94,7 @@ impl Twin {
                 drift(&mut load, repeat);
                 let before = match repeat {
                     0 => Some(member.before.clone()),
-                    _ => {
-                        let mut same = member.load.clone();
-                        same.seed = load.seed;
-                        member.after(&member.settings, &same, &self.ensemble.plan)
-                    }
+                    _ => member.with_other_requests(load.seed, &self.ensemble.plan),
                 };
                 let after = member.after(&settings, &load, &plan);
                 if let Some((before, after)) = before.zip(after) {
@@ -167,12 +163,7 @@ impl Twin {
             .iter()
             .filter_map(|run| {
                 let after = value(quantity, &run.after)?;
-                // a queue that grows has no mean of its own: what was measured is before
-                let of_queue = matches!(quantity, P::TimeToFirstTokenMean | P::TimeToFirstTokenP99);
-                let against = match self.ensemble.plan.backlog.is_some() && of_queue {
-                    true => before,
-                    false => value(quantity, &run.before)?,
-                };
+                let against = value(quantity, &run.before)?;
                 (after > 0.0 && against > 0.0).then(|| Say {
                     log_ratio: (after / against).ln(),
                     weight: run.member.weight,
@@ -265,14 +256,6 @@ impl Twin {
         match found > 0.0 {
             true => Ok(found),
             false => Err("it was 0 in the window".to_owned()),
-        }
-    }
-
-    /// After a change the engine has been restarted: it begins empty.
-    fn after_plan(&self) -> Plan {
-        Plan {
-            backlog: None,
-            ..self.ensemble.plan
         }
     }
 }

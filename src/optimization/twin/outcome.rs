@@ -24,6 +24,8 @@ pub(super) struct Plan {
 /// What a simulated window shows.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outcome {
+    /// When the window began, in seconds since the engine's start.
+    pub(super) from: f64,
     pub(super) summary: Summary,
     pub(super) tokens_per_second: f64,
     pub(super) ttft_mean: Option<f64>,
@@ -213,6 +215,7 @@ impl Seen {
         let gaps = summary.inter_token_seconds.map(|gaps| gaps.mean);
         let tgi = self.policy == Policy::Tgi;
         Outcome {
+            from: self.from,
             tokens_per_second: summary.tokens_per_second(),
             ttft_mean: summary.time_to_first_token_seconds.map(|first| first.mean),
             ttft_p99: self.first.and_then(|one| one.0.quantile(0.99)),

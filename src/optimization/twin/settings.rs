@@ -31,7 +31,11 @@ pub(super) fn draw(
         assume(
             "how many requests may run at once is not told: as many as the engine has by default",
         );
-        draws.one_of(caps).unwrap_or(256)
+        // requests that wait may wait for a place
+        match observed.waiting.mean >= 1.0 && draws.unit() < 0.5 {
+            true => running,
+            false => draws.one_of(caps).unwrap_or(256),
+        }
     });
     // more were seen than are told to be possible: what is seen counts
     let max_num_seqs = max_num_seqs.max(running);

@@ -1,4 +1,4 @@
-//! Predicted numbers, as a person reads them.
+//! What is gained and what is given, and how a predicted number is written.
 
 use super::prediction::{Effect, PredictedQuantity as P, Prediction, QuantityPrediction};
 
@@ -6,20 +6,6 @@ use super::prediction::{Effect, PredictedQuantity as P, Prediction, QuantityPred
 const NOTICED: f64 = 0.03;
 
 impl QuantityPrediction {
-    /// `TTFT 4.7 s → 0.31 s (0.22 to 0.60)`.
-    pub fn text(&self) -> String {
-        let [after, low, high] = self.after();
-        let show = |value| shown(self.quantity, value);
-        format!(
-            "{} {} → {} ({} to {})",
-            self.quantity.short(),
-            show(self.before),
-            show(after),
-            show(low),
-            show(high)
-        )
-    }
-
     /// Whether users get less than before, as far as the middle tells.
     pub fn is_worse(&self) -> bool {
         match self.quantity.more_is_better() {
@@ -44,11 +30,11 @@ impl P {
     pub fn short(self) -> &'static str {
         match self {
             Self::GenerationTokensPerSecond => "tokens/s",
-            Self::TimeToFirstTokenMean => "TTFT",
+            Self::TimeToFirstTokenMean => "mean TTFT",
             Self::TimeToFirstTokenP99 => "TTFT p99",
-            Self::InterTokenLatencyMean => "ITL",
+            Self::InterTokenLatencyMean => "mean ITL",
             Self::InterTokenLatencyP99 => "ITL p99",
-            Self::KvCacheUsage => "KV cache use",
+            Self::KvCacheUsage => "KV cache in use",
         }
     }
 }
