@@ -13,10 +13,10 @@ use super::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::instance::slo_violations;
 use crate::optimization::{
     Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction, TrackRecord,
-    predict,
+    predict, recommend,
 };
 
-use calls::{changes_of, recommended};
+use calls::changes_of;
 use looked::Looked;
 
 pub(super) use calls::settings_in_force;
@@ -70,7 +70,7 @@ impl Agent {
         let by = record.clone();
         let work = self.heavy.run(move || {
             let recommendation = looked.with(&in_force, &limits, |situation, windows| {
-                recommended(situation, windows, &by)
+                recommend(situation, windows, &by)
             });
             (looked, in_force, recommendation)
         });

@@ -6,11 +6,7 @@ use crate::agent::FieldViolation;
 use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
-use crate::model::StepWindow;
-use crate::optimization::{
-    Advice, InForce, KnobChange, Recommendation, SettingInForce, SettingSource, SettingValue,
-    Situation, TrackRecord,
-};
+use crate::optimization::{InForce, KnobChange, SettingInForce, SettingSource, SettingValue};
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
 /// used of that, a sentence each.
@@ -105,23 +101,5 @@ pub(super) fn changes_of(
     match wrong.is_empty() {
         true => Ok(found),
         false => Err(wrong),
-    }
-}
-
-/// What to change.
-pub(super) fn recommended(
-    situation: &Situation<'_>,
-    _windows: &[StepWindow],
-    _record: &TrackRecord,
-) -> Recommendation {
-    Recommendation {
-        advice: match situation.findings.is_empty() {
-            true => Advice::NothingToDo,
-            false => Advice::CannotTell,
-        },
-        headline: String::new(),
-        optimizations: Vec::new(),
-        left_out: Vec::new(),
-        notes: Vec::new(),
     }
 }
