@@ -55,7 +55,7 @@ pub use ledger::{
     MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
     superseded,
 };
-pub use lever::{families, lever_names, verdict_without_changes};
+pub use lever::{families, lever_names, levers, verdict_without_changes};
 pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
