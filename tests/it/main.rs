@@ -30,6 +30,7 @@ mod fake;
 mod hostile;
 mod http;
 mod hunted;
+mod in_force;
 mod instances;
 mod labels;
 mod launch_args;
