@@ -32,6 +32,7 @@ mod http;
 mod hunted;
 mod instances;
 mod labels;
+mod levers;
 mod operating;
 mod peers;
 mod pki;
