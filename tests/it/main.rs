@@ -34,6 +34,7 @@ mod in_force;
 mod instances;
 mod labels;
 mod launch_args;
+mod levers;
 mod operating;
 mod peers;
 mod pki;
