@@ -38,6 +38,13 @@ impl After<'_> {
             };
         }
         match self.in_force.get(name) {
+            // a rule about what hardly anybody sets would be said of every change
+            Some(setting)
+                if setting.value == SettingValue::Unknown
+                    && knob.default_in(self.in_force.version) == DefaultValue::NotSet =>
+            {
+                SettingValue::NotSet
+            }
             Some(setting) => setting.value.clone(),
             // what the version does not have is not set
             None => SettingValue::NotSet,
