@@ -35,6 +35,9 @@ mod labels;
 mod operating;
 mod peers;
 mod pki;
+#[path = "../support/prediction.rs"]
+mod prediction;
+mod predictions;
 mod profiles;
 mod prometheus;
 mod proxied;
