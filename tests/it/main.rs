@@ -38,6 +38,9 @@ mod levers;
 mod operating;
 mod peers;
 mod pki;
+#[path = "../support/prediction.rs"]
+mod prediction;
+mod predictions;
 mod profiles;
 mod prometheus;
 mod proxied;
