@@ -30,7 +30,7 @@ impl Predictor for Ours {
 
     fn recommend(&self, scenario: &Scenario, seen: &Seen) -> Recommendation {
         in_situation(scenario, seen, |situation| {
-            recommend(situation, &seen.windows, &TrackRecord::default())
+            recommend(situation, &seen.windows, &[], &TrackRecord::default())
         })
     }
 }
