@@ -12,6 +12,7 @@ use crate::measure::{
     Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
     Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Series, Window, WindowKind,
 };
+use crate::optimization::levers;
 
 /// The target of a request; an engine left open or called `auto` is recognised.
 pub fn target_of(
@@ -341,7 +342,13 @@ pub fn capabilities<'p>(
             .collect(),
         causes: convert_analysis::causes(),
         thresholds: convert_analysis::thresholds(thresholds),
-        optimizers: Vec::new(),
+        optimizers: levers()
+            .map(|(name, description)| pb::OptimizerDescription {
+                name: name.to_owned(),
+                description: description.to_owned(),
+                custom: false,
+            })
+            .collect(),
     }
 }
 
