@@ -75,6 +75,12 @@ impl After<'_> {
         }
     }
 
+    /// Whether the changes set any of these.
+    pub(super) fn sets_any(&self, names: &[&str]) -> Option<bool> {
+        let set = |change: &KnobChange| change.to.is_some() && names.contains(&&*change.name);
+        Some(self.changes.iter().any(set))
+    }
+
     /// Whether it is more than 1; none where nobody tells.
     pub(super) fn several(&self, name: &str) -> Option<bool> {
         match self.number(name) {
