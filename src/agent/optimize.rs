@@ -68,9 +68,10 @@ impl Agent {
         let (in_force, remarks) = looked.in_force(given);
         let record = self.ledger.record(looked.about.simulated);
         let by = record.clone();
+        let custom = self.optimizers.clone();
         let work = self.heavy.run(move || {
             let recommendation = looked.with(&in_force, &limits, |situation, windows| {
-                recommend(situation, windows, &by)
+                recommend(situation, windows, &custom, &by)
             });
             (looked, in_force, recommendation)
         });

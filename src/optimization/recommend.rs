@@ -4,10 +4,11 @@ use crate::analysis::{Finding, Severity};
 use crate::model::StepWindow;
 
 use super::change::KnobChange;
+use super::custom::{CustomOptimizer, custom_proposals};
 use super::ledger::TrackRecord;
 use super::lever;
 use super::prediction::{Effect, PredictedQuantity as P, Prediction};
-use super::proposal::{Expectation, Family, Proposal};
+use super::proposal::{Expectation, Proposal};
 use super::recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 use super::search::{Chosen, Search};
 use super::situation::Situation;
@@ -22,17 +23,28 @@ const MOST: usize = 6;
 pub fn recommend(
     situation: &Situation<'_>,
     windows: &[StepWindow],
+    custom: &[CustomOptimizer],
     record: &TrackRecord,
 ) -> Recommendation {
     let (families, mut left_out) = lever::families(situation);
+    let (own, not_told) = custom_proposals(custom, situation);
+    left_out.extend(not_told);
     let mut notes = Vec::new();
-    let twin = fitted(situation, windows, &families, &mut notes);
+    let alternatives = families.iter().flat_map(|family| &family.alternatives);
+    let proposals = alternatives.chain(own.iter().map(|own| &own.proposal));
+    let twin = fitted(situation, windows, proposals, &mut notes);
     let mut search = Search::new(situation, twin.as_ref());
     let mut chosen: Vec<Chosen> = Vec::new();
     for family in families {
         match search.best_of(family) {
             Ok(one) => chosen.push(one),
             Err(reasons) => left_out.extend(reasons),
+        }
+    }
+    for one in own {
+        match search.weighed(one) {
+            Ok(one) => chosen.push(one),
+            Err(reason) => left_out.push(reason),
         }
     }
     rank(&mut chosen);
@@ -58,17 +70,14 @@ pub fn recommend(
 }
 
 /// The twin, where there is something to predict; where there is none the notes say why.
-fn fitted(
+fn fitted<'p>(
     situation: &Situation<'_>,
     windows: &[StepWindow],
-    families: &[Family],
+    mut proposals: impl Iterator<Item = &'p Proposal>,
     notes: &mut Vec<String>,
 ) -> Option<Twin> {
     let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
-    if !families
-        .iter()
-        .any(|family| family.alternatives.iter().any(modelled))
-    {
+    if !proposals.any(modelled) {
         return None;
     }
     let Some(measurement) = situation.measurement else {
@@ -124,6 +133,8 @@ fn optimization(
     let Chosen {
         lever,
         proposal,
+        kind,
+        priority: own,
         gain,
     } = one;
     let effect = match (&proposal.expectation, twin) {
@@ -138,7 +149,7 @@ fn optimization(
         }),
     };
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
-    let priority = priority(&proposal, situation.findings, gain);
+    let priority = own.unwrap_or_else(|| priority(&proposal, situation.findings, gain));
     let id = format!(
         "{lever}-{:08x}",
         digest(&proposal.changes, proposal.replicas)
@@ -146,7 +157,7 @@ fn optimization(
     Optimization {
         id,
         lever,
-        kind: Some(proposal.kind),
+        kind,
         priority,
         title: proposal.title,
         reason: proposal.reason,

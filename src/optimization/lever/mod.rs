@@ -18,6 +18,7 @@ mod kv_capacity;
 mod kv_dtype;
 mod limits;
 mod long_prefill;
+mod own;
 mod parallelism;
 mod prefill_pacing;
 mod prefix_cache;
@@ -37,6 +38,8 @@ use super::recommendation::LeftOut;
 use super::situation::Situation;
 
 use draft::Answer;
+pub(in crate::optimization) use limits::no_tuning;
+pub(in crate::optimization) use own::{Asked, asked, knob_to};
 pub use verdict::verdict_without_changes;
 
 /// Alternatives for what was found, or why there are none.
