@@ -48,6 +48,7 @@ pub fn recommend(
         }
     }
     rank(&mut chosen);
+    left_out.extend(needless(&mut chosen));
     for one in chosen.drain(MOST.min(chosen.len())..) {
         left_out.push(LeftOut {
             lever: one.lever,
@@ -120,6 +121,33 @@ fn rank(chosen: &mut [Chosen]) {
         one.0.cmp(&other.0).then(other.1.total_cmp(&one.1))
     });
 }
+
+/// Replicas that a setting does nearly as much as: they are taken out.
+fn needless(chosen: &mut Vec<Chosen>) -> Vec<LeftOut> {
+    let most = |bought: bool| {
+        let those = chosen
+            .iter()
+            .filter(|one| one.proposal.replicas.is_some() == bought);
+        those.filter_map(|one| one.gain).fold(0.0, f64::max)
+    };
+    let (settings, bought) = (most(false), most(true));
+    if settings <= 0.0 || settings < SETTINGS_SUFFICE * bought {
+        return Vec::new();
+    }
+    let (kept, needless) = std::mem::take(chosen)
+        .into_iter()
+        .partition(|one| one.proposal.replicas.is_none());
+    *chosen = kept;
+    let left_out = |one: Chosen| LeftOut {
+        lever: one.lever,
+        title: one.proposal.title,
+        reason: "a setting does nearly as much, and costs no hardware".to_owned(),
+    };
+    needless.into_iter().map(left_out).collect()
+}
+
+/// Settings that bring this share of what replicas would are enough.
+const SETTINGS_SUFFICE: f64 = 0.8;
 
 /// Replicas come before settings if they do so many times as much.
 const BOUGHT_GAIN: f64 = 2.0;

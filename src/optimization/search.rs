@@ -2,6 +2,7 @@
 
 use crate::analysis::Treatment;
 
+use super::constraints;
 use super::custom::CustomProposal;
 use super::proposal::{Expectation, Family, Proposal};
 use super::recommendation::{LeftOut, Priority};
@@ -64,7 +65,12 @@ impl<'s> Search<'s> {
         };
         let guide = family.without_prediction;
         let mut allowed: Vec<(usize, Proposal)> = Vec::new();
-        allowed.extend(family.alternatives.into_iter().enumerate());
+        for (at, mut one) in family.alternatives.into_iter().enumerate() {
+            match self.checked(&mut one) {
+                Ok(()) => allowed.push((at, one)),
+                Err(reason) => leave(&one.title, reason),
+            }
+        }
         let by_guide = |allowed: Vec<(usize, Proposal)>| {
             let nearest = allowed.into_iter().min_by_key(|(at, _)| at.abs_diff(guide));
             nearest.map(|(_, proposal)| proposal)
@@ -149,6 +155,14 @@ impl<'s> Search<'s> {
             priority,
             proposal,
         } = of;
+        let mut proposal = proposal;
+        if let Err(reason) = self.checked(&mut proposal) {
+            return Err(LeftOut {
+                lever: optimizer,
+                title: proposal.title,
+                reason,
+            });
+        }
         let mut gain = None;
         if let (Some(twin), Some(now), Expectation::Modelled(changes)) =
             (self.twin, self.now, &proposal.expectation)
@@ -171,6 +185,28 @@ impl<'s> Search<'s> {
             priority: Some(priority),
             gain,
         })
+    }
+
+    /// Holds a proposal against the engine's rules, and adds what they ask for.
+    ///
+    /// # Errors
+    /// The rule that it breaks, as a sentence.
+    fn checked(&self, one: &mut Proposal) -> Result<(), String> {
+        let (profile, in_force) = (self.situation.profile, self.situation.in_force);
+        let checked = constraints::check(profile, in_force, &one.changes)
+            .map_err(|error| error.to_string())?;
+        if checked.changes.is_empty() && !one.changes.is_empty() {
+            return Err("it is in force already".to_owned());
+        }
+        for companion in &checked.companions {
+            one.prerequisites.push(format!(
+                "{} changes with it: {}.",
+                companion.name, companion.rule
+            ));
+        }
+        one.changes = checked.changes;
+        one.prerequisites.extend(checked.prerequisites);
+        Ok(())
     }
 
     /// The SLO that must hold and that a change would break, as a sentence.

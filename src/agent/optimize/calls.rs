@@ -6,56 +6,19 @@ use crate::agent::FieldViolation;
 use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
-use crate::optimization::{InForce, KnobChange, SettingInForce, SettingSource, SettingValue};
+use crate::optimization::{DeclaredSettings, InForce, KnobChange};
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
 /// used of that, a sentence each.
 pub(in crate::agent) fn settings_in_force(
     profile: &EngineProfile,
     measurement: Option<&Measurement>,
-    _launch_args: &[String],
+    launch_args: &[String],
     given: &BTreeMap<String, Option<String>>,
 ) -> (InForce, Vec<String>) {
-    let mut remarks = Vec::new();
-    let mut declared = BTreeMap::new();
-    for (key, value) in given {
-        match profile.knob_meant(key) {
-            Ok(knob) => drop(declared.insert(&*knob.name, value.clone())),
-            Err(nearest) => remarks.push(format!(
-                "No setting `{}` is known here; the nearest is `{nearest}`.",
-                shortened(key)
-            )),
-        }
-    }
-    let told = measurement.map_or(&[][..], |measurement| &measurement.settings);
-    let known = |value: &Option<String>| match value {
-        Some(value) => SettingValue::Known(value.clone()),
-        None => SettingValue::NotSet,
-    };
-    let settings = profile.knobs.iter().map(|knob| {
-        let of_metrics = told.iter().find(|setting| setting.name == knob.name);
-        let (value, source) = match (of_metrics, declared.get(&*knob.name)) {
-            (Some(setting), _) => (
-                known(&setting.value),
-                SettingSource::Endpoint(setting.source.clone()),
-            ),
-            (None, Some(value)) => (known(value), SettingSource::Declared),
-            (None, None) => (SettingValue::Unknown, SettingSource::Unknown),
-        };
-        SettingInForce {
-            name: knob.name.to_string(),
-            flag: knob.flag.to_string(),
-            value,
-            source,
-            hint: None,
-        }
-    });
-    let version = measurement.and_then(|one| one.engine_version.as_deref()?.parse().ok());
-    let in_force = InForce {
-        engine: profile.name.to_string(),
-        version,
-        settings: settings.collect(),
-    };
+    let declared = DeclaredSettings::from_arguments(profile, launch_args);
+    let (given, remarks) = DeclaredSettings::from_config(profile, given);
+    let in_force = InForce::of(profile, measurement, None, &declared.with(given));
     (in_force, remarks)
 }
 

@@ -38,6 +38,13 @@ impl After<'_> {
             };
         }
         match self.in_force.get(name) {
+            // a rule about what hardly anybody sets would be said of every change
+            Some(setting)
+                if setting.value == SettingValue::Unknown
+                    && knob.default_in(self.in_force.version) == DefaultValue::NotSet =>
+            {
+                SettingValue::NotSet
+            }
             Some(setting) => setting.value.clone(),
             // what the version does not have is not set
             None => SettingValue::NotSet,
@@ -73,6 +80,12 @@ impl After<'_> {
             SettingValue::NotSet => Some(false),
             SettingValue::Unknown => None,
         }
+    }
+
+    /// Whether the changes set any of these.
+    pub(super) fn sets_any(&self, names: &[&str]) -> Option<bool> {
+        let set = |change: &KnobChange| change.to.is_some() && names.contains(&&*change.name);
+        Some(self.changes.iter().any(set))
     }
 
     /// Whether it is more than 1; none where nobody tells.

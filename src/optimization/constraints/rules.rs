@@ -127,7 +127,10 @@ const VLLM: &[Rule] = &[
         knobs: &["max_cudagraph_capture_size", "cuda_graph_sizes"],
         holds: |after| {
             after.not_both(
-                ("max_cudagraph_capture_size", Some(true)),
+                (
+                    "max_cudagraph_capture_size",
+                    after.sets_any(&["max_cudagraph_capture_size", "cuda_graph_sizes"]),
+                ),
                 ("enforce_eager", after.is_on("enforce_eager")),
                 None,
             )
@@ -235,7 +238,10 @@ const SGLANG: &[Rule] = &[
         knobs: &["cuda_graph_max_bs", "cuda_graph_max_bs_decode"],
         holds: |after| {
             after.not_both(
-                ("cuda_graph_max_bs_decode", Some(true)),
+                (
+                    "cuda_graph_max_bs_decode",
+                    after.sets_any(&["cuda_graph_max_bs_decode", "cuda_graph_max_bs"]),
+                ),
                 ("disable_cuda_graph", after.is_on("disable_cuda_graph")),
                 None,
             )

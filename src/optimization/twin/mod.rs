@@ -78,6 +78,7 @@ impl Twin {
     ) -> Effect {
         let plan = self.ensemble.plan;
         let members = &self.ensemble.members;
+        let replicas_ratio = apply::replicas_ratio(self.observed.replicas, changes);
         let served = self.observed.begun_per_second * plan.seconds * members.len() as f64 * 2.0;
         let repeats = (SIMULATED_REQUESTS / served.max(1.0))
             .ceil()
@@ -107,6 +108,7 @@ impl Twin {
                         before,
                         after,
                         offered,
+                        replicas_ratio,
                     });
                 }
             }
@@ -134,7 +136,7 @@ impl Twin {
                 observed_requests: self.observed.finished * f64::from(self.observed.replicas),
                 simulated_requests: finished.sum(),
                 simulations: u32::try_from(2 * runs.len()).unwrap_or(u32::MAX),
-                mismatch_ratio: self.ensemble.mismatch_ratio,
+                mismatch_ratio: self.ensemble.mismatch_ratio - 1.0,
                 assumptions: self.ensemble.assumptions.clone(),
                 track_record,
             },
@@ -162,7 +164,7 @@ impl Twin {
         let says: Vec<Say> = runs
             .iter()
             .filter_map(|run| {
-                let after = value(quantity, &run.after)?;
+                let after = value(quantity, &run.after)? * grown(quantity, run.replicas_ratio);
                 let against = value(quantity, &run.before)?;
                 (after > 0.0 && against > 0.0).then(|| Say {
                     log_ratio: (after / against).ln(),
@@ -283,6 +285,8 @@ struct Run<'m> {
     member: &'m Member,
     before: Outcome,
     after: Outcome,
+    /// Replicas after over before.
+    replicas_ratio: f64,
     /// Requests that come in, a second, whatever becomes of the ones before; none of clients that wait.
     offered: Option<f64>,
 }
@@ -293,6 +297,14 @@ impl Run<'_> {
         self.offered
             .is_some_and(|offered| self.after.growth_per_second > UNSETTLED_RATIO * offered)
             && self.after.waiting[2] >= 4.0
+    }
+}
+
+/// What a quantity of one replica is multiplied by where there are more of them.
+fn grown(quantity: P, replicas_ratio: f64) -> f64 {
+    match quantity {
+        P::GenerationTokensPerSecond => replicas_ratio,
+        _ => 1.0,
     }
 }
 

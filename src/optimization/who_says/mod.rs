@@ -124,13 +124,16 @@ impl Asked<'_> {
 
     /// `0.90` is `0.9`. A value that the table does not know stays: the engine runs with it.
     fn one_spelling(&self, value: &str) -> String {
+        // vLLM prints types as PyTorch names them
+        let value = value.strip_prefix("torch.").unwrap_or(value);
         self.knob.check(value).unwrap_or_else(|_| value.to_owned())
     }
 
     /// What the engine tells is not what was declared.
     fn disagreement(&self, declared: Option<Option<&str>>, told: &str) -> Option<String> {
         let declared = self.one_spelling(declared??);
-        (declared != told).then(|| {
+        // what was left to the engine is what it says
+        (declared != told && declared != "auto").then(|| {
             format!(
                 "{} is {declared} as declared, and the engine says {told}: correct what is declared.",
                 self.knob.name
