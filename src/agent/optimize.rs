@@ -12,8 +12,8 @@ use super::ledger::unix_seconds;
 use super::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::instance::slo_violations;
 use crate::optimization::{
-    Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction, TrackRecord,
-    predict, recommend,
+    CustomOptimizer, Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction,
+    TrackRecord, predict, recommend,
 };
 
 use calls::changes_of;
@@ -33,6 +33,11 @@ const MAX_SETTINGS: usize = 256;
 type Settings = BTreeMap<String, Option<String>>;
 
 impl Agent {
+    /// Optimizers that the operator defined.
+    pub fn optimizers(&self) -> &[CustomOptimizer] {
+        &self.optimizers
+    }
+
     /// Says which settings a target runs with: an inline one is measured now; of an instance it is about the last window,
     /// or about one measured now where a window is asked for.
     ///

@@ -15,6 +15,7 @@ mod captures;
 mod cli;
 mod cli_compare;
 mod cli_diagnose;
+mod cli_recommend;
 mod compare;
 mod contract;
 mod corpus;
@@ -36,6 +37,7 @@ mod labels;
 mod launch_args;
 mod levers;
 mod operating;
+mod optimizing;
 mod peers;
 mod pki;
 #[path = "../support/prediction.rs"]

@@ -104,8 +104,8 @@ fn render(of: &pb::GetInstanceConfigResponse, colour: bool) -> String {
     let mut page = Page::new(colour);
     page.header(&Header::from(of));
     page.text.push('\n');
-    let head = ["SETTING", "VALUE", "WHO SAYS SO"].map(str::to_owned);
-    let rows: Vec<[String; 3]> = std::iter::once(head)
+    let head = ["SETTING", "FLAG", "VALUE", "WHO SAYS SO"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(head)
         .chain(of.settings.iter().map(row))
         .collect();
     page.text += &aligned(&rows);
@@ -124,11 +124,11 @@ fn render(of: &pb::GetInstanceConfigResponse, colour: bool) -> String {
     page.text
 }
 
-fn row(of: &pb::SettingInForce) -> [String; 3] {
+fn row(of: &pb::SettingInForce) -> [String; 4] {
     use pb::{SettingSource as Source, SettingState as State};
-    let name = match of.flag.is_empty() {
-        true => clean(&of.name),
-        false => clean(&of.flag),
+    let flag = match of.flag.as_str() {
+        "" => "-".to_owned(),
+        flag => clean(flag),
     };
     let value = match of.state() {
         State::Known => clean(of.value.as_deref().unwrap_or("-")),
@@ -147,7 +147,7 @@ fn row(of: &pb::SettingInForce) -> [String; 3] {
         "" => String::new(),
         detail => format!(": {}", clean(detail)),
     };
-    [name, value, format!("{source}{detail}")]
+    [clean(&of.name), flag, value, format!("{source}{detail}")]
 }
 
 #[cfg(test)]
@@ -190,11 +190,13 @@ mod tests {
             lines.any(|line| line.split_whitespace().collect::<Vec<_>>() == words)
         };
         assert!(
-            has("--max-num-seqs 4 inferred: never more than 4 ran while others waited"),
+            has(
+                "max_num_seqs --max-num-seqs 4 inferred: never more than 4 ran while others waited"
+            ),
             "{page}"
         );
-        assert!(has("--seed not set declared"), "{page}");
-        assert!(has("--block-size unknown nobody"), "{page}");
+        assert!(has("seed --seed not set declared"), "{page}");
+        assert!(has("block_size --block-size unknown nobody"), "{page}");
         assert!(has("max_num_seqs declare the launch arguments"), "{page}");
         assert!(!page.contains('\u{1b}'));
     }

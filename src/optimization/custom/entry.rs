@@ -157,6 +157,11 @@ impl CustomOptimizer {
         &self.name
     }
 
+    /// What it proposes, in a few words.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
     /// Checks the entries; `engines` are the names of all engines that there are.
     ///
     /// # Errors
