@@ -7,7 +7,7 @@ use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
 use crate::optimization::{
-    ConstraintError, DeclaredSettings, InForce, KnobChange, Limits, check_changes,
+    ConstraintError, DeclaredSettings, InForce, KnobChange, Limits, constraints,
 };
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
@@ -62,7 +62,7 @@ pub(super) fn changes_of(
             }
         };
         // each by itself, so that each that is wrong is named
-        match check_changes(profile, in_force, std::slice::from_ref(&change)) {
+        match constraints::check(profile, in_force, std::slice::from_ref(&change)) {
             // of several that break a rule, others may mend it
             Ok(_) | Err(ConstraintError::Broken { .. }) => found.push(change),
             Err(error) => refuse(error.to_string()),
@@ -71,7 +71,7 @@ pub(super) fn changes_of(
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let checked = check_changes(profile, in_force, &found);
+    let checked = constraints::check(profile, in_force, &found);
     let checked =
         checked.map_err(|error| vec![FieldViolation::new("changes", error.to_string())])?;
     let companions = checked.companions.iter();
