@@ -119,25 +119,31 @@ impl Agent {
     ) -> Result<Predicted, Error> {
         check(&[("current_config", given), ("changes", changes)], &limits)?;
         let looked = self.look_at(caller, subject).await?;
-        let (in_force, remarks) = looked.in_force(given);
-        let changes = changes_of(&looked.profile, &in_force, changes).map_err(Error::Invalid)?;
+        let (in_force, mut remarks) = looked.in_force(given);
+        let asked = changes_of(&looked.profile, &in_force, changes, &limits);
+        let asked = asked.map_err(Error::Invalid)?;
+        remarks.extend(asked.remarks);
+        let changes = asked.changes;
         let record = self.ledger.record(looked.about.simulated);
         let by = record.factor(ASKED_LEVER);
         let work = self.heavy.run(move || {
-            let effect = looked.with(&in_force, &limits, |situation, windows| {
-                predict(situation, windows, &changes, by)
-            });
+            let effect = match changes.is_empty() {
+                true => Effect::NotPredictable(
+                    "these settings are in force: nothing changes".to_owned(),
+                ),
+                false => looked.with(&in_force, &limits, |situation, windows| {
+                    predict(situation, windows, &changes, by)
+                }),
+            };
             (looked, in_force, changes, effect)
         });
         let (looked, in_force, changes, effect) = work.await?;
-        let differ = changes.iter().filter(|change| change.from != change.to);
-        let changed: Vec<KnobChange> = differ.cloned().collect();
         let mut made = Vec::new();
         if let Effect::Predicted(prediction) = &effect {
             made.push(ToKeep {
                 key: String::new(),
                 lever: ASKED_LEVER,
-                changes: &changed,
+                changes: &changes,
                 replicas: None,
                 prediction,
                 origin: Origin::Asked,

@@ -43,7 +43,7 @@ pub use arguments::{
     ArgumentChange, ArgumentPart, ChangedArguments, LaunchArguments, ShellError, quote, split_line,
 };
 pub use change::KnobChange;
-pub use constraints::{Companion, Constrained, ConstraintError};
+pub use constraints::{Companion, Constrained, ConstraintError, check as check_changes};
 pub use custom::{
     ChangeValue, Computed, CustomOptimizer, CustomProposal, ExpressionError, MAX_OPTIMIZERS,
     MAX_SOURCE_BYTES, OptimizerEntry, OptimizerError, custom_proposals,

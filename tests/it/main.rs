@@ -40,6 +40,9 @@ mod operating;
 mod optimizing;
 mod peers;
 mod pki;
+#[path = "../support/prediction.rs"]
+mod prediction;
+mod predictions;
 mod profiles;
 mod prometheus;
 mod proxied;

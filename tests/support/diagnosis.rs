@@ -184,6 +184,11 @@ pub(crate) fn read(part: Part, text: &str) -> Vec<Case> {
 
 /// Does something with every case, on two threads; what comes out is in the order of the cases.
 pub(crate) fn for_each<T: Send>(cases: &[Case], of: impl Fn(&Case) -> T + Sync) -> Vec<T> {
+    on_two_threads(cases, of)
+}
+
+/// Does something with every item, on two threads; what comes out is in the order of the items.
+pub(crate) fn on_two_threads<I: Sync, T: Send>(items: &[I], of: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -191,8 +196,8 @@ pub(crate) fn for_each<T: Send>(cases: &[Case], of: impl Fn(&Case) -> T + Sync) 
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(at) else { break };
-                    let made = of(case);
+                    let Some(item) = items.get(at) else { break };
+                    let made = of(item);
                     done.lock().expect("no panic").push((at, made));
                 }
             });
@@ -328,7 +333,12 @@ impl Simulated {
                 self.run(&deployment, number, pages, &mut (&mut all, &mut own));
             recording.replicas.push(RecordedReplica {
                 pages: scraped,
-                probed: Arc::new(self.probed(&profile, &replica, settings_known)),
+                probed: Arc::new(probed(
+                    &profile,
+                    &replica,
+                    self.version.as_deref(),
+                    settings_known,
+                )),
             });
             each.push(own.0.summary(end));
             tails.push(own.1.summary(end));
@@ -377,50 +387,54 @@ impl Simulated {
         }
         (replica, pages, gauges)
     }
-
-    /// What the endpoints said, of this version.
-    fn probed(&self, profile: &EngineProfile, replica: &Replica, settings_known: bool) -> Probed {
-        let mut probed = Probed::default();
-        for endpoint in &profile.endpoints {
-            let (path, query) = match endpoint.path.split_once('?') {
-                Some((path, query)) => (path, Some(query)),
-                None => (endpoint.path.as_ref(), None),
-            };
-            let Some(mut answer) = replica.answer(path, query) else {
-                continue;
-            };
-            let version = self.version.as_deref().map(|text| json!(text));
-            let version = version.or_else(|| answer.get("version").cloned());
-            if let Some(version) = &version
-                && answer.get("version").is_some()
-            {
-                answer["version"] = version.clone();
-            }
-            let known = settings_known && !self.ignores(&endpoint.path);
-            if !known {
-                // the version is always known
-                answer = match answer.get("version") {
-                    Some(version) => {
-                        json!({ "version": version, "router": answer.get("router").cloned() })
-                    }
-                    None => Value::Null,
-                };
-            }
-            probed.merge(read_endpoint(profile, &endpoint.path, &answer));
-        }
-        probed
-    }
-
-    /// vLLM up to 0.10 answers this path with a text that has no scheduler settings in it.
-    fn ignores(&self, path: &str) -> bool {
-        let version = self.version.as_ref();
-        let version: Option<Version> = version.and_then(|version| version.parse().ok());
-        path.starts_with("/server_info?")
-            && version.is_some_and(|version| version < Version::new(0, 12, 0))
-    }
 }
 
-const START_UNIX_SECONDS: f64 = 1_800_000_000.0;
+/// What the endpoints said, of this version where it is another than the simulator's.
+pub(crate) fn probed(
+    profile: &EngineProfile,
+    replica: &Replica,
+    written: Option<&str>,
+    settings_known: bool,
+) -> Probed {
+    let mut probed = Probed::default();
+    for endpoint in &profile.endpoints {
+        let (path, query) = match endpoint.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (endpoint.path.as_ref(), None),
+        };
+        let Some(mut answer) = replica.answer(path, query) else {
+            continue;
+        };
+        let version = written.map(|text| json!(text));
+        let version = version.or_else(|| answer.get("version").cloned());
+        if let Some(version) = &version
+            && answer.get("version").is_some()
+        {
+            answer["version"] = version.clone();
+        }
+        let known = settings_known && !ignores(written, &endpoint.path);
+        if !known {
+            // the version is always known
+            answer = match answer.get("version") {
+                Some(version) => {
+                    json!({ "version": version, "router": answer.get("router").cloned() })
+                }
+                None => Value::Null,
+            };
+        }
+        probed.merge(read_endpoint(profile, &endpoint.path, &answer));
+    }
+    probed
+}
+
+/// vLLM up to 0.10 answers this path with a text that has no scheduler settings in it.
+fn ignores(version: Option<&str>, path: &str) -> bool {
+    let version: Option<Version> = version.and_then(|version| version.parse().ok());
+    path.starts_with("/server_info?")
+        && version.is_some_and(|version| version < Version::new(0, 12, 0))
+}
+
+pub(crate) const START_UNIX_SECONDS: f64 = 1_800_000_000.0;
 
 /// A change of a table changes what it names, of another value takes its place.
 fn merge(into: &mut Table, key: &str, value: &toml::Value) {
