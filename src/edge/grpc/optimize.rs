@@ -26,6 +26,7 @@ pub(in crate::edge) async fn recommended(
     request: pb::RecommendOptimizationsRequest,
     deadline: Option<Deadline>,
 ) -> Result<pb::RecommendOptimizationsResponse, Error> {
+    let has_config = request.current_config.is_some();
     let given = settings_of("current_config", request.current_config).map_err(invalid)?;
     let limits = limits_of(request.constraints)?;
     let about = pb::DetectBottlenecksRequest {
@@ -37,7 +38,10 @@ pub(in crate::edge) async fn recommended(
         measurement: request.measurement,
         thresholds: Default::default(),
     };
-    let subject = match request.bottlenecks.is_empty() {
+    // who found no bottleneck sends none, of an engine that nobody registered
+    let none_found =
+        has_config && nothing_to_measure(&about) && agent.instance(&about.instance_id).is_err();
+    let subject = match request.bottlenecks.is_empty() && !none_found {
         true => subject_of(about, deadline)?,
         false => told(about, request.bottlenecks)?,
     };
@@ -210,6 +214,16 @@ fn subject_of(
             Subject::Target(target, window)
         }
     })
+}
+
+/// Whether an engine is named, and nothing to measure it by.
+fn nothing_to_measure(about: &pb::DetectBottlenecksRequest) -> bool {
+    let named = !["", "auto"].contains(&about.instance_type.as_str());
+    named
+        && about.metrics_url.is_empty()
+        && about.metrics_urls.is_empty()
+        && about.measurement.is_none()
+        && about.window.is_none()
 }
 
 /// Bottlenecks that the caller knows of, with nothing measured.

@@ -3,7 +3,8 @@
 use crate::engine::{Quantity as Q, latency_bounds};
 use crate::measure::{Bounded, Buckets};
 use crate::model::{
-    Event, FinishReason, Load, Policy, Settings, Simulation, Sink, StepTime, Summary, Tally,
+    Arrival, Event, FinishReason, Load, Policy, Settings, Simulation, Sink, StepTime, Summary,
+    Tally,
 };
 
 /// How long a simulation runs, and what it may cost.
@@ -53,6 +54,9 @@ pub(super) struct Outcome {
     pub(super) work_tokens: u64,
 }
 
+/// A queue that has not grown to its length by then does not grow.
+const MOST_SLICES: u32 = 64;
+
 /// Lets an engine run for a while; none where it cannot be, or was too much to compute.
 pub(super) fn run(
     settings: &Settings,
@@ -63,7 +67,9 @@ pub(super) fn run(
     let mut simulation = Simulation::new(settings.clone(), step_time, load.clone(), (0, 1)).ok()?;
     let mut work = Work::default();
     let mut from = plan.warm_seconds;
-    match plan.backlog {
+    // clients that wait for their answers come to their own level
+    let open = !matches!(load.arrival, Arrival::Closed { .. });
+    match plan.backlog.filter(|_| open) {
         None => {
             let slices = 16;
             for slice in 1..=slices {
@@ -75,12 +81,12 @@ pub(super) fn run(
         }
         // as long as it takes, within reason
         Some(backlog) => {
-            let slice = (plan.warm_seconds / 16.0).max(plan.seconds / 64.0);
+            let slice = (plan.warm_seconds / 16.0).max(plan.seconds / 16.0);
             let mut slices = 0;
             while slices < 4 || f64::from(simulation.gauges().waiting) < backlog {
                 simulation.run_until(simulation.now() + slice, &mut work);
                 slices += 1;
-                if slices > 400 || work.tokens > plan.most_tokens / 2 {
+                if slices > MOST_SLICES || work.tokens > plan.most_tokens / 2 {
                     break;
                 }
             }
