@@ -203,10 +203,13 @@ impl Twin {
     fn chance(&self, quantity: P) -> f64 {
         let (mut squares, mut weights) = (0.0, 0.0);
         for member in &self.ensemble.members {
-            let pair = member
-                .again
-                .as_ref()
-                .and_then(|again| value(quantity, &member.before).zip(value(quantity, again)));
+            let seen = |outcome: &Outcome| match quantity {
+                // of a gauge no more is seen than there are scrapes
+                P::KvCacheUsage => Some(outcome.kv_usage_at_scrapes),
+                _ => value(quantity, outcome),
+            };
+            let again = member.again.as_ref();
+            let pair = again.and_then(|again| seen(&member.before).zip(seen(again)));
             if let Some((one, other)) = pair.filter(|(one, other)| *one > 0.0 && *other > 0.0) {
                 squares += member.weight * (other / one).ln().powi(2);
                 weights += member.weight;
@@ -216,7 +219,10 @@ impl Twin {
             return 1.0 / self.observed.finished.max(1.0).sqrt();
         }
         // what was simulated was shorter, and of one replica
-        let longer = self.ensemble.plan.seconds / self.observed.seconds;
+        let longer = match quantity {
+            P::KvCacheUsage => 1.0,
+            _ => self.ensemble.plan.seconds / self.observed.seconds,
+        };
         (squares / weights * longer / f64::from(self.observed.replicas)).sqrt()
     }
 
@@ -263,7 +269,7 @@ impl Twin {
 }
 
 /// By how much, in logarithms, load differs from one window to one that is measured after a change, give or take.
-const DRIFT: f64 = 0.05;
+const DRIFT: f64 = 0.06;
 
 /// Load does not stay as it is.
 fn drift(load: &mut Load, repeat: u64) {
@@ -276,7 +282,10 @@ fn drift(load: &mut Load, repeat: u64) {
         } => {
             *rate_per_second *= factor;
         }
-        Arrival::Closed { .. } | Arrival::Trace(_) => {}
+        Arrival::Closed { clients, .. } => {
+            *clients = (f64::from(*clients) * factor).round().max(1.0) as u32;
+        }
+        Arrival::Trace(_) => {}
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Outcome {
     pub(super) prefill_mean: Option<f64>,
     pub(super) steps_per_second: f64,
     pub(super) kv_usage: f64,
+    /// The same of no more instants than an agent scrapes at.
+    pub(super) kv_usage_at_scrapes: f64,
     pub(super) running: [f64; 3],
     pub(super) waiting: [f64; 3],
     /// By how many requests the queue grew in a second.
@@ -54,6 +56,8 @@ pub(super) struct Outcome {
     pub(super) work_tokens: u64,
 }
 
+/// So many times as often as an agent scrapes gauges are looked at.
+const FINER: usize = 4;
 /// A queue that has not grown to its length by then does not grow.
 const MOST_SLICES: u32 = 64;
 
@@ -96,7 +100,7 @@ pub(super) fn run(
     let mut seen = Seen::of(settings.policy, from);
     let (mut running, mut waiting, mut kv) = (Vec::new(), Vec::new(), Vec::new());
     // more than an agent scrapes, for the mean; at its scrapes, for the range
-    let finer = 4;
+    let finer = FINER as u32;
     let slices = plan.samples.max(2).saturating_sub(1) * finer;
     let mut look = |simulation: &Simulation, slice: u32| {
         let gauges = simulation.gauges();
@@ -236,6 +240,7 @@ impl Seen {
             }),
             steps_per_second: summary.steps as f64 / seconds,
             kv_usage: level(kv)[1],
+            kv_usage_at_scrapes: level(&kv.iter().copied().step_by(FINER).collect::<Vec<_>>())[1],
             running: level(running),
             waiting: level(waiting),
             growth_per_second: growth / seconds,
