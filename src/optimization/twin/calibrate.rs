@@ -72,7 +72,7 @@ pub(super) fn fit(
         let Some((step_time, before)) = calibrated(observed, &settings, &load, shape, &plan) else {
             continue;
         };
-        let misses = Misses::of(observed, &before, &step_time, windows);
+        let misses = Misses::of(observed, &plan, &before, &step_time, windows);
         let member = Member {
             settings,
             step_time,
@@ -140,7 +140,7 @@ fn plan(observed: &Observed) -> Plan {
         warm_seconds,
         seconds,
         samples: observed.samples,
-        backlog: observed.backlog(),
+        backlog: observed.backlog(seconds),
         most_tokens: (8.0 * cost) as u64 + 200_000,
     }
 }
@@ -177,8 +177,11 @@ fn load(observed: &Observed, settings: &crate::model::Settings, draws: &mut Draw
     let served = observed.begun_per_second + observed.refused_per_second;
     let offered = (served + grows).max(0.5 * served);
     let count = (observed.seconds * offered).max(1.0);
+    // who is refused and does not come back does not wait for an answer
+    let refuses = observed.refused_per_second > 0.01 * observed.begun_per_second;
+    let open = if refuses { 0.85 } else { 0.5 };
     let kind = draws.unit();
-    let arrival = if kind < 0.5 {
+    let arrival = if kind < open {
         // what was counted is one draw of what is to be expected, and load does not stay as it is
         let drift = (0.03_f64.powi(2) + 0.5 / count).sqrt();
         Arrival::Poisson {
@@ -186,7 +189,7 @@ fn load(observed: &Observed, settings: &crate::model::Settings, draws: &mut Draw
         }
     } else {
         let inside = observed.inside().max(1.0);
-        let think_seconds = match kind < 0.85 {
+        let think_seconds = match kind < open + 0.7 * (1.0 - open) {
             true => 0.0,
             false => observed.residence_seconds() * draws.log_between(0.2, 3.0),
         };
@@ -349,6 +352,7 @@ const LARGEST_MISS: f64 = 4.0;
 impl Misses {
     fn of(
         observed: &Observed,
+        plan: &Plan,
         before: &Outcome,
         step_time: &StepTime,
         windows: &[StepWindow],
@@ -410,12 +414,12 @@ impl Misses {
         misses.queue = queue.abs();
         misses.add(queue, 0.35 + chance);
         // clients that wait for their answers keep the queue at one length
-        let spread = (most - least, observed.waiting.max - observed.waiting.min);
+        let spread = (most - least, observed.spread(plan.seconds));
         misses.add(spread.0 - spread.1, 1.0 + 0.35 * spread.0.max(spread.1));
         let (growth, uncertain) = observed.growth_per_second();
         let growth = before.growth_per_second - growth;
         let begun = observed.begun_per_second.max(1e-9);
-        misses.add(growth / begun, 0.1 + uncertain / begun);
+        misses.add(growth / begun, 0.06 + uncertain / begun);
         if let Some(usage) = observed.kv_usage.filter(|usage| *usage > 0.02)
             && let Some(miss) = ratio(before.kv_usage, usage)
         {

@@ -269,7 +269,7 @@ impl Twin {
 }
 
 /// By how much, in logarithms, load differs from one window to one that is measured after a change, give or take.
-const DRIFT: f64 = 0.06;
+const DRIFT: f64 = 0.04;
 
 /// Load does not stay as it is.
 fn drift(load: &mut Load, repeat: u64) {

@@ -163,7 +163,7 @@ impl Observed {
             seconds,
             samples: figures
                 .gauge(Q::RequestsRunning)
-                .map_or(2, |gauge| gauge.samples / replicas.max(1))
+                .map_or(2, |gauge| gauge.samples)
                 .max(2),
             finished: finished / each,
             begun_per_second: begun / each / seconds,
@@ -225,14 +225,24 @@ impl Observed {
     pub(super) fn growth_per_second(&self) -> (f64, f64) {
         let waiting = &self.waiting;
         let growth = 2.0 * (waiting.last - waiting.mean) / self.seconds;
-        (growth, 0.3 * (waiting.max - waiting.min) / self.seconds)
+        (growth, 0.2 * (waiting.max - waiting.min) / self.seconds)
     }
 
-    /// Requests that wait at the beginning of the window, where some wait all the time.
-    pub(super) fn backlog(&self) -> Option<f64> {
+    /// Requests that wait at the beginning of so many seconds around the middle of the window, where some wait all the
+    /// time.
+    pub(super) fn backlog(&self, seconds: f64) -> Option<f64> {
         let waiting = &self.waiting;
-        let first = (2.0 * waiting.mean - waiting.last).clamp(waiting.min, waiting.max);
+        let (growth, _) = self.growth_per_second();
+        let first = (waiting.mean - growth * seconds / 2.0).clamp(waiting.min, waiting.max);
         (waiting.min >= 2.0).then_some(first)
+    }
+
+    /// By how much the queue would vary over so many seconds.
+    pub(super) fn spread(&self, seconds: f64) -> f64 {
+        let (growth, _) = self.growth_per_second();
+        let grown = growth.abs() * self.seconds;
+        let rest = (self.waiting.max - self.waiting.min - grown).max(0.0);
+        rest + growth.abs() * seconds
     }
 }
 
