@@ -180,14 +180,17 @@ impl Twin {
         }
         let middle =
             interval(&says, 1e-3).ok_or("the simulations gave nothing that can be told")?[0];
-        let sigma = trust::sigma(
-            quantity,
-            middle,
-            self.chance(quantity),
-            self.ensemble.mismatch_ratio,
-        );
+        let trust = trust::trust(quantity);
+        let sigma = trust.sigma(middle, self.chance(quantity), self.ensemble.mismatch_ratio);
+        let apart: Vec<Say> = says
+            .iter()
+            .map(|say| Say {
+                log_ratio: middle + trust.members * (say.log_ratio - middle),
+                ..*say
+            })
+            .collect();
         let found =
-            interval(&says, sigma).ok_or("the simulations gave nothing that can be told")?;
+            interval(&apart, sigma).ok_or("the simulations gave nothing that can be told")?;
         let [middle, low, high] = found;
         Ok(QuantityPrediction {
             quantity,
