@@ -2,7 +2,7 @@
 //! any that can be fitted, and how each predictor does on them, beside its goal.
 //!
 //! `cargo bench --bench prediction`; of one half `-- --part development` or `held-back`, of one engine `-- --engine vllm`,
-//! of each tenth `-- --every 10`; `-- --case SEED` says all of one scenario. `-- --choose` prints the seeds of the set
+//! of each tenth `-- --every 10`; `-- --rows` prints each prediction beside what came of it; `-- --case SEED` says all of one scenario. `-- --choose` prints the seeds of the set
 //! anew, `-- --grid` the set with the best settings of each.
 #![allow(
     clippy::unwrap_used,
@@ -59,11 +59,43 @@ fn main() {
     let start = Instant::now();
     let predictors = predictors();
     let results = diagnosis::on_two_threads(&wanted, |chosen| outcomes(chosen, &predictors));
+    if has("--rows") {
+        results.iter().for_each(|of_each| rows(&of_each[0]));
+        return;
+    }
     for (at, predictor) in predictors.iter().enumerate() {
         let own: Vec<&Outcome> = results.iter().map(|of_each| &of_each[at]).collect();
         report(predictor.name(), &own);
     }
     println!("\n{:.0} s", start.elapsed().as_secs_f64());
+}
+
+/// Each quantity that was predicted, as CSV.
+fn rows(outcome: &Outcome) {
+    let (seed, kind, engine) = (outcome.seed, outcome.kind, outcome.engine);
+    for one in &outcome.checked {
+        let said = &one.predicted;
+        println!(
+            "{seed},{kind:?},{engine},{},{},{},{},{},{},{},{}",
+            one.lever,
+            one.is_recommended,
+            quantity_name(said.quantity),
+            said.before,
+            said.ratio,
+            said.ratio_low,
+            said.ratio_high,
+            one.actual
+        );
+    }
+    let top = &outcome.recommended;
+    println!(
+        "# {seed},{kind:?},{engine},{:?},{},gain {:.3} of {:?},{:.2} s",
+        top.advice,
+        top.title,
+        top.gain(),
+        top.most(),
+        top.cpu_seconds
+    );
 }
 
 /// Whoever predicts; the first is ours, the others are its peers.

@@ -19,6 +19,7 @@ use crate::analysis::Thresholds;
 use crate::engine::custom::CustomEngine;
 use crate::engine::{EngineProfile, Registry};
 use crate::instance::{Instance, violations_text};
+use crate::optimization::{CustomOptimizer, OptimizerEntry};
 use crate::scrape::{AllowRule, FetchLimits, UrlPolicy};
 use crate::units::nearest;
 
@@ -50,6 +51,9 @@ pub struct Config {
     /// Engines beside the built-in ones.
     #[serde(skip_serializing)]
     pub engines: Vec<CustomEngine>,
+    /// Optimizers beside the built-in levers.
+    #[serde(skip_serializing)]
+    pub optimizers: Vec<OptimizerEntry>,
 }
 
 const MAX_WORKERS: usize = 1_024;
@@ -114,6 +118,7 @@ impl Config {
         self.instances()?;
         self.thresholds()?;
         self.slos()?;
+        self.optimizers()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -191,6 +196,15 @@ impl Config {
             Ok(Instance::configured(spec))
         });
         checked.collect()
+    }
+
+    /// The optimizers of the file.
+    ///
+    /// # Errors
+    /// One that cannot be used, by its name and place.
+    pub fn optimizers(&self) -> Result<Vec<CustomOptimizer>, ConfigError> {
+        let registry = self.registry()?;
+        Ok(CustomOptimizer::all(&self.optimizers, &registry.names())?)
     }
 
     /// The thresholds in force.
@@ -293,7 +307,7 @@ fn every_key() -> Table {
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["engines", "instances", "slos"] {
+    for list in ["engines", "instances", "optimizers", "slos"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {
@@ -371,6 +385,22 @@ mod tests {
             message("", &[("PERFAGENT_THRESHOLDS__STALL_SECOND", "1")])
                 .ends_with("the nearest known one is `thresholds.stall_seconds`")
         );
+    }
+
+    #[test]
+    fn optimizers_are_checked_with_the_rest() {
+        let text = include_str!("../tests/fixtures/config/optimizers.toml");
+        let config = load(text, &[]).unwrap();
+        config.check().unwrap();
+        let optimizers = config.optimizers().unwrap();
+        let names: Vec<&str> = optimizers.iter().map(CustomOptimizer::name).collect();
+        assert_eq!(names, ["half-empty-cache"]);
+        let wrong = text.replace("bottlenecks", "bottleneck");
+        assert!(message(&wrong, &[]).starts_with(
+            "optimizers: `half-empty-cache`: when: line 1, column 19: there is no `bottleneck`; did you"
+        ));
+        assert!(message(&text.replace("priority", "prio"), &[]).contains("unknown field `prio`"));
+        assert!(message("[[optimizer]]\n", &[]).ends_with("is `optimizers`"));
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! The open predictions, in memory so that a scrape knows at once whether one waits for it, and what closes them.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod closing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -285,7 +292,3 @@ fn read<T>(of: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 fn write<T>(of: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     of.write().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests;

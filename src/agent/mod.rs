@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::engine::Registry;
 pub use crate::instance::{FieldViolation, Target};
 use crate::instance::{MAX_LABELS, MAX_REPLICAS, SloTable};
+use crate::optimization::CustomOptimizer;
 use crate::scrape::Fetcher;
 use crate::store::Store;
 use crate::telemetry::{Metrics, PREFIX};
@@ -151,6 +152,8 @@ pub struct Agent {
     fleet: Arc<Fleet>,
     thresholds: Arc<Thresholds>,
     slos: Arc<SloTable>,
+    /// Optimizers of the operator's own.
+    optimizers: Arc<[CustomOptimizer]>,
     /// None where it only measures what it is given.
     store: Option<Arc<dyn Store>>,
     /// Gauges of the instances.
@@ -183,6 +186,7 @@ impl Agent {
         let fetcher = Fetcher::new(policy, config.fetch_limits())?;
         let thresholds = Arc::new(config.thresholds()?);
         let slos = Arc::new(config.slos()?);
+        let optimizers = config.optimizers()?.into();
         let metrics = Arc::new(Metrics::default());
         // connections belong to the thread that made them
         let of_fleet = Fetcher::new(config.url_policy()?, config.fetch_limits())?;
@@ -204,6 +208,7 @@ impl Agent {
             fleet,
             thresholds,
             slos,
+            optimizers,
             gauges,
             store: None,
             ledger,

@@ -12,11 +12,11 @@ use super::ledger::unix_seconds;
 use super::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::instance::slo_violations;
 use crate::optimization::{
-    Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction, TrackRecord,
-    predict,
+    CustomOptimizer, Effect, InForce, KnobChange, LedgerEntry, Limits, Made, Origin, Prediction,
+    TrackRecord, predict, recommend,
 };
 
-use calls::{changes_of, recommended};
+use calls::changes_of;
 use looked::Looked;
 
 pub(super) use calls::settings_in_force;
@@ -33,6 +33,11 @@ const MAX_SETTINGS: usize = 256;
 type Settings = BTreeMap<String, Option<String>>;
 
 impl Agent {
+    /// Optimizers that the operator defined.
+    pub fn optimizers(&self) -> &[CustomOptimizer] {
+        &self.optimizers
+    }
+
     /// Says which settings a target runs with: an inline one is measured now; of an instance it is about the last window,
     /// or about one measured now where a window is asked for.
     ///
@@ -68,9 +73,10 @@ impl Agent {
         let (in_force, remarks) = looked.in_force(given);
         let record = self.ledger.record(looked.about.simulated);
         let by = record.clone();
+        let custom = self.optimizers.clone();
         let work = self.heavy.run(move || {
             let recommendation = looked.with(&in_force, &limits, |situation, windows| {
-                recommended(situation, windows, &by)
+                recommend(situation, windows, &custom, &by)
             });
             (looked, in_force, recommendation)
         });
@@ -113,25 +119,31 @@ impl Agent {
     ) -> Result<Predicted, Error> {
         check(&[("current_config", given), ("changes", changes)], &limits)?;
         let looked = self.look_at(caller, subject).await?;
-        let (in_force, remarks) = looked.in_force(given);
-        let changes = changes_of(&looked.profile, &in_force, changes).map_err(Error::Invalid)?;
+        let (in_force, mut remarks) = looked.in_force(given);
+        let asked = changes_of(&looked.profile, &in_force, changes, &limits);
+        let asked = asked.map_err(Error::Invalid)?;
+        remarks.extend(asked.remarks);
+        let changes = asked.changes;
         let record = self.ledger.record(looked.about.simulated);
         let by = record.factor(ASKED_LEVER);
         let work = self.heavy.run(move || {
-            let effect = looked.with(&in_force, &limits, |situation, windows| {
-                predict(situation, windows, &changes, by)
-            });
+            let effect = match changes.is_empty() {
+                true => Effect::NotPredictable(
+                    "these settings are in force: nothing changes".to_owned(),
+                ),
+                false => looked.with(&in_force, &limits, |situation, windows| {
+                    predict(situation, windows, &changes, by)
+                }),
+            };
             (looked, in_force, changes, effect)
         });
         let (looked, in_force, changes, effect) = work.await?;
-        let differ = changes.iter().filter(|change| change.from != change.to);
-        let changed: Vec<KnobChange> = differ.cloned().collect();
         let mut made = Vec::new();
         if let Effect::Predicted(prediction) = &effect {
             made.push(ToKeep {
                 key: String::new(),
                 lever: ASKED_LEVER,
-                changes: &changed,
+                changes: &changes,
                 replicas: None,
                 prediction,
                 origin: Origin::Asked,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::analysis::ThresholdError;
 use crate::engine::custom::CustomEngineError;
+use crate::optimization::OptimizerError;
 use crate::scrape::BadAllowRule;
 
 /// A configuration that cannot be used.
@@ -43,6 +44,9 @@ pub enum ConfigError {
     /// An engine that cannot be used.
     #[error("engines: {0}")]
     Engine(#[from] CustomEngineError),
+    /// An optimizer that cannot be used.
+    #[error("optimizers: {0}")]
+    Optimizer(#[from] OptimizerError),
     /// SLOs that cannot be.
     #[error("{0}")]
     Slo(String),

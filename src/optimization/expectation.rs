@@ -80,9 +80,10 @@ fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChang
         "max_num_queued_reqs" | "max_queued_requests" | "max_concurrent_requests" => {
             ModelChange::QueueBound(Some(whole()?))
         }
-        "num_speculative_tokens" | "speculative_num_draft_tokens" => {
-            ModelChange::SpeculatedTokens(whole()?)
-        }
+        "num_speculative_tokens"
+        | "speculative_num_draft_tokens"
+        | "speculative_num_steps"
+        | "speculate" => ModelChange::SpeculatedTokens(whole()?),
         "schedule_conservativeness" => ModelChange::Conservativeness(
             number.ok_or_else(|| format!("{flag} {to}: the model takes a number"))?,
         ),
@@ -93,18 +94,17 @@ fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChang
         | "max_total_tokens_override"
         | "max_batch_total_tokens" => {
             let (from, to) = ratio()?;
+            // vLLM keeps one block back
+            let kept = f64::from(u8::from(change.name.starts_with("num_gpu_blocks")));
+            let ratio = (to - kept).max(1.0) / (from - kept).max(1.0);
             ModelChange::KvCapacity {
-                low_ratio: to / from,
-                high_ratio: to / from,
+                low_ratio: ratio,
+                high_ratio: ratio,
             }
         }
         "gpu_memory_utilization" | "mem_fraction_static" | "cuda_memory_fraction" => {
             let (from, to) = ratio()?;
-            let (low_ratio, high_ratio) = memory_share(from, to);
-            ModelChange::KvCapacity {
-                low_ratio,
-                high_ratio,
-            }
+            memory_share(from, to)
         }
         _ => {
             return Err(format!(
@@ -135,21 +135,33 @@ fn speculation(to: &str) -> Result<ModelChange, String> {
 /// By how much the KV cache changes with the engine's share of the memory. Weights and buffers take the same of it
 /// before and after, so all of the difference is the cache's: relative to a cache that has at most the whole share and at
 /// least a fiftieth of the memory.
-pub(crate) fn memory_share(from: f64, to: f64) -> (f64, f64) {
+pub(super) fn memory_share(from: f64, to: f64) -> ModelChange {
     let whole = to / from;
-    let least = (LEAST_KV_SHARE + to - from).max(LEAST_KV_SHARE * 0.1) / LEAST_KV_SHARE;
-    (whole.min(least), whole.max(least))
+    let cache = LEAST_KV_SHARE.min(from);
+    let least = (cache + to - from).max(cache * 0.1) / cache;
+    ModelChange::KvCapacity {
+        low_ratio: whole.min(least),
+        high_ratio: whole.max(least),
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_larger_share_of_the_memory_is_at_least_as_much_more_cache() {
-        let (low, high) = memory_share(0.9, 0.95);
+        let ratios = |from, to| match memory_share(from, to) {
+            ModelChange::KvCapacity {
+                low_ratio,
+                high_ratio,
+            } => (low_ratio, high_ratio),
+            other => panic!("{other:?}"),
+        };
+        let (low, high) = ratios(0.9, 0.95);
         assert!((low - 0.95 / 0.9).abs() < 1e-9 && (high - 3.5).abs() < 1e-9);
-        let (low, high) = memory_share(0.95, 0.9);
+        let (low, high) = ratios(0.95, 0.9);
         assert!((low - 0.1).abs() < 1e-9 && (high - 0.9 / 0.95).abs() < 1e-9);
     }
 }

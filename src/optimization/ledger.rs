@@ -5,6 +5,9 @@
 
 mod close;
 mod record;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod record_tests;
 mod room;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]

@@ -11,7 +11,11 @@
 //! A lever proposes and knows no model; the twin predicts and knows no lever; the search chooses. What the fitted model
 //! cannot know is not predicted, and says why.
 
+mod arguments;
 mod change;
+pub mod constraints;
+mod custom;
+mod declared;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod example;
@@ -28,18 +32,30 @@ mod recommendation;
 mod score;
 mod search;
 mod situation;
+#[cfg(test)]
+mod strategies;
 mod trade_off;
 mod twin;
+mod who_says;
 mod words;
 
+pub use arguments::{
+    ArgumentChange, ArgumentPart, ChangedArguments, LaunchArguments, ShellError, quote, split_line,
+};
 pub use change::KnobChange;
+pub use constraints::{Companion, Constrained, ConstraintError};
+pub use custom::{
+    ChangeValue, Computed, CustomOptimizer, CustomProposal, ExpressionError, MAX_OPTIMIZERS,
+    MAX_SOURCE_BYTES, OptimizerEntry, OptimizerError, custom_proposals,
+};
+pub use declared::DeclaredSettings;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
 pub use ledger::{
     ActualQuantity, Baseline, Coverage, Ended, KEPT_SECONDS, LedgerEntry, LedgerState, LeverRecord,
     MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
     superseded,
 };
-pub use lever::{families, lever_names, verdict_without_changes};
+pub use lever::{families, lever_names, levers, verdict_without_changes};
 pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,

@@ -124,7 +124,7 @@ pub struct PredictionBasis {
     pub simulated_requests: u64,
     /// Simulations that the intervals come from.
     pub simulations: u32,
-    /// By how much the fitted model misses what was measured, as a ratio of the worst quantity.
+    /// By how much the fitted model misses what was measured, in the worst of the main quantities: 0.05 for a twentieth.
     pub mismatch_ratio: f64,
     /// What was assumed because nothing tells it, a sentence each.
     pub assumptions: Vec<String>,

@@ -4,10 +4,11 @@ use crate::analysis::{Finding, Severity};
 use crate::model::StepWindow;
 
 use super::change::KnobChange;
+use super::custom::{CustomOptimizer, custom_proposals};
 use super::ledger::TrackRecord;
 use super::lever;
 use super::prediction::{Effect, PredictedQuantity as P, Prediction};
-use super::proposal::{Expectation, Family, Proposal};
+use super::proposal::{Expectation, Proposal};
 use super::recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 use super::search::{Chosen, Search};
 use super::situation::Situation;
@@ -22,11 +23,16 @@ const MOST: usize = 6;
 pub fn recommend(
     situation: &Situation<'_>,
     windows: &[StepWindow],
+    custom: &[CustomOptimizer],
     record: &TrackRecord,
 ) -> Recommendation {
     let (families, mut left_out) = lever::families(situation);
+    let (own, not_told) = custom_proposals(custom, situation);
+    left_out.extend(not_told);
     let mut notes = Vec::new();
-    let twin = fitted(situation, windows, &families, &mut notes);
+    let alternatives = families.iter().flat_map(|family| &family.alternatives);
+    let proposals = alternatives.chain(own.iter().map(|own| &own.proposal));
+    let twin = fitted(situation, windows, proposals, &mut notes);
     let mut search = Search::new(situation, twin.as_ref());
     let mut chosen: Vec<Chosen> = Vec::new();
     for family in families {
@@ -35,7 +41,14 @@ pub fn recommend(
             Err(reasons) => left_out.extend(reasons),
         }
     }
+    for one in own {
+        match search.weighed(one) {
+            Ok(one) => chosen.push(one),
+            Err(reason) => left_out.push(reason),
+        }
+    }
     rank(&mut chosen);
+    left_out.extend(needless(&mut chosen));
     for one in chosen.drain(MOST.min(chosen.len())..) {
         left_out.push(LeftOut {
             lever: one.lever,
@@ -58,17 +71,14 @@ pub fn recommend(
 }
 
 /// The twin, where there is something to predict; where there is none the notes say why.
-fn fitted(
+fn fitted<'p>(
     situation: &Situation<'_>,
     windows: &[StepWindow],
-    families: &[Family],
+    mut proposals: impl Iterator<Item = &'p Proposal>,
     notes: &mut Vec<String>,
 ) -> Option<Twin> {
     let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
-    if !families
-        .iter()
-        .any(|family| family.alternatives.iter().any(modelled))
-    {
+    if !proposals.any(modelled) {
         return None;
     }
     let Some(measurement) = situation.measurement else {
@@ -112,6 +122,33 @@ fn rank(chosen: &mut [Chosen]) {
     });
 }
 
+/// Replicas that a setting does nearly as much as: they are taken out.
+fn needless(chosen: &mut Vec<Chosen>) -> Vec<LeftOut> {
+    let most = |bought: bool| {
+        let those = chosen
+            .iter()
+            .filter(|one| one.proposal.replicas.is_some() == bought);
+        those.filter_map(|one| one.gain).fold(0.0, f64::max)
+    };
+    let (settings, bought) = (most(false), most(true));
+    if settings <= 0.0 || settings < SETTINGS_SUFFICE * bought {
+        return Vec::new();
+    }
+    let (kept, needless) = std::mem::take(chosen)
+        .into_iter()
+        .partition(|one| one.proposal.replicas.is_none());
+    *chosen = kept;
+    let left_out = |one: Chosen| LeftOut {
+        lever: one.lever,
+        title: one.proposal.title,
+        reason: "a setting does nearly as much, and costs no hardware".to_owned(),
+    };
+    needless.into_iter().map(left_out).collect()
+}
+
+/// Settings that bring this share of what replicas would are enough.
+const SETTINGS_SUFFICE: f64 = 0.8;
+
 /// Replicas come before settings if they do so many times as much.
 const BOUGHT_GAIN: f64 = 2.0;
 
@@ -124,6 +161,8 @@ fn optimization(
     let Chosen {
         lever,
         proposal,
+        kind,
+        priority: own,
         gain,
     } = one;
     let effect = match (&proposal.expectation, twin) {
@@ -138,7 +177,7 @@ fn optimization(
         }),
     };
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
-    let priority = priority(&proposal, situation.findings, gain);
+    let priority = own.unwrap_or_else(|| priority(&proposal, situation.findings, gain));
     let id = format!(
         "{lever}-{:08x}",
         digest(&proposal.changes, proposal.replicas)
@@ -146,7 +185,7 @@ fn optimization(
     Optimization {
         id,
         lever,
-        kind: Some(proposal.kind),
+        kind,
         priority,
         title: proposal.title,
         reason: proposal.reason,

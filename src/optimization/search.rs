@@ -1,7 +1,11 @@
 //! The best of a family, by the twin.
 
+use crate::analysis::Treatment;
+
+use super::constraints;
+use super::custom::CustomProposal;
 use super::proposal::{Expectation, Family, Proposal};
-use super::recommendation::LeftOut;
+use super::recommendation::{LeftOut, Priority};
 use super::score::Service;
 use super::situation::Situation;
 use super::twin::Twin;
@@ -11,6 +15,10 @@ use super::twin::Twin;
 pub(super) struct Chosen {
     pub(super) lever: String,
     pub(super) proposal: Proposal,
+    /// None where the operator's optimizer has none.
+    pub(super) kind: Option<Treatment>,
+    /// As the operator says.
+    pub(super) priority: Option<Priority>,
     /// By how much it serves better; none where nothing can be said.
     pub(super) gain: Option<f64>,
 }
@@ -57,7 +65,12 @@ impl<'s> Search<'s> {
         };
         let guide = family.without_prediction;
         let mut allowed: Vec<(usize, Proposal)> = Vec::new();
-        allowed.extend(family.alternatives.into_iter().enumerate());
+        for (at, mut one) in family.alternatives.into_iter().enumerate() {
+            match self.checked(&mut one) {
+                Ok(()) => allowed.push((at, one)),
+                Err(reason) => leave(&one.title, reason),
+            }
+        }
         let by_guide = |allowed: Vec<(usize, Proposal)>| {
             let nearest = allowed.into_iter().min_by_key(|(at, _)| at.abs_diff(guide));
             nearest.map(|(_, proposal)| proposal)
@@ -70,8 +83,10 @@ impl<'s> Search<'s> {
         ) else {
             return match by_guide(allowed) {
                 Some(proposal) => Ok(Chosen {
+                    kind: Some(proposal.kind),
                     lever,
                     proposal,
+                    priority: None,
                     gain: None,
                 }),
                 None => Err(left_out),
@@ -119,12 +134,79 @@ impl<'s> Search<'s> {
         let smallest = nearly.min_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
         match smallest {
             Some((gain, proposal)) => Ok(Chosen {
+                kind: Some(proposal.kind),
                 lever,
                 proposal,
+                priority: None,
                 gain: Some(gain),
             }),
             None => Err(left_out),
         }
+    }
+
+    /// A proposal of the operator's own, weighed like the others; it is theirs whatever the model expects.
+    ///
+    /// # Errors
+    /// An SLO that must hold and would be broken.
+    pub(super) fn weighed(&mut self, of: CustomProposal) -> Result<Chosen, LeftOut> {
+        let CustomProposal {
+            optimizer,
+            kind,
+            priority,
+            proposal,
+        } = of;
+        let mut proposal = proposal;
+        if let Err(reason) = self.checked(&mut proposal) {
+            return Err(LeftOut {
+                lever: optimizer,
+                title: proposal.title,
+                reason,
+            });
+        }
+        let mut gain = None;
+        if let (Some(twin), Some(now), Expectation::Modelled(changes)) =
+            (self.twin, self.now, &proposal.expectation)
+            && let Ok(glance) = twin.glance(changes)
+        {
+            self.tokens_left = self.tokens_left.saturating_sub(glance.work_tokens);
+            if let Some(reason) = self.breaks(&now, &glance.service) {
+                return Err(LeftOut {
+                    lever: optimizer,
+                    title: proposal.title,
+                    reason,
+                });
+            }
+            gain = Some(glance.service.gain_over(&now, self.situation.targets));
+        }
+        Ok(Chosen {
+            lever: optimizer,
+            proposal,
+            kind,
+            priority: Some(priority),
+            gain,
+        })
+    }
+
+    /// Holds a proposal against the engine's rules, and adds what they ask for.
+    ///
+    /// # Errors
+    /// The rule that it breaks, as a sentence.
+    fn checked(&self, one: &mut Proposal) -> Result<(), String> {
+        let (profile, in_force) = (self.situation.profile, self.situation.in_force);
+        let checked = constraints::check(profile, in_force, &one.changes)
+            .map_err(|error| error.to_string())?;
+        if checked.changes.is_empty() && !one.changes.is_empty() {
+            return Err("it is in force already".to_owned());
+        }
+        for companion in &checked.companions {
+            one.prerequisites.push(format!(
+                "{} changes with it: {}.",
+                companion.name, companion.rule
+            ));
+        }
+        one.changes = checked.changes;
+        one.prerequisites.extend(checked.prerequisites);
+        Ok(())
     }
 
     /// The SLO that must hold and that a change would break, as a sentence.

@@ -176,6 +176,25 @@ async fn only_who_operates_has_urls_fetched() {
             .evaluate_slos(with_token(evaluate, token.expose()))
             .await;
         assert_eq!(evaluated.is_ok(), may, "{role}");
+        let config = pb::GetInstanceConfigRequest {
+            instance_id: target.instance_id.clone(),
+            metrics_url: target.metrics_url.clone(),
+            window: target.window,
+            ..Default::default()
+        };
+        let recommend = pb::RecommendOptimizationsRequest {
+            instance_id: target.instance_id.clone(),
+            metrics_url: target.metrics_url.clone(),
+            window: target.window,
+            ..Default::default()
+        };
+        let mut optimization = agent.optimization().await;
+        let config = with_token(config, token.expose());
+        let told = optimization.get_instance_config(config).await;
+        assert_eq!(told.is_ok(), may, "{role}");
+        let recommend = with_token(recommend, token.expose());
+        let recommended = optimization.recommend_optimizations(recommend).await;
+        assert_eq!(recommended.is_ok(), may, "{role}");
         let batch = BatchCollectMetricsRequest {
             requests: vec![target],
         };

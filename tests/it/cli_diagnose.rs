@@ -329,7 +329,10 @@ async fn help_teaches() {
     }
     let help = text(&run(&["--help"]).await.stdout);
     assert!(help.contains("diagnose"), "{help}");
-    assert!(help.contains("10 findings, or a missed SLO; 11"), "{help}");
+    assert!(
+        help.contains("10 findings, a missed SLO, or something to change; 11"),
+        "{help}"
+    );
 }
 
 #[tokio::test]

@@ -65,6 +65,18 @@ async fn it_walks_to_its_end_and_says_that_it_is_simulated() {
         let line = shown.lines().find(|line| line.starts_with(&start)).unwrap();
         assert!(line.contains(&format!(" {cause}: ")), "{line}");
     }
+    // and what to change, with numbers
+    let recommended: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("  recommended: "))
+        .collect();
+    assert_eq!(recommended.len(), 3, "{shown}");
+    assert!(recommended.iter().all(|line| !line.is_empty()), "{shown}");
+    let cap = recommended[0];
+    assert!(
+        cap.contains("--max-num-seqs") && cap.contains(" → "),
+        "{cap}"
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use perfagent::config::Config;
 use perfagent::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use perfagent::edge::grpc::pb::optimization_service_client::OptimizationServiceClient;
 use perfagent::edge::grpc::{Server, ServerHandle, pb};
 use perfagent::store::{SqliteStore, Store};
 use tempfile::TempDir;
@@ -247,6 +248,10 @@ impl TestAgent {
 
     pub async fn analysis(&self) -> AnalysisServiceClient<Channel> {
         AnalysisServiceClient::new(self.channel().await)
+    }
+
+    pub async fn optimization(&self) -> OptimizationServiceClient<Channel> {
+        OptimizationServiceClient::new(self.channel().await)
     }
 
     pub async fn metrics(&self) -> MetricsServiceClient<Channel> {

@@ -229,6 +229,13 @@ async fn the_agent_says_what_it_is_and_can() {
         .map(|engine| engine.name.as_str())
         .collect();
     assert_eq!(names, ["vllm", "sglang", "tgi"]);
+    let levers = &capabilities.optimizers;
+    assert!(
+        levers
+            .iter()
+            .any(|one| one.name == "sequence_cap" && !one.custom)
+    );
+    assert!(levers.iter().all(|one| one.description.ends_with('.')));
     let tgi = &capabilities.engines[2];
     assert!(
         !tgi.quantities

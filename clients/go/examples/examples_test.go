@@ -43,6 +43,22 @@ func TestDetect(t *testing.T) {
 	matches(t, output, `^\S+ .*\n`)
 }
 
+func TestRecommend(t *testing.T) {
+	agent, engine := testagent.Start(t), testagent.StartEngine(t)
+	output := run(t, agent, "", "recommend", engine.URL)
+	answer, err := dial(t, agent).RecommendOptimizations(t.Context(), &pb.RecommendOptimizationsRequest{InstanceId: "vllm-1", MetricsUrl: engine.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.GetAdvice() == pb.OptimizationAdvice_OPTIMIZATION_ADVICE_UNSPECIFIED {
+		t.Error("no advice")
+	}
+	for _, o := range answer.GetOptimizations() {
+		matches(t, output, o.GetType().String()+` \(OPTIMIZATION_PRIORITY_`)
+	}
+	matches(t, output, `^\S+ .*\n`)
+}
+
 func TestBatch(t *testing.T) {
 	agent, engine := testagent.Start(t), testagent.StartEngine(t)
 	output := run(t, agent, "", "batch", "here="+engine.URL, "gone=http://127.0.0.1:1/metrics")
@@ -138,7 +154,7 @@ func TestReadme(t *testing.T) {
 
 // Each is shorter than what users had for the same without this client.
 func TestExamplesAreShort(t *testing.T) {
-	for name, limit := range map[string]int{"detect": 22, "measure": 10, "batch": 23, "watch": 23, "compare": 17} {
+	for name, limit := range map[string]int{"detect": 22, "measure": 10, "batch": 23, "watch": 23, "compare": 17, "recommend": 20} {
 		text, err := os.ReadFile(filepath.Join(name, "main.go"))
 		if err != nil {
 			t.Fatal(err)

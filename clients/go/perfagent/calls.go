@@ -46,6 +46,11 @@ var rpcs = map[string]rpc{
 	pb.MetricsService_BatchCollectMetrics_FullMethodName: {windowPlus(30 * time.Second), true},
 	pb.MetricsService_CompareMetrics_FullMethodName:      {within(5 * time.Second), true},
 	pb.MetricsService_WatchMetrics_FullMethodName:        {nil, true},
+
+	pb.OptimizationService_RecommendOptimizations_FullMethodName: {windowPlus(30 * time.Second), true},
+	pb.OptimizationService_GetInstanceConfig_FullMethodName:      {windowPlus(25 * time.Second), true},
+	pb.OptimizationService_PredictPerformance_FullMethodName:     {windowPlus(30 * time.Second), true},
+	pb.OptimizationService_ListPredictions_FullMethodName:        {within(5 * time.Second), true},
 }
 
 func within(deadline time.Duration) func(proto.Message) time.Duration {
@@ -67,6 +72,12 @@ func window(request proto.Message) time.Duration {
 	case *pb.DetectBottlenecksRequest:
 		return windowOf(request)
 	case *pb.EvaluateSlosRequest:
+		return windowOf(request)
+	case *pb.RecommendOptimizationsRequest:
+		return windowOf(request)
+	case *pb.GetInstanceConfigRequest:
+		return windowOf(request)
+	case *pb.PredictPerformanceRequest:
 		return windowOf(request)
 	case *pb.BatchCollectMetricsRequest:
 		longest := time.Duration(0)

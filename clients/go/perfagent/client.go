@@ -20,6 +20,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/perfagent/perfagent/clients/go/perfagent/v1"
 )
@@ -33,6 +34,7 @@ type Client struct {
 	pb.AnalysisServiceClient
 	pb.InstanceServiceClient
 	pb.MetricsServiceClient
+	pb.OptimizationServiceClient
 
 	conn   *grpc.ClientConn
 	policy policy
@@ -79,6 +81,7 @@ func New(address string, options ...Option) (*Client, error) {
 	client.AnalysisServiceClient = pb.NewAnalysisServiceClient(client.conn)
 	client.InstanceServiceClient = pb.NewInstanceServiceClient(client.conn)
 	client.MetricsServiceClient = pb.NewMetricsServiceClient(client.conn)
+	client.OptimizationServiceClient = pb.NewOptimizationServiceClient(client.conn)
 	return client, nil
 }
 
@@ -96,4 +99,10 @@ func OrNaN(value *float64) float64 {
 		return math.NaN()
 	}
 	return *value
+}
+
+// Settings are settings of an engine for a request, by name or launch flag; nil for one that is not set, or whose flag is to
+// be taken away. A value that is no number, text, bool or nil is an error.
+func Settings(settings map[string]any) (*structpb.Struct, error) {
+	return structpb.NewStruct(settings)
 }

@@ -95,6 +95,20 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 	if len(kept.GetSlos()) != 1 || kept.GetStatus() != pb.SloStatus_SLO_STATUS_MET {
 		t.Errorf("first tokens within a minute are kept: %v", kept)
 	}
+	advice := must(client.RecommendOptimizations(ctx, &pb.RecommendOptimizationsRequest{Measurement: after}))
+	if advice.GetAdvice() == pb.OptimizationAdvice_OPTIMIZATION_ADVICE_UNSPECIFIED || !proto.Equal(advice.GetWindow(), after.GetWindow()) {
+		t.Errorf("nothing is advised of the measurement: %v", advice)
+	}
+	changes := must(perfagent.Settings(map[string]any{"max_num_seqs": 64}))
+	whatIf := must(client.PredictPerformance(ctx, &pb.PredictPerformanceRequest{Measurement: after, Changes: changes}))
+	if len(whatIf.GetChanges()) != 1 || whatIf.GetChanges()[0].GetToValue() != "64" {
+		t.Errorf("not the change that was asked about: %v", whatIf)
+	}
+	config := must(client.GetInstanceConfig(ctx, &pb.GetInstanceConfigRequest{InstanceId: "inline", MetricsUrl: engine.URL, Window: durationpb.New(time.Second)}))
+	if len(config.GetSettings()) == 0 {
+		t.Errorf("no settings: %v", config)
+	}
+	must(client.ListPredictions(ctx, &pb.ListPredictionsRequest{}))
 	for message, err := range client.WatchBottlenecks(ctx, &pb.WatchBottlenecksRequest{InstanceIds: []string{"vllm-1"}}) {
 		check(t, err)
 		if message.GetEvent() == pb.BottleneckEvent_BOTTLENECK_EVENT_CURRENT {

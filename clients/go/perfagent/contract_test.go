@@ -82,6 +82,12 @@ func requestOf(t *testing.T, method string) proto.Message {
 		return &pb.DetectBottlenecksRequest{Window: durationpb.New(7 * time.Second)}
 	case pb.AnalysisService_EvaluateSlos_FullMethodName:
 		return &pb.EvaluateSlosRequest{Window: durationpb.New(7 * time.Second)}
+	case pb.OptimizationService_RecommendOptimizations_FullMethodName:
+		return &pb.RecommendOptimizationsRequest{Window: durationpb.New(7 * time.Second)}
+	case pb.OptimizationService_GetInstanceConfig_FullMethodName:
+		return &pb.GetInstanceConfigRequest{Window: durationpb.New(7 * time.Second)}
+	case pb.OptimizationService_PredictPerformance_FullMethodName:
+		return &pb.PredictPerformanceRequest{Window: durationpb.New(7 * time.Second)}
 	case pb.MetricsService_BatchCollectMetrics_FullMethodName:
 		short := &pb.CollectMetricsRequest{MetricsUrl: "http://x"}
 		return &pb.BatchCollectMetricsRequest{Requests: []*pb.CollectMetricsRequest{short, one}}

@@ -134,6 +134,38 @@ def test_what_holds_it_back_is_told_of_all_three(client: Any, engine: Engine) ->
         client.detect_bottlenecks("inline", basic)
 
 
+def test_what_to_change_is_told_of_all_that_can_be_asked_about(client: Any, engine: Engine) -> None:
+    measurement = client.collect_metrics("inline", metrics_url=engine.url, window=1).measurement
+    of_measurement = client.recommend_optimizations("inline", measurement)
+    assert of_measurement.advice != 0 and of_measurement.settings and of_measurement.window == measurement.window
+    # the guide's third use case: nothing is measured, so nothing is predicted
+    bare = perfagent.Bottleneck(cause="SEQUENCE_CAP")
+    config = {"max_batch_size": 32, "quantization": None, "no_such_setting": 1}
+    ranked = client.recommend_optimizations("vllm-1", instance_type="vllm", bottlenecks=[bare], current_config=config)
+    assert ranked.optimizations and not ranked.HasField("window")
+    for one in ranked.optimizations:
+        assert one.not_predictable_reason and not one.HasField("prediction") and not one.estimated_improvement
+    assert any("no_such_setting" in remark for remark in ranked.remarks)
+    caps = [one.value for one in ranked.settings if one.name == "max_num_seqs"]
+    assert caps == ["32"]
+    with pytest.raises(perfagent.InvalidArgument) as wrong:
+        client.recommend_optimizations("vllm-1", bottlenecks=[bare], metrics_url=engine.url)
+    assert {one.field for one in wrong.value.violations} == {"metrics_url", "instance_type"}
+
+
+def test_settings_and_what_if(client: Any, engine: Engine) -> None:
+    told = client.get_instance_config("inline", metrics_url=engine.url, window=1)
+    assert told.instance_type == "vllm" and {one.name for one in told.settings} >= {"max_num_seqs"}
+    measurement = client.collect_metrics("inline", metrics_url=engine.url, window=1).measurement
+    what_if = client.predict_performance("inline", {"max_num_seqs": 64}, measurement)
+    assert [(one.name, one.to_value) for one in what_if.changes] == [("max_num_seqs", "64")]
+    assert what_if.HasField("prediction") != bool(what_if.not_predictable_reason)
+    with pytest.raises(perfagent.InvalidArgument) as wrong:
+        client.predict_performance("inline", {}, measurement)
+    assert wrong.value.violations[0].field == "changes"
+    assert client.list_predictions(instance_id="nobody").predictions == []
+
+
 def test_slos_are_held_against(client: Any, engine: Engine) -> None:
     p99 = perfagent.Slo(name="ttft", quantity="time_to_first_token_seconds", quantile=0.99, at_most=30)
     client.register_instance("vllm-slo", metrics_url=engine.url, scrape_interval=0.2, window=2, slos=[p99])

@@ -329,6 +329,12 @@ def test_the_guides_curl_lines(envoy: Envoy) -> None:
     assert found["verdict"] in {f"DIAGNOSIS_VERDICT_{each}" for each in ("HEALTHY", "FINDINGS", "CANNOT_TELL")}
     for each in found.get("bottlenecks", []):
         assert all(each[name] for name in ("type", "severity", "description", "recommendation"))
+    # and what to change, of what was found and the settings that the caller knows of: the body that users know
+    known = {"bottlenecks": [{"type": "BOTTLENECK_TYPE_QUEUE_BUILDUP"}], "current_config": {"max_batch_size": 32, "quantization": None}}
+    url = f"http://{envoy.address}/api/v1/optimization/recommend"
+    advised = json.loads(curl(url, "--json", json.dumps({"instance_id": "vllm-1", "instance_type": "vllm", **known})))
+    for each in advised["optimizations"]:
+        assert all(each[name] for name in ("type", "priority", "description", "not_predictable_reason"))
 
 
 def test_calls_and_finite_streams_as_json(envoy: Envoy) -> None:

@@ -17,7 +17,13 @@ from support.engine import Engine
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # lines of code of the guide's own, without empty ones and comments; before and after is 9 and the call that they name
-GUIDE = {"detect_bottlenecks.py": 22, "first_measurement.py": 13, "watch_a_fleet.py": 28, "compare_before_and_after.py": 9 + 13}
+GUIDE = {
+    "detect_bottlenecks.py": 22,
+    "first_measurement.py": 13,
+    "recommend_optimizations.py": 20,
+    "watch_a_fleet.py": 28,
+    "compare_before_and_after.py": 9 + 13,
+}
 
 
 def start(name: str, agent: Agent, *arguments: str, text: str | None = None) -> subprocess.Popen[str]:
@@ -63,6 +69,16 @@ def test_detect_bottlenecks(agent: Agent, engine: Engine) -> None:
     titles = {line.partition(" (")[0] for line in printed[1:] if not line.startswith(" ")}
     assert printed[0] and titles == types
     assert len(printed) == 1 + 3 * len(found.bottlenecks)
+
+
+def test_recommend_optimizations(agent: Agent, engine: Engine) -> None:
+    printed = finished(start("recommend_optimizations.py", agent, engine.url, "1"))
+    with perfagent.Client(agent.address) as client:
+        answer = client.recommend_optimizations("vllm-1", metrics_url=engine.url, window=1)
+    assert answer.advice != 0
+    kinds = {perfagent.OptimizationType.Name(o.type).removeprefix("OPTIMIZATION_TYPE_") for o in answer.optimizations}
+    titles = {line.partition(" (")[0] for line in printed[1:] if not line.startswith(" ")}
+    assert printed[0] and titles == kinds
 
 
 def test_register_from_a_list(agent: Agent, engine: Engine) -> None:

@@ -7,7 +7,7 @@ use crate::optimization::{
 };
 use crate::store::SqliteStore;
 
-fn entry(number: u32, to: u32) -> LedgerEntry {
+pub(super) fn entry(number: u32, to: u32) -> LedgerEntry {
     let made_at = 1_000.0 + f64::from(number);
     LedgerEntry {
         prediction_id: format!("p-{number}"),

@@ -6,10 +6,8 @@ use crate::agent::FieldViolation;
 use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
-use crate::model::StepWindow;
 use crate::optimization::{
-    Advice, InForce, KnobChange, Recommendation, SettingInForce, SettingSource, SettingValue,
-    Situation, TrackRecord,
+    ConstraintError, DeclaredSettings, InForce, KnobChange, Limits, constraints,
 };
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
@@ -17,111 +15,175 @@ use crate::optimization::{
 pub(in crate::agent) fn settings_in_force(
     profile: &EngineProfile,
     measurement: Option<&Measurement>,
-    _launch_args: &[String],
+    launch_args: &[String],
     given: &BTreeMap<String, Option<String>>,
 ) -> (InForce, Vec<String>) {
-    let mut remarks = Vec::new();
-    let mut declared = BTreeMap::new();
-    for (key, value) in given {
-        match profile.knob_meant(key) {
-            Ok(knob) => drop(declared.insert(&*knob.name, value.clone())),
-            Err(nearest) => remarks.push(format!(
-                "No setting `{}` is known here; the nearest is `{nearest}`.",
-                shortened(key)
-            )),
-        }
-    }
-    let told = measurement.map_or(&[][..], |measurement| &measurement.settings);
-    let known = |value: &Option<String>| match value {
-        Some(value) => SettingValue::Known(value.clone()),
-        None => SettingValue::NotSet,
-    };
-    let settings = profile.knobs.iter().map(|knob| {
-        let of_metrics = told.iter().find(|setting| setting.name == knob.name);
-        let (value, source) = match (of_metrics, declared.get(&*knob.name)) {
-            (Some(setting), _) => (
-                known(&setting.value),
-                SettingSource::Endpoint(setting.source.clone()),
-            ),
-            (None, Some(value)) => (known(value), SettingSource::Declared),
-            (None, None) => (SettingValue::Unknown, SettingSource::Unknown),
-        };
-        SettingInForce {
-            name: knob.name.to_string(),
-            flag: knob.flag.to_string(),
-            value,
-            source,
-            hint: None,
-        }
-    });
-    let version = measurement.and_then(|one| one.engine_version.as_deref()?.parse().ok());
-    let in_force = InForce {
-        engine: profile.name.to_string(),
-        version,
-        settings: settings.collect(),
-    };
+    let (given, remarks) = DeclaredSettings::from_config(profile, given);
+    let declared = DeclaredSettings::from_arguments(profile, launch_args).with(given);
+    let in_force = InForce::of(profile, measurement, None, &declared);
     (in_force, remarks)
 }
 
-/// The changes that a request names, in the engine's spelling.
+/// Changes that a request names, understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// In the engine's spelling, with those that they need; without those that change nothing.
+    pub(super) changes: Vec<KnobChange>,
+    /// What a reader must know of them, a sentence each.
+    pub(super) remarks: Vec<String>,
+}
+
+/// The changes that a request names.
 ///
 /// # Errors
-/// What is no setting, or no value of it, or is changed twice.
+/// What is no setting, or no value of it, or what the engine would refuse.
 pub(super) fn changes_of(
     profile: &EngineProfile,
     in_force: &InForce,
     changes: &BTreeMap<String, Option<String>>,
-) -> Result<Vec<KnobChange>, Vec<FieldViolation>> {
-    let (mut found, mut wrong) = (Vec::<KnobChange>::new(), Vec::new());
+    limits: &Limits,
+) -> Result<Asked, Vec<FieldViolation>> {
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
     for (key, to) in changes {
         let mut refuse = |why: String| {
             let field = format!("changes[\"{}\"]", shortened(key));
             wrong.push(FieldViolation::new(field, why));
         };
-        let knob = match profile.knob_meant(key) {
-            Ok(knob) => knob,
+        let change = match profile.knob_meant(key) {
+            Ok(knob) => KnobChange {
+                name: knob.name.to_string(),
+                flag: knob.flag.to_string(),
+                from: None,
+                to: to.clone(),
+            },
             Err(nearest) => {
-                let engine = &profile.title;
-                refuse(format!(
-                    "{engine} has no setting of this name that is known here; the nearest is `{nearest}`"
-                ));
+                refuse(unknown(profile, key, nearest));
                 continue;
             }
         };
-        if found.iter().any(|other| other.name == knob.name) {
-            refuse(format!("`{}` is named by another key as well", knob.name));
-            continue;
-        }
-        match to.as_deref().map(|to| knob.check(to)).transpose() {
+        // each by itself, so that each that is wrong is named
+        match constraints::check(profile, in_force, std::slice::from_ref(&change)) {
+            // of several that break a rule, others may mend it
+            Ok(_) | Err(ConstraintError::Broken { .. }) => found.push(change),
             Err(error) => refuse(error.to_string()),
-            Ok(to) => found.push(KnobChange {
-                name: knob.name.to_string(),
-                flag: knob.flag.to_string(),
-                from: in_force.value(&[&knob.name]).map(str::to_owned),
-                to,
-            }),
         }
     }
-    match wrong.is_empty() {
-        true => Ok(found),
-        false => Err(wrong),
+    if !wrong.is_empty() {
+        return Err(wrong);
     }
+    let checked = constraints::check(profile, in_force, &found);
+    let checked =
+        checked.map_err(|error| vec![FieldViolation::new("changes", error.to_string())])?;
+    let companions = checked.companions.iter();
+    let mut remarks: Vec<String> = companions
+        .map(|companion| format!("`{}` changes with it: {}", companion.name, companion.rule))
+        .collect();
+    remarks.extend(checked.prerequisites);
+    remarks.extend(beyond(profile, &checked.changes, limits));
+    Ok(Asked {
+        changes: checked.changes,
+        remarks,
+    })
 }
 
-/// What to change.
-pub(super) fn recommended(
-    situation: &Situation<'_>,
-    _windows: &[StepWindow],
-    _record: &TrackRecord,
-) -> Recommendation {
-    Recommendation {
-        advice: match situation.findings.is_empty() {
-            true => Advice::NothingToDo,
-            false => Advice::CannotTell,
-        },
-        headline: String::new(),
-        optimizations: Vec::new(),
-        left_out: Vec::new(),
-        notes: Vec::new(),
+fn unknown(profile: &EngineProfile, key: &str, nearest: &str) -> String {
+    let error = ConstraintError::UnknownKnob {
+        engine: profile.title.to_string(),
+        name: shortened(key),
+        nearest: nearest.to_owned(),
+    };
+    error.to_string()
+}
+
+/// What the changes do that must not be done: it is answered what they would do all the same.
+fn beyond(profile: &EngineProfile, changes: &[KnobChange], limits: &Limits) -> Vec<String> {
+    let knobs = || {
+        changes
+            .iter()
+            .filter_map(|change| profile.knob(&change.name))
+    };
+    let mut said = Vec::new();
+    if limits.no_restart && knobs().any(|knob| !knob.live) {
+        said.push("It takes a restart, which the constraints rule out.".to_owned());
+    }
+    if limits.no_answer_change && knobs().any(|knob| knob.changes_answers) {
+        said.push("It may change answers, which the constraints rule out.".to_owned());
+    }
+    said
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::engine::Registry;
+    use crate::optimization::{SettingSource, SettingValue};
+
+    fn settings(of: &[(&str, Option<&str>)]) -> BTreeMap<String, Option<String>> {
+        let settings = of.iter();
+        settings
+            .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
+            .collect()
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_request_counts_more_than_declared_arguments() {
+        let registry = Registry::builtin();
+        let vllm = registry.get("vllm").unwrap();
+        let args = words("--max-num-seqs 64 --max-model-len 4096 --api-key ***");
+        let given = settings(&[("max_batch_size", Some("32")), ("colour", Some("red"))]);
+        let (in_force, remarks) = settings_in_force(vllm, None, &args, &given);
+        let cap = in_force.get("max_num_seqs").unwrap();
+        assert_eq!(cap.value, SettingValue::Known("32".to_owned()));
+        assert_eq!(cap.source, SettingSource::Declared);
+        assert_eq!(in_force.value(&["max_model_len"]), Some("4096"));
+        assert!(
+            remarks.iter().any(|one| one.contains("colour")),
+            "{remarks:?}"
+        );
+        // what is hidden is no value of anything
+        assert!(!format!("{in_force:?}").contains("***"));
+    }
+
+    #[test]
+    fn every_change_that_cannot_be_is_named() {
+        let registry = Registry::builtin();
+        let vllm = registry.get("vllm").unwrap();
+        let args = words("--max-num-seqs 64");
+        let (in_force, _) = settings_in_force(vllm, None, &args, &BTreeMap::new());
+        let asked = |changes: &[(&str, Option<&str>)], limits: Limits| {
+            changes_of(vllm, &in_force, &settings(changes), &limits)
+        };
+        let good = asked(&[("--max-num-seqs", Some("128"))], Limits::default()).unwrap();
+        let change = good.changes.first().unwrap();
+        assert_eq!(
+            (change.from.as_deref(), change.to.as_deref()),
+            (Some("64"), Some("128"))
+        );
+        let wrong = asked(
+            &[("max_num_seq", Some("1")), ("max_num_seqs", Some("many"))],
+            Limits::default(),
+        );
+        let fields: Vec<String> = wrong
+            .unwrap_err()
+            .into_iter()
+            .map(|one| one.field)
+            .collect();
+        assert_eq!(
+            fields,
+            ["changes[\"max_num_seq\"]", "changes[\"max_num_seqs\"]"]
+        );
+        let same = asked(&[("max_num_seqs", Some("64"))], Limits::default()).unwrap();
+        assert_eq!(same.changes, []);
+        let limits = Limits {
+            no_restart: true,
+            ..Limits::default()
+        };
+        let restart = asked(&[("max_num_seqs", Some("128"))], limits).unwrap();
+        assert!(restart.remarks.iter().any(|one| one.contains("restart")));
     }
 }

@@ -236,6 +236,8 @@ fn flag_of(field: &str) -> String {
         "labels" => "--label",
         "recording" => "--replay",
         threshold if threshold.starts_with("thresholds[") => "--threshold",
+        slo if slo.starts_with("constraints.must_hold") => "--must-hold",
+        change if change == "changes" || change.starts_with("changes.") => "--set",
         other => other,
     };
     flag.to_owned()

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::instances_page::aligned;
+use super::optimize::effect::in_short;
 use super::table::{duration, number};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome};
@@ -21,6 +22,7 @@ use crate::config::{Config, InstanceEntry};
 use crate::edge::audit::AuditLog;
 use crate::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use crate::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use crate::edge::grpc::pb::optimization_service_client::OptimizationServiceClient;
 use crate::edge::grpc::{Server, pb};
 use crate::edge::simulate::Simulated;
 use crate::simulator::Scenario;
@@ -109,11 +111,13 @@ async fn walk(args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> 
     for trouble in &TROUBLES {
         print(&shown(trouble, &collect(&channel, trouble.id).await?));
     }
-    print("diagnose: what holds each of them back\n\n");
+    print("diagnose and recommend: what holds each of them back, and what to change\n\n");
     for trouble in &TROUBLES {
-        print(&named(trouble, &diagnose(&channel, trouble.id).await?));
+        let found = diagnose(&channel, trouble.id).await?;
+        print(&named(trouble, &found));
+        print(&advised(&recommend(&channel, trouble.id).await?));
     }
-    print("Recommendations and rollouts will go on from here.\n");
+    print("Rollouts will go on from here.\n");
     if args.once {
         return Ok(());
     }
@@ -263,8 +267,31 @@ fn named(trouble: &Trouble, found: &pb::DetectBottlenecksResponse) -> String {
     if let Some(first) = found.bottlenecks.first() {
         text.push_str(&format!("  what to do: {}\n", clean(&first.recommendation)));
     }
-    text.push('\n');
     text
+}
+
+async fn recommend(
+    channel: &Channel,
+    id: &str,
+) -> Result<pb::RecommendOptimizationsResponse, Failure> {
+    let request = pb::RecommendOptimizationsRequest {
+        instance_id: id.to_owned(),
+        ..pb::RecommendOptimizationsRequest::default()
+    };
+    let mut client = OptimizationServiceClient::new(channel.clone());
+    let answer = client.recommend_optimizations(request).await;
+    Ok(answer
+        .map_err(|status| failed(&status.message()))?
+        .into_inner())
+}
+
+/// The first recommendation with its numbers, or why there is none.
+fn advised(of: &pb::RecommendOptimizationsResponse) -> String {
+    let told = match of.optimizations.first() {
+        Some(first) => format!("{}; {}", clean(&first.title), in_short(first)),
+        None => clean(&of.headline),
+    };
+    format!("  recommended: {told}\n\n")
 }
 
 /// What the window covers.
@@ -350,6 +377,7 @@ fn to_try(agent: SocketAddr) -> String {
         "\nThe agent stays up; Ctrl-C ends it. Try, from another terminal:
   perfagent watch --server {agent}
   perfagent diagnose demo-vllm --server {agent}
+  perfagent recommend demo-vllm --server {agent}
   grpcurl -plaintext -d '{{\"instance_id\": \"demo-sglang\"}}' {agent} perfagent.v1.MetricsService/CollectMetrics
   python3 -c 'import perfagent; print(perfagent.Client(\"{agent}\").collect_metrics(\"demo-tgi\"))'
   curl http://{agent}/metrics

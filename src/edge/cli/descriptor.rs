@@ -32,6 +32,8 @@ const EXAMPLES: &str = "Examples:
   services:
   - perfagent.v1.InstanceService
   - perfagent.v1.MetricsService
+  - perfagent.v1.AnalysisService
+  - perfagent.v1.OptimizationService
   - perfagent.v1.AgentService
   print_options: {preserve_proto_field_names: true}
 

@@ -12,8 +12,13 @@ mod instances;
 mod instances_page;
 mod json;
 mod json_read;
+mod optimize;
+mod predict;
+mod predictions;
+mod recommend;
 mod replay;
 mod serve;
+mod settings;
 mod simulate;
 mod slo;
 mod table;
@@ -44,7 +49,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica;
-10 findings, or a missed SLO; 11 it cannot be told.";
+10 findings, a missed SLO, or something to change; 11 it cannot be told.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -58,6 +63,14 @@ enum Command {
     Diagnose(Box<diagnose::DiagnoseArgs>),
     /// Say how service level objectives are kept, and how fast error budgets are spent
     Slo(slo::SloArgs),
+    /// Say what to change, and what each change is predicted to do
+    Recommend(Box<recommend::RecommendArgs>),
+    /// Predict what changes of settings would do: what if
+    Predict(Box<predict::PredictArgs>),
+    /// Say which settings an engine runs with, and who says so
+    Settings(settings::SettingsArgs),
+    /// Show what was predicted beside what came of it
+    Predictions(predictions::PredictionsArgs),
     /// Watch the instances of an agent live
     Watch(watch::WatchArgs),
     /// Register, show, change and delete the instances of an agent
@@ -110,7 +123,7 @@ pub(crate) enum Outcome {
     Usage,
     /// Measured, but not every replica.
     Partial,
-    /// Diagnosed: something holds it back, or an SLO is missed.
+    /// Diagnosed: something holds it back, an SLO is missed, or something is to be changed.
     Findings,
     /// Diagnosed: the engine does not say enough to tell.
     CannotTell,
@@ -199,6 +212,10 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Collect(args) => collect::run(args).await,
         Command::Diagnose(args) => diagnose::run(*args).await,
         Command::Slo(args) => slo::run(args).await,
+        Command::Recommend(args) => recommend::run(*args).await,
+        Command::Predict(args) => predict::run(*args).await,
+        Command::Settings(args) => settings::run(args).await,
+        Command::Predictions(args) => predictions::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),

@@ -32,6 +32,7 @@ impl AgentService for AgentHandler {
         Ok(Response::new(convert::capabilities(
             engines,
             self.0.thresholds(),
+            self.0.optimizers(),
         )))
     }
 }

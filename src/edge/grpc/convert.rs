@@ -12,6 +12,7 @@ use crate::measure::{
     Absence, Basis, Bounded, Bucket, DERIVED, Distribution, DropCause, DroppedInterval, Figures,
     Gauge, Measurement, Note, Quantile, QuantityValue, Replica, Series, Window, WindowKind,
 };
+use crate::optimization::{CustomOptimizer, levers};
 
 /// The target of a request; an engine left open or called `auto` is recognised.
 pub fn target_of(
@@ -318,6 +319,7 @@ pub fn duration(of: Duration) -> Option<prost_types::Duration> {
 pub fn capabilities<'p>(
     engines: impl Iterator<Item = &'p EngineProfile>,
     thresholds: &Thresholds,
+    custom: &[CustomOptimizer],
 ) -> pb::GetCapabilitiesResponse {
     pb::GetCapabilitiesResponse {
         engines: engines.map(engine).collect(),
@@ -341,7 +343,15 @@ pub fn capabilities<'p>(
             .collect(),
         causes: convert_analysis::causes(),
         thresholds: convert_analysis::thresholds(thresholds),
-        optimizers: Vec::new(),
+        optimizers: levers()
+            .map(|(name, description)| (name, description, false))
+            .chain(custom.iter().map(|one| (one.name(), one.title(), true)))
+            .map(|(name, description, custom)| pb::OptimizerDescription {
+                name: name.to_owned(),
+                description: description.to_owned(),
+                custom,
+            })
+            .collect(),
     }
 }
 

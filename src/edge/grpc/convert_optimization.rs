@@ -51,6 +51,8 @@ fn optimization(of: &Optimization) -> pb::Optimization {
         prerequisites: of.prerequisites.clone(),
         changes_answers: of.changes_answers,
         needs_restart: of.needs_restart,
+        // it is known where it is kept
+        prediction_id: String::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::agent::{Agent, Caller, Error, FieldViolation, Target, WindowRequest};
 use crate::measure::Measurement;
 
 /// What a request is about.
-enum Subject {
+pub(super) enum Subject {
     /// To be measured, or measured in the background.
     Target(Target, WindowRequest),
     /// Measured before.
@@ -69,7 +69,11 @@ pub(in crate::edge) async fn evaluated(
     Ok(convert_slo::evaluated(&found))
 }
 
-fn subject_of(mut request: pb::DetectBottlenecksRequest) -> Result<Subject, Error> {
+/// What a request is about.
+///
+/// # Errors
+/// Fields that are wrong, or must not stand beside each other.
+pub(super) fn subject_of(mut request: pb::DetectBottlenecksRequest) -> Result<Subject, Error> {
     if let Some(given) = request.measurement.take() {
         let mut violations = beside(&request, &given);
         if violations.is_empty() {

@@ -27,6 +27,8 @@ mod limits;
 mod listen;
 mod metrics;
 mod observe;
+mod optimization;
+pub(in crate::edge) mod optimize;
 mod ready;
 pub mod receive;
 pub mod receive_findings;

@@ -27,10 +27,12 @@ use super::limits::{CallLimits, limit_calls};
 use super::listen::{Tls, connections};
 use super::metrics::MetricsHandler;
 use super::observe::{Observer, observe};
+use super::optimization::OptimizationHandler;
 use super::pb::agent_service_server::AgentServiceServer;
 use super::pb::analysis_service_server::AnalysisServiceServer;
 use super::pb::instance_service_server::InstanceServiceServer;
 use super::pb::metrics_service_server::MetricsServiceServer;
+use super::pb::optimization_service_server::OptimizationServiceServer;
 use super::ready::send_ready;
 use super::spans::Spans;
 use super::status::complete_details;
@@ -276,6 +278,9 @@ fn routes(
     let analysis = AnalysisServiceServer::new(AnalysisHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
+    let optimization = OptimizationServiceServer::new(OptimizationHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
     let instances = InstanceServiceServer::new(InstanceHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
@@ -293,6 +298,7 @@ fn routes(
     });
     let router = Routes::new(metrics)
         .add_service(analysis)
+        .add_service(optimization)
         .add_service(instances)
         .add_service(info)
         .add_service(HealthServer::new(health))

@@ -82,7 +82,7 @@ fn batching() -> Vec<Knob> {
         )
         .since(0, 24, 0)
         .default("1")
-        .trades("Steps between prefills decode undisturbed; prompts take that many times more steps."),
+        .trades("Ranks of a data-parallel deployment begin prompts together and decode undisturbed in between; prompts wait longer."),
         knob(
             "scheduler_reserve_full_isl",
             "--scheduler-reserve-full-isl",

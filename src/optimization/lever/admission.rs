@@ -5,7 +5,7 @@ use crate::engine::Quantity as Q;
 use crate::optimization::{ModelChange, Situation};
 
 use super::draft::{Answer, Declined, change, family};
-use super::facts::seconds;
+use super::facts::{percent, seconds};
 use super::grid::{above, nearest_of, thin};
 use super::knob::{Knob, knob};
 use super::sequence_cap::cap_name;
@@ -90,11 +90,15 @@ fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
         let reason = format!("{full}: they would only wait longer; more replicas serve them");
         return Err(Declined::new(TITLE, reason));
     }
+    let room = match situation.peak(Q::KvCacheUsage) {
+        Some(usage) => format!("The KV cache is at most {} full.", percent(usage)),
+        None => "Nothing tells how full the KV cache is.".to_owned(),
+    };
     let values = above(from, from * 8.0);
     let guide = nearest_of(&values, from * 2.0);
     let alternatives = values.into_iter().map(|to| {
         change(Treatment::Scheduling, found, vec![knob.to(to)])
-            .because("There is KV cache left, and places in the batch.")
+            .because(&room)
             .modelled([ModelChange::QueueBound(Some(to))])
             .risk("Requests that were refused at once may wait instead.")
             .watch("TTFT p99, and clients that go away.")

@@ -6,7 +6,7 @@ use crate::optimization::{ModelChange, Situation};
 
 use super::draft::{Answer, Declined, change, family};
 use super::facts::percent;
-use super::grid::nearest;
+use super::grid::{nearest, thin};
 use super::knob::knob;
 
 pub(super) const NAME: &str = "conservativeness";
@@ -31,7 +31,7 @@ fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
     const TITLE: &str = "Set more room aside for outputs";
     let knob = knob(situation, TITLE, "schedule_conservativeness")?;
     let from = knob.told(TITLE)?;
-    let values: Vec<f64> = VALUES.into_iter().filter(|to| *to > from).collect();
+    let values = thin(VALUES.into_iter().filter(|to| *to > from).collect());
     let guide = nearest(&values, GUIDE_HIGH.max(from));
     let count = situation.value("preemptions_increase").unwrap_or(0.0);
     let alternatives = values.into_iter().map(|to| {
@@ -71,8 +71,7 @@ fn lowered(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
     {
         return Err(Declined::new(TITLE, "nobody waits"));
     }
-    let mut values: Vec<f64> = VALUES.into_iter().filter(|to| *to < from).collect();
-    values.truncate(9);
+    let values = thin(VALUES.into_iter().filter(|to| *to < from).collect());
     let guide = nearest(&values, GUIDE_LOW.min(from));
     let alternatives = values.into_iter().map(|to| {
         change(Treatment::Scheduling, found, vec![knob.to(to)])

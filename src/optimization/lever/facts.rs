@@ -23,7 +23,7 @@ impl<'s> Situation<'s> {
     }
 
     /// Those of these causes that were found, in their order as found: root cause first.
-    pub(super) fn treated(&self, causes: &[Cause]) -> Vec<&'s Finding> {
+    pub(in crate::optimization) fn treated(&self, causes: &[Cause]) -> Vec<&'s Finding> {
         let is_meant = |one: &&Finding| causes.contains(&one.cause);
         self.findings.iter().filter(is_meant).collect()
     }

@@ -8,12 +8,11 @@ use super::draft::{Answer, Declined, change, family};
 use super::facts::percent;
 use super::grid::{nearest, thin};
 use super::knob::{Knob, knob};
+use crate::optimization::expectation::memory_share;
 
 pub(super) const NAME: &str = "kv_capacity";
 const TITLE: &str = "Give the KV cache more memory";
 
-/// The least share of the memory that a KV cache is taken to have now: below it no model is served.
-const SMALLEST_POOL: f64 = 0.1;
 /// By how much a cache that is set in bytes or blocks grows.
 const TIMES: [f64; 7] = [1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0];
 const GIB: f64 = 1_073_741_824.0;
@@ -150,22 +149,12 @@ fn share(
             percent(to - from)
         );
         change(Treatment::Memory, found, vec![knob.to(to)])
-            .modelled([pool_growth(from, to)])
+            .modelled([memory_share(from, to)])
             .needs(free)
             .risk("Out of memory at the start or under load: an outage of the replica.")
             .watch("Memory of the accelerator through a peak, then preemptions and the KV cache.")
     });
     family(NAME, TITLE, alternatives.collect(), guide)
-}
-
-/// By how much the pool grows with the share. Weights `w` take a fixed part: (to − w) / (from − w), which is to/from
-/// with none, and more the heavier they are; at the most with a pool that is a tenth of the memory now.
-fn pool_growth(from: f64, to: f64) -> ModelChange {
-    let pool = SMALLEST_POOL.min(from);
-    ModelChange::KvCapacity {
-        low_ratio: to / from,
-        high_ratio: (pool + to - from) / pool,
-    }
 }
 
 /// Shares above one, up to the largest that makes sense: in steps of a hundredth near the end, of 0.05 before.
@@ -183,22 +172,6 @@ fn shares(from: f64, largest: f64) -> Vec<f64> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_pool_grows_at_least_as_the_share_and_at_most_as_if_it_were_a_tenth() {
-        let ModelChange::KvCapacity {
-            low_ratio,
-            high_ratio,
-        } = pool_growth(0.9, 0.95)
-        else {
-            panic!("no KV change");
-        };
-        assert!((low_ratio - 0.95 / 0.9).abs() < 1e-9);
-        assert!((high_ratio - 1.5).abs() < 1e-9);
-        // weights of 0.5 of the memory lie between
-        let true_ratio = (0.95 - 0.5) / (0.9 - 0.5);
-        assert!((low_ratio..=high_ratio).contains(&true_ratio));
-    }
 
     #[test]
     fn shares_are_round_and_end_before_the_engine_has_none() {

@@ -6,7 +6,7 @@ use crate::optimization::{Family, Limits, Proposal, Situation};
 use super::draft::Declined;
 
 /// Why no setting should be changed on what was measured: it says nothing of how the engine serves.
-pub(super) fn no_tuning(situation: &Situation<'_>) -> Option<String> {
+pub(in crate::optimization) fn no_tuning(situation: &Situation<'_>) -> Option<String> {
     let measurement = situation.measurement?;
     let noted = |code| measurement.notes.iter().any(|note| note.code == code);
     if measurement.window.kind == WindowKind::SinceStart {
@@ -70,7 +70,8 @@ pub(super) fn within(limits: &Limits, family: Family) -> Result<Family, Declined
     })
 }
 
-fn refusal(limits: &Limits, lever: &str, one: &Proposal) -> Option<&'static str> {
+/// Why the request does not allow a change.
+pub(super) fn refusal(limits: &Limits, lever: &str, one: &Proposal) -> Option<&'static str> {
     if limits.no_restart && one.needs_restart {
         return Some("it needs a restart, and the request allows none");
     }

@@ -18,6 +18,7 @@ mod kv_capacity;
 mod kv_dtype;
 mod limits;
 mod long_prefill;
+mod own;
 mod parallelism;
 mod prefill_pacing;
 mod prefix_cache;
@@ -37,34 +38,105 @@ use super::recommendation::LeftOut;
 use super::situation::Situation;
 
 use draft::Answer;
+pub(in crate::optimization) use limits::no_tuning;
+pub(in crate::optimization) use own::{Asked, asked, knob_to};
 pub use verdict::verdict_without_changes;
 
 /// Alternatives for what was found, or why there are none.
 type Lever = fn(&Situation<'_>) -> Vec<Answer>;
 
-/// All levers. Those that can change answers come last.
-const LEVERS: &[(&str, Lever)] = &[
-    (sequence_cap::NAME, sequence_cap::propose),
-    (token_budget::NAME, token_budget::propose),
-    (long_prefill::NAME, long_prefill::propose),
-    (prefill_pacing::NAME, prefill_pacing::propose),
-    (kv_capacity::NAME, kv_capacity::propose),
-    (conservativeness::NAME, conservativeness::propose),
-    (prefix_cache::NAME, prefix_cache::propose),
-    (admission::NAME, admission::propose),
-    (scheduling::NAME, scheduling::propose),
-    (graphs::NAME, graphs::propose),
-    (speculation::NAME, speculation::propose),
-    (frontend::NAME, frontend::propose),
-    (replicas::NAME, replicas::propose),
-    (parallelism::NAME, parallelism::propose),
-    (kv_dtype::NAME, kv_dtype::propose),
-    (quantization::NAME, quantization::propose),
+/// All levers, and what each changes. Those that can change answers come last.
+const LEVERS: &[(&str, &str, Lever)] = &[
+    (
+        sequence_cap::NAME,
+        "How many requests run at once.",
+        sequence_cap::propose,
+    ),
+    (
+        token_budget::NAME,
+        "How many tokens a step, or a prefill, takes.",
+        token_budget::propose,
+    ),
+    (
+        long_prefill::NAME,
+        "The part of one long prompt that a step takes, so that short ones are not blocked.",
+        long_prefill::propose,
+    ),
+    (
+        prefill_pacing::NAME,
+        "How often prompts may share steps with requests that decode.",
+        prefill_pacing::propose,
+    ),
+    (
+        kv_capacity::NAME,
+        "How much memory the KV cache has.",
+        kv_capacity::propose,
+    ),
+    (
+        conservativeness::NAME,
+        "How much of the outputs to come SGLang sets room aside for.",
+        conservativeness::propose,
+    ),
+    (
+        prefix_cache::NAME,
+        "Beginnings of prompts that are computed once.",
+        prefix_cache::propose,
+    ),
+    (
+        admission::NAME,
+        "How many requests may wait before others are refused.",
+        admission::propose,
+    ),
+    (
+        scheduling::NAME,
+        "What the host does between two steps.",
+        scheduling::propose,
+    ),
+    (
+        graphs::NAME,
+        "Batches for which CUDA graphs are captured.",
+        graphs::propose,
+    ),
+    (
+        speculation::NAME,
+        "Tokens guessed ahead.",
+        speculation::propose,
+    ),
+    (
+        frontend::NAME,
+        "Processes that read requests and write answers.",
+        frontend::propose,
+    ),
+    (
+        replicas::NAME,
+        "How many replicas there are.",
+        replicas::propose,
+    ),
+    (
+        parallelism::NAME,
+        "Several accelerators for one replica.",
+        parallelism::propose,
+    ),
+    (
+        kv_dtype::NAME,
+        "Fewer bytes for each token of the KV cache.",
+        kv_dtype::propose,
+    ),
+    (
+        quantization::NAME,
+        "Fewer bytes for each weight.",
+        quantization::propose,
+    ),
 ];
 
 /// Names of all levers.
 pub fn lever_names() -> impl Iterator<Item = &'static str> {
-    LEVERS.iter().map(|(name, _)| *name)
+    LEVERS.iter().map(|(name, _, _)| *name)
+}
+
+/// Each lever, and what it changes, as a sentence.
+pub fn levers() -> impl Iterator<Item = (&'static str, &'static str)> {
+    LEVERS.iter().map(|(name, changes, _)| (*name, *changes))
 }
 
 /// What to change about what was found, within the request's limits; and what was considered and left out.
@@ -81,7 +153,7 @@ pub fn families(situation: &Situation<'_>) -> (Vec<Family>, Vec<LeftOut>) {
         return (Vec::new(), vec![left_out]);
     }
     let (mut families, mut left_out) = (Vec::new(), Vec::new());
-    for (name, lever) in LEVERS {
+    for (name, _, lever) in LEVERS {
         for answer in lever(situation) {
             let answer = answer.and_then(|family| limits::within(situation.limits, family));
             match answer {

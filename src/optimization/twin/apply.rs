@@ -66,6 +66,15 @@ pub(super) fn apply(
     Ok((settings, load))
 }
 
+/// Replicas after a change over those before.
+pub(super) fn replicas_ratio(replicas: u32, changes: &[ModelChange]) -> f64 {
+    let after = changes.iter().rev().find_map(|change| match change {
+        ModelChange::Replicas(after) => Some(*after),
+        _ => None,
+    });
+    f64::from(after.unwrap_or(replicas)) / f64::from(replicas.max(1))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

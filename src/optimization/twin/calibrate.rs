@@ -30,7 +30,7 @@ const DRAWS: (u32, u32) = (16, 72);
 /// Simulations of a draw: each but the last sets the times right.
 const ROUNDS: u32 = 4;
 /// Tokens that all draws together may cost.
-const FIT_TOKENS: u64 = 40_000_000;
+const FIT_TOKENS: u64 = 25_000_000;
 /// Requests of a simulation, where the window had as many.
 const REQUESTS: f64 = 220.0;
 /// Members that are kept at most.
@@ -132,8 +132,6 @@ fn plan(observed: &Observed) -> Plan {
         .seconds
         .min((REQUESTS / rate).max(observed.seconds / 20.0));
     let residence = observed.residence_seconds();
-    let grown = observed.growth_per_second() * observed.seconds;
-    let grows = grown > 3.0 && grown > 0.25 * observed.waiting.mean;
     let warm_seconds = (3.0 * residence)
         .max(seconds / 4.0)
         .min(30.0 * observed.seconds);
@@ -142,10 +140,7 @@ fn plan(observed: &Observed) -> Plan {
         warm_seconds,
         seconds,
         samples: observed.samples,
-        backlog: grows.then(|| {
-            let growth = observed.growth_per_second();
-            (observed.waiting.mean - growth * seconds / 2.0).max(1.0)
-        }),
+        backlog: observed.backlog(),
         most_tokens: (8.0 * cost) as u64 + 200_000,
     }
 }
@@ -176,8 +171,11 @@ fn load(observed: &Observed, settings: &crate::model::Settings, draws: &mut Draw
     if observed.deferred > 0.1 {
         class.deferred_seconds = observed.deferred / observed.begun_per_second.max(1e-9);
     }
-    let offered =
-        observed.begun_per_second + observed.refused_per_second + observed.growth_per_second();
+    let (growth, uncertain) = observed.growth_per_second();
+    // a queue grows by what comes in and is not served
+    let grows = growth + uncertain * draws.normal();
+    let served = observed.begun_per_second + observed.refused_per_second;
+    let offered = (served + grows).max(0.5 * served);
     let count = (observed.seconds * offered).max(1.0);
     let kind = draws.unit();
     let arrival = if kind < 0.5 {
@@ -411,11 +409,13 @@ impl Misses {
         let queue = level(mean, observed.waiting.mean, 1.0);
         misses.queue = queue.abs();
         misses.add(queue, 0.35 + chance);
-        let inside = observed.inside().max(1.0);
-        let spread = (most - least) - (observed.waiting.max - observed.waiting.min);
-        misses.add(spread / inside, 0.25);
-        let growth = before.growth_per_second - observed.growth_per_second();
-        misses.add(growth / observed.begun_per_second.max(1e-9), 0.15);
+        // clients that wait for their answers keep the queue at one length
+        let spread = (most - least, observed.waiting.max - observed.waiting.min);
+        misses.add(spread.0 - spread.1, 1.0 + 0.35 * spread.0.max(spread.1));
+        let (growth, uncertain) = observed.growth_per_second();
+        let growth = before.growth_per_second - growth;
+        let begun = observed.begun_per_second.max(1e-9);
+        misses.add(growth / begun, 0.1 + uncertain / begun);
         if let Some(usage) = observed.kv_usage.filter(|usage| *usage > 0.02)
             && let Some(miss) = ratio(before.kv_usage, usage)
         {

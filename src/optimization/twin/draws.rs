@@ -30,11 +30,15 @@ impl Draws {
         (low.ln() + (high.ln() - low.ln()) * self.unit()).exp()
     }
 
-    /// A factor around 1, whose logarithm has this standard deviation (Box and Muller 1958).
+    /// A factor around 1, whose logarithm has this standard deviation.
     pub(super) fn factor(&mut self, sigma: f64) -> f64 {
+        (sigma * self.normal()).exp()
+    }
+
+    /// Normal with mean 0 and standard deviation 1 (Box and Muller 1958).
+    pub(super) fn normal(&mut self) -> f64 {
         let (radius, angle) = (self.unit(), self.unit());
-        let normal = (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
-        (sigma * normal).exp()
+        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
     }
 
     /// One of several.

@@ -43,9 +43,10 @@ impl Twin {
         }
         let work_tokens = after.iter().map(|(_, outcome)| outcome.work_tokens).sum();
         let all = after.iter().map(|(member, outcome)| (*member, outcome));
-        let service = self
+        let mut service = self
             .service(all)
             .ok_or("what would come of it is too much to simulate")?;
+        service.tokens_per_second *= apply::replicas_ratio(self.observed.replicas, changes);
         Ok(Glance {
             service,
             work_tokens,

@@ -78,6 +78,7 @@ impl Twin {
     ) -> Effect {
         let plan = self.ensemble.plan;
         let members = &self.ensemble.members;
+        let replicas_ratio = apply::replicas_ratio(self.observed.replicas, changes);
         let served = self.observed.begun_per_second * plan.seconds * members.len() as f64 * 2.0;
         let repeats = (SIMULATED_REQUESTS / served.max(1.0))
             .ceil()
@@ -107,6 +108,7 @@ impl Twin {
                         before,
                         after,
                         offered,
+                        replicas_ratio,
                     });
                 }
             }
@@ -134,7 +136,7 @@ impl Twin {
                 observed_requests: self.observed.finished * f64::from(self.observed.replicas),
                 simulated_requests: finished.sum(),
                 simulations: u32::try_from(2 * runs.len()).unwrap_or(u32::MAX),
-                mismatch_ratio: self.ensemble.mismatch_ratio,
+                mismatch_ratio: self.ensemble.mismatch_ratio - 1.0,
                 assumptions: self.ensemble.assumptions.clone(),
                 track_record,
             },
@@ -162,7 +164,7 @@ impl Twin {
         let says: Vec<Say> = runs
             .iter()
             .filter_map(|run| {
-                let after = value(quantity, &run.after)?;
+                let after = value(quantity, &run.after)? * grown(quantity, run.replicas_ratio);
                 let against = value(quantity, &run.before)?;
                 (after > 0.0 && against > 0.0).then(|| Say {
                     log_ratio: (after / against).ln(),
@@ -201,10 +203,13 @@ impl Twin {
     fn chance(&self, quantity: P) -> f64 {
         let (mut squares, mut weights) = (0.0, 0.0);
         for member in &self.ensemble.members {
-            let pair = member
-                .again
-                .as_ref()
-                .and_then(|again| value(quantity, &member.before).zip(value(quantity, again)));
+            let seen = |outcome: &Outcome| match quantity {
+                // of a gauge no more is seen than there are scrapes
+                P::KvCacheUsage => Some(outcome.kv_usage_at_scrapes),
+                _ => value(quantity, outcome),
+            };
+            let again = member.again.as_ref();
+            let pair = again.and_then(|again| seen(&member.before).zip(seen(again)));
             if let Some((one, other)) = pair.filter(|(one, other)| *one > 0.0 && *other > 0.0) {
                 squares += member.weight * (other / one).ln().powi(2);
                 weights += member.weight;
@@ -214,7 +219,10 @@ impl Twin {
             return 1.0 / self.observed.finished.max(1.0).sqrt();
         }
         // what was simulated was shorter, and of one replica
-        let longer = self.ensemble.plan.seconds / self.observed.seconds;
+        let longer = match quantity {
+            P::KvCacheUsage => 1.0,
+            _ => self.ensemble.plan.seconds / self.observed.seconds,
+        };
         (squares / weights * longer / f64::from(self.observed.replicas)).sqrt()
     }
 
@@ -261,7 +269,7 @@ impl Twin {
 }
 
 /// By how much, in logarithms, load differs from one window to one that is measured after a change, give or take.
-const DRIFT: f64 = 0.05;
+const DRIFT: f64 = 0.06;
 
 /// Load does not stay as it is.
 fn drift(load: &mut Load, repeat: u64) {
@@ -274,7 +282,10 @@ fn drift(load: &mut Load, repeat: u64) {
         } => {
             *rate_per_second *= factor;
         }
-        Arrival::Closed { .. } | Arrival::Trace(_) => {}
+        Arrival::Closed { clients, .. } => {
+            *clients = (f64::from(*clients) * factor).round().max(1.0) as u32;
+        }
+        Arrival::Trace(_) => {}
     }
 }
 
@@ -283,6 +294,8 @@ struct Run<'m> {
     member: &'m Member,
     before: Outcome,
     after: Outcome,
+    /// Replicas after over before.
+    replicas_ratio: f64,
     /// Requests that come in, a second, whatever becomes of the ones before; none of clients that wait.
     offered: Option<f64>,
 }
@@ -293,6 +306,14 @@ impl Run<'_> {
         self.offered
             .is_some_and(|offered| self.after.growth_per_second > UNSETTLED_RATIO * offered)
             && self.after.waiting[2] >= 4.0
+    }
+}
+
+/// What a quantity of one replica is multiplied by where there are more of them.
+fn grown(quantity: P, replicas_ratio: f64) -> f64 {
+    match quantity {
+        P::GenerationTokensPerSecond => replicas_ratio,
+        _ => 1.0,
     }
 }
 

@@ -220,17 +220,19 @@ impl Observed {
         self.inside() / self.begun_per_second.max(1e-9)
     }
 
-    /// By how many requests the queue grows in a second: from the difference between its last value and its mean, which
-    /// is half of the growth where that is even.
-    pub(super) fn growth_per_second(&self) -> f64 {
+    /// By how many requests the queue grows in a second, and how far that may be off: where it grows evenly its last value
+    /// is above its mean by half of its growth.
+    pub(super) fn growth_per_second(&self) -> (f64, f64) {
         let waiting = &self.waiting;
-        // a queue that only grows ends at its peak and began at its lowest
-        let first = 2.0 * waiting.mean - waiting.last;
-        let grows = waiting.last >= waiting.max * 0.9 && first <= waiting.min.max(1.0) * 1.5;
-        match grows {
-            true => ((waiting.last - waiting.min) / self.seconds).max(0.0),
-            false => 0.0,
-        }
+        let growth = 2.0 * (waiting.last - waiting.mean) / self.seconds;
+        (growth, 0.3 * (waiting.max - waiting.min) / self.seconds)
+    }
+
+    /// Requests that wait at the beginning of the window, where some wait all the time.
+    pub(super) fn backlog(&self) -> Option<f64> {
+        let waiting = &self.waiting;
+        let first = (2.0 * waiting.mean - waiting.last).clamp(waiting.min, waiting.max);
+        (waiting.min >= 2.0).then_some(first)
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::engine::{Quantity as Q, latency_bounds};
 use crate::measure::{Bounded, Buckets};
 use crate::model::{
-    Event, FinishReason, Load, Policy, Settings, Simulation, Sink, StepTime, Summary, Tally,
+    Arrival, Event, FinishReason, Load, Policy, Settings, Simulation, Sink, StepTime, Summary,
+    Tally,
 };
 
 /// How long a simulation runs, and what it may cost.
@@ -41,6 +42,8 @@ pub(super) struct Outcome {
     pub(super) prefill_mean: Option<f64>,
     pub(super) steps_per_second: f64,
     pub(super) kv_usage: f64,
+    /// The same of no more instants than an agent scrapes at.
+    pub(super) kv_usage_at_scrapes: f64,
     pub(super) running: [f64; 3],
     pub(super) waiting: [f64; 3],
     /// By how many requests the queue grew in a second.
@@ -53,6 +56,11 @@ pub(super) struct Outcome {
     pub(super) work_tokens: u64,
 }
 
+/// So many times as often as an agent scrapes gauges are looked at.
+const FINER: usize = 4;
+/// A queue that has not grown to its length by then does not grow.
+const MOST_SLICES: u32 = 64;
+
 /// Lets an engine run for a while; none where it cannot be, or was too much to compute.
 pub(super) fn run(
     settings: &Settings,
@@ -63,7 +71,9 @@ pub(super) fn run(
     let mut simulation = Simulation::new(settings.clone(), step_time, load.clone(), (0, 1)).ok()?;
     let mut work = Work::default();
     let mut from = plan.warm_seconds;
-    match plan.backlog {
+    // clients that wait for their answers come to their own level
+    let open = !matches!(load.arrival, Arrival::Closed { .. });
+    match plan.backlog.filter(|_| open) {
         None => {
             let slices = 16;
             for slice in 1..=slices {
@@ -75,12 +85,12 @@ pub(super) fn run(
         }
         // as long as it takes, within reason
         Some(backlog) => {
-            let slice = (plan.warm_seconds / 16.0).max(plan.seconds / 64.0);
+            let slice = (plan.warm_seconds / 16.0).max(plan.seconds / 16.0);
             let mut slices = 0;
             while slices < 4 || f64::from(simulation.gauges().waiting) < backlog {
                 simulation.run_until(simulation.now() + slice, &mut work);
                 slices += 1;
-                if slices > 400 || work.tokens > plan.most_tokens / 2 {
+                if slices > MOST_SLICES || work.tokens > plan.most_tokens / 2 {
                     break;
                 }
             }
@@ -90,7 +100,7 @@ pub(super) fn run(
     let mut seen = Seen::of(settings.policy, from);
     let (mut running, mut waiting, mut kv) = (Vec::new(), Vec::new(), Vec::new());
     // more than an agent scrapes, for the mean; at its scrapes, for the range
-    let finer = 4;
+    let finer = FINER as u32;
     let slices = plan.samples.max(2).saturating_sub(1) * finer;
     let mut look = |simulation: &Simulation, slice: u32| {
         let gauges = simulation.gauges();
@@ -230,6 +240,7 @@ impl Seen {
             }),
             steps_per_second: summary.steps as f64 / seconds,
             kv_usage: level(kv)[1],
+            kv_usage_at_scrapes: level(&kv.iter().copied().step_by(FINER).collect::<Vec<_>>())[1],
             running: level(running),
             waiting: level(waiting),
             growth_per_second: growth / seconds,

@@ -1,17 +1,14 @@
 //! What perfagent predicts, from what an agent sees.
 
 use perfagent::analysis::{Finding, Thresholds, diagnose};
-use perfagent::engine::Version;
 use perfagent::optimization::{
-    Effect, InForce, KnobChange, Limits, Recommendation, SettingInForce, SettingSource,
-    SettingValue, Situation, TrackRecord, predict, recommend,
+    DeclaredSettings, Effect, InForce, KnobChange, Limits, Recommendation, Situation, TrackRecord,
+    predict, recommend,
 };
 
 use super::Scenario;
-use super::kinds::{knob_name, number_in};
 use super::seen::Seen;
 use super::tally::Predictor;
-use super::truth::engine;
 
 /// perfagent, without any record of predictions.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ impl Predictor for Ours {
 
     fn recommend(&self, scenario: &Scenario, seen: &Seen) -> Recommendation {
         in_situation(scenario, seen, |situation| {
-            recommend(situation, &seen.windows, &TrackRecord::default())
+            recommend(situation, &seen.windows, &[], &TrackRecord::default())
         })
     }
 }
@@ -53,43 +50,11 @@ fn in_situation<T>(scenario: &Scenario, seen: &Seen, of: impl FnOnce(&Situation<
 
 /// What the engine shows, and what its operator declared.
 fn in_force(scenario: &Scenario, seen: &Seen) -> InForce {
-    let mut settings: Vec<SettingInForce> = seen
-        .measurement
-        .settings
+    let words: Vec<String> = scenario
+        .declared
         .iter()
-        .map(|setting| SettingInForce {
-            name: setting.name.clone(),
-            flag: setting.flag.clone(),
-            value: match &setting.value {
-                Some(value) => SettingValue::Known(value.clone()),
-                None => SettingValue::NotSet,
-            },
-            source: SettingSource::Metric(setting.source.clone()),
-            hint: None,
-        })
+        .flat_map(|(flag, value)| [format!("--{flag}"), value.clone()])
         .collect();
-    for (flag, value) in &scenario.declared {
-        let name = knob_name(scenario.engine, flag);
-        let known =
-            |one: &SettingInForce| one.name == name && matches!(one.value, SettingValue::Known(_));
-        if !settings.iter().any(known) {
-            settings.retain(|one| one.name != name);
-            settings.push(SettingInForce {
-                name,
-                flag: format!("--{flag}"),
-                value: SettingValue::Known(number_in(value)),
-                source: SettingSource::Declared,
-                hint: None,
-            });
-        }
-    }
-    InForce {
-        engine: engine(scenario).to_owned(),
-        version: version(seen),
-        settings,
-    }
-}
-
-fn version(seen: &Seen) -> Option<Version> {
-    seen.measurement.engine_version.as_deref()?.parse().ok()
+    let declared = DeclaredSettings::from_arguments(&seen.profile, &words);
+    InForce::of(&seen.profile, Some(&seen.measurement), None, &declared)
 }

@@ -111,7 +111,11 @@ type Instance struct {
 	// What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
 	// token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
 	// at least 100 generated tokens a second while requests wait.
-	Slos          []*Slo `protobuf:"bytes,12,rep,name=slos,proto3" json:"slos,omitempty"`
+	Slos []*Slo `protobuf:"bytes,12,rep,name=slos,proto3" json:"slos,omitempty"`
+	// Launch arguments that the engine runs with now, each word its own: `--max-num-seqs`, `64`. They tell settings that the
+	// engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
+	// something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others.
+	LaunchArgs    []string `protobuf:"bytes,13,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +230,13 @@ func (x *Instance) GetStatus() *InstanceStatus {
 func (x *Instance) GetSlos() []*Slo {
 	if x != nil {
 		return x.Slos
+	}
+	return nil
+}
+
+func (x *Instance) GetLaunchArgs() []string {
+	if x != nil {
+		return x.LaunchArgs
 	}
 	return nil
 }
@@ -435,7 +446,12 @@ type RegisterInstanceRequest struct {
 	// What its users were promised; at most 8. Empty means those of the agent's config file, or the defaults: time to first
 	// token p50 at most 0.1 s and p99 at most 0.5 s, inter-token latency p99 at most 0.1 s, at most 1 % failed requests, and
 	// at least 100 generated tokens a second while requests wait.
-	Slos          []*Slo `protobuf:"bytes,9,rep,name=slos,proto3" json:"slos,omitempty"`
+	Slos []*Slo `protobuf:"bytes,9,rep,name=slos,proto3" json:"slos,omitempty"`
+	// Launch arguments that the engine runs with, each word its own: `--max-num-seqs`, `64`. They tell settings that the
+	// engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
+	// something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others. Empty for
+	// none.
+	LaunchArgs    []string `protobuf:"bytes,10,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,13 +549,22 @@ func (x *RegisterInstanceRequest) GetSlos() []*Slo {
 	return nil
 }
 
+func (x *RegisterInstanceRequest) GetLaunchArgs() []string {
+	if x != nil {
+		return x.LaunchArgs
+	}
+	return nil
+}
+
 // The instance as it was registered.
 type RegisterInstanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instance. Always set.
-	Instance      *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Instance *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Flags of `launch_args` whose values were not kept. Empty where all were.
+	HiddenLaunchArgs []string `protobuf:"bytes,2,rep,name=hidden_launch_args,json=hiddenLaunchArgs,proto3" json:"hidden_launch_args,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RegisterInstanceResponse) Reset() {
@@ -575,6 +600,13 @@ func (*RegisterInstanceResponse) Descriptor() ([]byte, []int) {
 func (x *RegisterInstanceResponse) GetInstance() *Instance {
 	if x != nil {
 		return x.Instance
+	}
+	return nil
+}
+
+func (x *RegisterInstanceResponse) GetHiddenLaunchArgs() []string {
+	if x != nil {
+		return x.HiddenLaunchArgs
 	}
 	return nil
 }
@@ -798,8 +830,8 @@ type UpdateInstanceRequest struct {
 	// The instance as it is to be; `instance_id` says which. With its `etag` set it is changed only if nobody else has
 	// changed it since. Required.
 	Instance *Instance `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`. Unset means
-	// those that are set.
+	// Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`,
+	// `launch_args`. Unset means those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -860,9 +892,11 @@ func (x *UpdateInstanceRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 type UpdateInstanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instance. Always set.
-	Instance      *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Instance *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Flags of `launch_args` whose values were not kept. Empty where all were.
+	HiddenLaunchArgs []string `protobuf:"bytes,2,rep,name=hidden_launch_args,json=hiddenLaunchArgs,proto3" json:"hidden_launch_args,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *UpdateInstanceResponse) Reset() {
@@ -898,6 +932,13 @@ func (*UpdateInstanceResponse) Descriptor() ([]byte, []int) {
 func (x *UpdateInstanceResponse) GetInstance() *Instance {
 	if x != nil {
 		return x.Instance
+	}
+	return nil
+}
+
+func (x *UpdateInstanceResponse) GetHiddenLaunchArgs() []string {
+	if x != nil {
+		return x.HiddenLaunchArgs
 	}
 	return nil
 }
@@ -1007,7 +1048,7 @@ var File_perfagent_v1_instance_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\n" +
-	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\x82\x05\n" +
+	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xa3\x05\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12#\n" +
@@ -1024,7 +1065,9 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x124\n" +
 	"\x06status\x18\v \x01(\v2\x1c.perfagent.v1.InstanceStatusR\x06status\x12%\n" +
-	"\x04slos\x18\f \x03(\v2\x11.perfagent.v1.SloR\x04slos\x1a9\n" +
+	"\x04slos\x18\f \x03(\v2\x11.perfagent.v1.SloR\x04slos\x12\x1f\n" +
+	"\vlaunch_args\x18\r \x03(\tR\n" +
+	"launchArgs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x03\n" +
@@ -1049,7 +1092,7 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"metricsUrl\x12\x13\n" +
 	"\x02up\x18\x02 \x01(\bH\x00R\x02up\x88\x01\x01\x126\n" +
 	"\afailure\x18\x03 \x01(\v2\x1c.perfagent.v1.CollectFailureR\afailureB\x05\n" +
-	"\x03_up\"\xe6\x03\n" +
+	"\x03_up\"\x87\x04\n" +
 	"\x17RegisterInstanceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1f\n" +
@@ -1062,12 +1105,16 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\x0fscrape_interval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0escrapeInterval\x121\n" +
 	"\x06window\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06window\x12I\n" +
 	"\x06labels\x18\b \x03(\v21.perfagent.v1.RegisterInstanceRequest.LabelsEntryR\x06labels\x12%\n" +
-	"\x04slos\x18\t \x03(\v2\x11.perfagent.v1.SloR\x04slos\x1a9\n" +
+	"\x04slos\x18\t \x03(\v2\x11.perfagent.v1.SloR\x04slos\x12\x1f\n" +
+	"\vlaunch_args\x18\n" +
+	" \x03(\tR\n" +
+	"launchArgs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +
 	"\x18RegisterInstanceResponse\x122\n" +
-	"\binstance\x18\x01 \x01(\v2\x16.perfagent.v1.InstanceR\binstance\"5\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.perfagent.v1.InstanceR\binstance\x12,\n" +
+	"\x12hidden_launch_args\x18\x02 \x03(\tR\x10hiddenLaunchArgs\"5\n" +
 	"\x12GetInstanceRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\"I\n" +
@@ -1089,9 +1136,10 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x122\n" +
 	"\binstance\x18\x02 \x01(\v2\x16.perfagent.v1.InstanceR\binstance\x12;\n" +
 	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"L\n" +
+	"updateMask\"z\n" +
 	"\x16UpdateInstanceResponse\x122\n" +
-	"\binstance\x18\x01 \x01(\v2\x16.perfagent.v1.InstanceR\binstance\"k\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.perfagent.v1.InstanceR\binstance\x12,\n" +
+	"\x12hidden_launch_args\x18\x02 \x03(\tR\x10hiddenLaunchArgs\"k\n" +
 	"\x15DeleteInstanceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1f\n" +

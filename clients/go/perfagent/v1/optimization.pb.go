@@ -762,7 +762,10 @@ type PredictPerformanceResponse struct {
 	// Why the last scrape of a registered instance failed, of the first replica that failed. Unset where none did.
 	LastFailure *CollectFailure `protobuf:"bytes,13,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	// What a reader must know of the measurement that it rests on, such as a replica that could not be read.
-	Notes         []*Note `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
+	Notes []*Note `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Id of the prediction as it is kept, for ListPredictions. Empty where none is: of what is not a registered instance, and
+	// where nothing is predicted.
+	PredictionId  string `protobuf:"bytes,15,opt,name=prediction_id,json=predictionId,proto3" json:"prediction_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,6 +896,13 @@ func (x *PredictPerformanceResponse) GetNotes() []*Note {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *PredictPerformanceResponse) GetPredictionId() string {
+	if x != nil {
+		return x.PredictionId
+	}
+	return ""
 }
 
 // Which predictions.
@@ -1115,7 +1125,7 @@ const file_perfagent_v1_optimization_proto_rawDesc = "" +
 	"\vmeasurement\x18\x06 \x01(\v2\x19.perfagent.v1.MeasurementR\vmeasurement\x121\n" +
 	"\achanges\x18\a \x01(\v2\x17.google.protobuf.StructR\achanges\x12>\n" +
 	"\x0ecurrent_config\x18\b \x01(\v2\x17.google.protobuf.StructR\rcurrentConfig\x12G\n" +
-	"\vconstraints\x18\t \x01(\v2%.perfagent.v1.OptimizationConstraintsR\vconstraints\"\xa8\x06\n" +
+	"\vconstraints\x18\t \x01(\v2%.perfagent.v1.OptimizationConstraintsR\vconstraints\"\xcd\x06\n" +
 	"\x1aPredictPerformanceResponse\x122\n" +
 	"\achanges\x18\x01 \x03(\v2\x18.perfagent.v1.KnobChangeR\achanges\x128\n" +
 	"\n" +
@@ -1134,7 +1144,8 @@ const file_perfagent_v1_optimization_proto_rawDesc = "" +
 	"\tsimulated\x18\v \x01(\bR\tsimulated\x12\x14\n" +
 	"\x05stale\x18\f \x01(\bR\x05stale\x12?\n" +
 	"\flast_failure\x18\r \x01(\v2\x1c.perfagent.v1.CollectFailureR\vlastFailure\x12(\n" +
-	"\x05notes\x18\x0e \x03(\v2\x12.perfagent.v1.NoteR\x05notes\x1aG\n" +
+	"\x05notes\x18\x0e \x03(\v2\x12.perfagent.v1.NoteR\x05notes\x12#\n" +
+	"\rprediction_id\x18\x0f \x01(\tR\fpredictionId\x1aG\n" +
 	"\x19EstimatedImprovementEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\x11\n" +

@@ -193,7 +193,10 @@ type Optimization struct {
 	// Answers may become others.
 	ChangesAnswers bool `protobuf:"varint,19,opt,name=changes_answers,json=changesAnswers,proto3" json:"changes_answers,omitempty"`
 	// The engine has to be restarted.
-	NeedsRestart  bool `protobuf:"varint,20,opt,name=needs_restart,json=needsRestart,proto3" json:"needs_restart,omitempty"`
+	NeedsRestart bool `protobuf:"varint,20,opt,name=needs_restart,json=needsRestart,proto3" json:"needs_restart,omitempty"`
+	// Id of the prediction as it is kept, for ListPredictions. Empty where none is: of what is not a registered instance, and
+	// where nothing is predicted.
+	PredictionId  string `protobuf:"bytes,21,opt,name=prediction_id,json=predictionId,proto3" json:"prediction_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -368,6 +371,13 @@ func (x *Optimization) GetNeedsRestart() bool {
 	return false
 }
 
+func (x *Optimization) GetPredictionId() string {
+	if x != nil {
+		return x.PredictionId
+	}
+	return ""
+}
+
 // Something that was considered, and is not recommended.
 type LeftOutOptimization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -436,7 +446,7 @@ var File_perfagent_v1_recommendation_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_recommendation_proto_rawDesc = "" +
 	"\n" +
-	"!perfagent/v1/recommendation.proto\x12\fperfagent.v1\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a\x1aperfagent/v1/setting.proto\"\x9e\a\n" +
+	"!perfagent/v1/recommendation.proto\x12\fperfagent.v1\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a\x1aperfagent/v1/setting.proto\"\xc3\a\n" +
 	"\fOptimization\x12'\n" +
 	"\x0foptimization_id\x18\x01 \x01(\tR\x0eoptimizationId\x12\x14\n" +
 	"\x05lever\x18\x02 \x01(\tR\x05lever\x122\n" +
@@ -460,7 +470,8 @@ const file_perfagent_v1_recommendation_proto_rawDesc = "" +
 	"\x04undo\x18\x11 \x01(\tR\x04undo\x12$\n" +
 	"\rprerequisites\x18\x12 \x03(\tR\rprerequisites\x12'\n" +
 	"\x0fchanges_answers\x18\x13 \x01(\bR\x0echangesAnswers\x12#\n" +
-	"\rneeds_restart\x18\x14 \x01(\bR\fneedsRestart\x1aG\n" +
+	"\rneeds_restart\x18\x14 \x01(\bR\fneedsRestart\x12#\n" +
+	"\rprediction_id\x18\x15 \x01(\tR\fpredictionId\x1aG\n" +
 	"\x19EstimatedImprovementEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\f\n" +

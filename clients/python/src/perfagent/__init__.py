@@ -26,16 +26,21 @@ from perfagent.errors import (
     error_of,
 )
 from perfagent.v1.analysis_pb2 import BottleneckEvent
-from perfagent.v1.bottleneck_pb2 import BottleneckType, DiagnosisVerdict, OptimizationType, Severity
+from perfagent.v1.bottleneck_pb2 import Bottleneck, BottleneckType, DiagnosisVerdict, OptimizationType, Severity
 from perfagent.v1.comparison_pb2 import ComparisonVerdict
 from perfagent.v1.instance_pb2 import Instance
 from perfagent.v1.metrics_pb2 import WatchEvent
 from perfagent.v1.model_pb2 import InstanceState, Measurement
+from perfagent.v1.optimization_pb2 import OptimizationConstraints
+from perfagent.v1.prediction_pb2 import PredictionState
+from perfagent.v1.recommendation_pb2 import OptimizationAdvice, OptimizationPriority
+from perfagent.v1.setting_pb2 import SettingSource, SettingState
 from perfagent.v1.slo_pb2 import Slo, SloAggregation, SloStatus
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "Bottleneck",
     "BottleneckEvent",
     "BottleneckType",
     "Cancelled",
@@ -51,10 +56,16 @@ __all__ = [
     "InvalidArgument",
     "Measurement",
     "NotFound",
+    "OptimizationAdvice",
+    "OptimizationConstraints",
+    "OptimizationPriority",
     "OptimizationType",
     "PerfagentError",
     "PermissionDenied",
+    "PredictionState",
     "ResourceExhausted",
+    "SettingSource",
+    "SettingState",
     "Severity",
     "Slo",
     "SloAggregation",

@@ -46,6 +46,11 @@ COLLECT_METRICS: Final = Rpc(25)
 BATCH_COLLECT_METRICS: Final = Rpc(30)
 WATCH_METRICS: Final = Rpc(None)
 COMPARE_METRICS: Final = Rpc(5)
+# perfagent.v1.OptimizationService
+RECOMMEND_OPTIMIZATIONS: Final = Rpc(30)
+GET_INSTANCE_CONFIG: Final = Rpc(25)
+PREDICT_PERFORMANCE: Final = Rpc(30)
+LIST_PREDICTIONS: Final = Rpc(5)
 # grpc.health.v1.Health, whose proto says nothing of it
 CHECK: Final = Rpc(1)
 CHECK_METHOD: Final = "/grpc.health.v1.Health/Check"

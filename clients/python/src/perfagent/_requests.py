@@ -9,12 +9,25 @@ from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct
 
 from perfagent._contract import DEFAULT_WINDOW
-from perfagent.v1 import analysis_pb2, instance_pb2, metrics_pb2, model_pb2, slo_pb2
+from perfagent.v1 import (
+    analysis_pb2,
+    bottleneck_pb2,
+    instance_pb2,
+    metrics_pb2,
+    model_pb2,
+    optimization_pb2,
+    prediction_pb2,
+    slo_pb2,
+)
 
 Span = float | timedelta
 """Seconds, or a timedelta."""
+
+Settings = Mapping[str, float | str | bool | None]
+"""Settings of an engine by name or launch flag; None for one that is not set, or whose flag is to be taken away."""
 
 View = Literal["full", "basic"]
 """How much of a measurement to answer with; basic is without figures, settings and the figures of each replica."""
@@ -110,10 +123,89 @@ def watch_bottlenecks(
     return analysis_pb2.WatchBottlenecksRequest(instance_ids=_strings(instance_ids), labels=labels)
 
 
+def settings_of(settings: Settings | None) -> Struct | None:
+    if settings is None:
+        return None
+    message = Struct()
+    message.update(dict(settings))
+    return message
+
+
+def recommend(
+    instance_id: str,
+    measurement: model_pb2.Measurement | None,
+    bottlenecks: Sequence[bottleneck_pb2.Bottleneck],
+    current_config: Settings | None,
+    constraints: optimization_pb2.OptimizationConstraints | None,
+    instance_type: str,
+    metrics_url: str,
+    metrics_urls: Sequence[str],
+    window: Span | None,
+) -> optimization_pb2.RecommendOptimizationsRequest:
+    return optimization_pb2.RecommendOptimizationsRequest(
+        instance_id=instance_id,
+        measurement=measurement,
+        bottlenecks=bottlenecks,
+        current_config=settings_of(current_config),
+        constraints=constraints,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+    )
+
+
+def config(
+    instance_id: str, instance_type: str, metrics_url: str, metrics_urls: Sequence[str], window: Span | None
+) -> optimization_pb2.GetInstanceConfigRequest:
+    return optimization_pb2.GetInstanceConfigRequest(
+        instance_id=instance_id,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+    )
+
+
+def predict(
+    instance_id: str,
+    changes: Settings,
+    measurement: model_pb2.Measurement | None,
+    current_config: Settings | None,
+    constraints: optimization_pb2.OptimizationConstraints | None,
+    instance_type: str,
+    metrics_url: str,
+    metrics_urls: Sequence[str],
+    window: Span | None,
+) -> optimization_pb2.PredictPerformanceRequest:
+    return optimization_pb2.PredictPerformanceRequest(
+        instance_id=instance_id,
+        changes=settings_of(changes),
+        measurement=measurement,
+        current_config=settings_of(current_config),
+        constraints=constraints,
+        instance_type=instance_type,
+        metrics_url=metrics_url,
+        metrics_urls=_strings(metrics_urls),
+        window=duration(window),
+    )
+
+
+def predictions(
+    instance_id: str, lever: str, state: prediction_pb2.PredictionState.ValueType, page_size: int, page_token: str
+) -> optimization_pb2.ListPredictionsRequest:
+    return optimization_pb2.ListPredictionsRequest(
+        instance_id=instance_id, lever=lever, state=state, page_size=page_size, page_token=page_token
+    )
+
+
 def window_seconds(
     request: metrics_pb2.CollectMetricsRequest
     | analysis_pb2.DetectBottlenecksRequest
-    | analysis_pb2.EvaluateSlosRequest,
+    | analysis_pb2.EvaluateSlosRequest
+    | optimization_pb2.RecommendOptimizationsRequest
+    | optimization_pb2.GetInstanceConfigRequest
+    | optimization_pb2.PredictPerformanceRequest,
 ) -> float:
     """How long it is measured."""
     if request.HasField("window"):

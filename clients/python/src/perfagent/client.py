@@ -14,7 +14,7 @@ from perfagent import _contract as contract
 from perfagent import _requests as requests
 from perfagent._connection import Connection, PathLike
 from perfagent._contract import Rpc
-from perfagent._requests import Span, View
+from perfagent._requests import Settings, Span, View
 from perfagent._retry import Attempts, Resumption
 from perfagent._watch import MessageStream, Watch
 from perfagent.errors import from_rpc_error
@@ -27,8 +27,13 @@ from perfagent.v1 import (
     instance_pb2_grpc,
     metrics_pb2,
     metrics_pb2_grpc,
+    optimization_pb2,
+    optimization_pb2_grpc,
 )
+from perfagent.v1.bottleneck_pb2 import Bottleneck
 from perfagent.v1.model_pb2 import Measurement
+from perfagent.v1.optimization_pb2 import OptimizationConstraints
+from perfagent.v1.prediction_pb2 import PREDICTION_STATE_UNSPECIFIED, PredictionState
 from perfagent.v1.slo_pb2 import Slo
 
 _Request = TypeVar("_Request")
@@ -89,6 +94,7 @@ class Client:
         self._analysis: Final = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
         self._instances: Final = instance_pb2_grpc.InstanceServiceStub(self._channel)
         self._metrics: Final = metrics_pb2_grpc.MetricsServiceStub(self._channel)
+        self._optimization: Final = optimization_pb2_grpc.OptimizationServiceStub(self._channel)
         self._check: Final[grpc.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]] = (
             self._channel.unary_unary(
                 contract.CHECK_METHOD, HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
@@ -230,6 +236,103 @@ class Client:
         request = requests.watch_bottlenecks(instance_ids, labels)
         shown = None if heartbeats else (lambda event: event.event != analysis_pb2.BOTTLENECK_EVENT_HEARTBEAT)
         return self._watch(self._analysis.WatchBottlenecks, request, timeout, give_up_after, shown)
+
+    # what to change
+
+    def recommend_optimizations(
+        self,
+        instance_id: str = "",
+        measurement: Measurement | None = None,
+        *,
+        bottlenecks: Sequence[Bottleneck] = (),
+        current_config: Settings | None = None,
+        constraints: OptimizationConstraints | None = None,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        timeout: float | None = None,
+    ) -> optimization_pb2.RecommendOptimizationsResponse:
+        """What to change, each change with its predicted effect, of what `detect_bottlenecks` may be asked about. With
+        `bottlenecks` nothing is measured and nothing predicted: settings are ranked by what these and `current_config`,
+        the settings that the engine runs with, say; `instance_type` then names the engine."""
+        request = requests.recommend(
+            instance_id,
+            measurement,
+            bottlenecks,
+            current_config,
+            constraints,
+            instance_type,
+            metrics_url,
+            metrics_urls,
+            window,
+        )
+        seconds = requests.window_seconds(request)
+        return self._unary(
+            self._optimization.RecommendOptimizations, contract.RECOMMEND_OPTIMIZATIONS, request, timeout, seconds
+        )
+
+    def get_instance_config(
+        self,
+        instance_id: str,
+        *,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        timeout: float | None = None,
+    ) -> optimization_pb2.GetInstanceConfigResponse:
+        """The settings that a registered instance or an inline target runs with, and who says so."""
+        request = requests.config(instance_id, instance_type, metrics_url, metrics_urls, window)
+        seconds = requests.window_seconds(request)
+        return self._unary(
+            self._optimization.GetInstanceConfig, contract.GET_INSTANCE_CONFIG, request, timeout, seconds
+        )
+
+    def predict_performance(
+        self,
+        instance_id: str = "",
+        changes: Settings | None = None,
+        measurement: Measurement | None = None,
+        *,
+        current_config: Settings | None = None,
+        constraints: OptimizationConstraints | None = None,
+        instance_type: str = "",
+        metrics_url: str = "",
+        metrics_urls: Sequence[str] = (),
+        window: Span | None = None,
+        timeout: float | None = None,
+    ) -> optimization_pb2.PredictPerformanceResponse:
+        """What changes of settings would do, such as `{"max_num_seqs": 64}`; None takes a flag away."""
+        request = requests.predict(
+            instance_id,
+            changes or {},
+            measurement,
+            current_config,
+            constraints,
+            instance_type,
+            metrics_url,
+            metrics_urls,
+            window,
+        )
+        seconds = requests.window_seconds(request)
+        return self._unary(
+            self._optimization.PredictPerformance, contract.PREDICT_PERFORMANCE, request, timeout, seconds
+        )
+
+    def list_predictions(
+        self,
+        *,
+        instance_id: str = "",
+        lever: str = "",
+        state: PredictionState.ValueType = PREDICTION_STATE_UNSPECIFIED,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> optimization_pb2.ListPredictionsResponse:
+        """A page of what was predicted beside what came of it, the newest first, and how far to trust each lever."""
+        request = requests.predictions(instance_id, lever, state, page_size, page_token)
+        return self._unary(self._optimization.ListPredictions, contract.LIST_PREDICTIONS, request, timeout)
 
     # instances
 

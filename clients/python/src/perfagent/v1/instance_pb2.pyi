@@ -86,6 +86,7 @@ class Instance(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     SLOS_FIELD_NUMBER: _builtins.int
+    LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Its id: 1 to 63 lower-case letters, digits, `-` and `.`."""
     instance_type: _builtins.str
@@ -135,6 +136,13 @@ class Instance(_message.Message):
         at least 100 generated tokens a second while requests wait.
         """
 
+    @_builtins.property
+    def launch_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Launch arguments that the engine runs with now, each word its own: `--max-num-seqs`, `64`. They tell settings that the
+        engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
+        something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others.
+        """
+
     def __init__(
         self,
         *,
@@ -150,10 +158,11 @@ class Instance(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___InstanceStatus | None = ...,
         slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
+        launch_args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scrape_interval", b"scrape_interval", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "slos", b"slos", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "slos", b"slos", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,6 +310,7 @@ class RegisterInstanceRequest(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SLOS_FIELD_NUMBER: _builtins.int
+    LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that the caller makes for this request, so that it can be repeated without harm. Empty for none."""
     instance_id: _builtins.str
@@ -334,6 +344,14 @@ class RegisterInstanceRequest(_message.Message):
         at least 100 generated tokens a second while requests wait.
         """
 
+    @_builtins.property
+    def launch_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Launch arguments that the engine runs with, each word its own: `--max-num-seqs`, `64`. They tell settings that the
+        engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
+        something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others. Empty for
+        none.
+        """
+
     def __init__(
         self,
         *,
@@ -346,10 +364,11 @@ class RegisterInstanceRequest(_message.Message):
         window: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
+        launch_args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrape_interval", b"scrape_interval", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "slos", b"slos", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "slos", b"slos", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,18 +381,24 @@ class RegisterInstanceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_FIELD_NUMBER: _builtins.int
+    HIDDEN_LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def instance(self) -> Global___Instance:
         """The instance. Always set."""
+
+    @_builtins.property
+    def hidden_launch_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Flags of `launch_args` whose values were not kept. Empty where all were."""
 
     def __init__(
         self,
         *,
         instance: Global___Instance | None = ...,
+        hidden_launch_args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden_launch_args", b"hidden_launch_args", "instance", b"instance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,8 +549,8 @@ class UpdateInstanceRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`. Unset means
-        those that are set.
+        """Which fields to change: `instance_type`, `metrics_urls`, `scrape_interval`, `window`, `labels`, `slos`,
+        `launch_args`. Unset means those that are set.
         """
 
     def __init__(
@@ -550,18 +575,24 @@ class UpdateInstanceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_FIELD_NUMBER: _builtins.int
+    HIDDEN_LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def instance(self) -> Global___Instance:
         """The instance. Always set."""
+
+    @_builtins.property
+    def hidden_launch_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Flags of `launch_args` whose values were not kept. Empty where all were."""
 
     def __init__(
         self,
         *,
         instance: Global___Instance | None = ...,
+        hidden_launch_args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden_launch_args", b"hidden_launch_args", "instance", b"instance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -478,6 +478,7 @@ class PredictPerformanceResponse(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    PREDICTION_ID_FIELD_NUMBER: _builtins.int
     not_predictable_reason: _builtins.str
     """Why nothing can be predicted, as a sentence. Empty where `prediction` is set."""
     instance_id: _builtins.str
@@ -491,6 +492,10 @@ class PredictPerformanceResponse(_message.Message):
     stale: _builtins.bool
     """It is about a window of a registered instance that is older than two of its intervals or from before a scrape that
     failed: it does not tell how things are now.
+    """
+    prediction_id: _builtins.str
+    """Id of the prediction as it is kept, for ListPredictions. Empty where none is: of what is not a registered instance, and
+    where nothing is predicted.
     """
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_setting_pb2.KnobChange]:
@@ -543,10 +548,11 @@ class PredictPerformanceResponse(_message.Message):
         stale: _builtins.bool = ...,
         last_failure: _model_pb2.CollectFailure | None = ...,
         notes: _abc.Iterable[_model_pb2.Note] | None = ...,
+        prediction_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "engine_version", b"engine_version", "last_failure", b"last_failure", "prediction", b"prediction", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "changes", b"changes", "engine_version", b"engine_version", "estimated_improvement", b"estimated_improvement", "instance_id", b"instance_id", "instance_type", b"instance_type", "last_failure", b"last_failure", "not_predictable_reason", b"not_predictable_reason", "notes", b"notes", "prediction", b"prediction", "remarks", b"remarks", "settings", b"settings", "simulated", b"simulated", "stale", b"stale", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version", "changes", b"changes", "engine_version", b"engine_version", "estimated_improvement", b"estimated_improvement", "instance_id", b"instance_id", "instance_type", b"instance_type", "last_failure", b"last_failure", "not_predictable_reason", b"not_predictable_reason", "notes", b"notes", "prediction", b"prediction", "prediction_id", b"prediction_id", "remarks", b"remarks", "settings", b"settings", "simulated", b"simulated", "stale", b"stale", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine_version: _TypeAlias = _typing.Literal["engine_version"]  # noqa: Y015
     _WhichOneofArgType__engine_version: _TypeAlias = _typing.Literal["_engine_version", b"_engine_version"]  # noqa: Y015

@@ -27,7 +27,7 @@ from perfagent.v1 import prediction_pb2 as perfagent_dot_v1_dot_prediction__pb2
 from perfagent.v1 import setting_pb2 as perfagent_dot_v1_dot_setting__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!perfagent/v1/recommendation.proto\x12\x0cperfagent.v1\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a\x1aperfagent/v1/setting.proto\"\xb1\x05\n\x0cOptimization\x12\x17\n\x0foptimization_id\x18\x01 \x01(\t\x12\r\n\x05lever\x18\x02 \x01(\t\x12,\n\x04type\x18\x03 \x01(\x0e\x32\x1e.perfagent.v1.OptimizationType\x12\x34\n\x08priority\x18\x04 \x01(\x0e\x32\".perfagent.v1.OptimizationPriority\x12\r\n\x05title\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06treats\x18\x08 \x03(\t\x12)\n\x07\x63hanges\x18\t \x03(\x0b\x32\x18.perfagent.v1.KnobChange\x12-\n\x08replicas\x18\n \x01(\x0b\x32\x1b.perfagent.v1.ReplicaChange\x12,\n\nprediction\x18\x0b \x01(\x0b\x32\x18.perfagent.v1.Prediction\x12\x1e\n\x16not_predictable_reason\x18\x0c \x01(\t\x12S\n\x15\x65stimated_improvement\x18\r \x03(\x0b\x32\x34.perfagent.v1.Optimization.EstimatedImprovementEntry\x12\x16\n\ttrade_off\x18\x0e \x01(\tH\x00\x88\x01\x01\x12\r\n\x05risks\x18\x0f \x03(\t\x12\r\n\x05watch\x18\x10 \x03(\t\x12\x0c\n\x04undo\x18\x11 \x01(\t\x12\x15\n\rprerequisites\x18\x12 \x03(\t\x12\x17\n\x0f\x63hanges_answers\x18\x13 \x01(\x08\x12\x15\n\rneeds_restart\x18\x14 \x01(\x08\x1a;\n\x19\x45stimatedImprovementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\n_trade_off\"C\n\x13LeftOutOptimization\x12\r\n\x05lever\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xeb\x01\n\x12OptimizationAdvice\x12#\n\x1fOPTIMIZATION_ADVICE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aOPTIMIZATION_ADVICE_CHANGE\x10\x01\x12%\n!OPTIMIZATION_ADVICE_NOTHING_TO_DO\x10\x02\x12$\n OPTIMIZATION_ADVICE_ADD_CAPACITY\x10\x03\x12\x1e\n\x1aOPTIMIZATION_ADVICE_REPAIR\x10\x04\x12#\n\x1fOPTIMIZATION_ADVICE_CANNOT_TELL\x10\x05*\xc2\x01\n\x14OptimizationPriority\x12%\n!OPTIMIZATION_PRIORITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19OPTIMIZATION_PRIORITY_LOW\x10\x01\x12 \n\x1cOPTIMIZATION_PRIORITY_MEDIUM\x10\x02\x12\x1e\n\x1aOPTIMIZATION_PRIORITY_HIGH\x10\x03\x12\"\n\x1eOPTIMIZATION_PRIORITY_CRITICAL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!perfagent/v1/recommendation.proto\x12\x0cperfagent.v1\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a\x1aperfagent/v1/setting.proto\"\xc8\x05\n\x0cOptimization\x12\x17\n\x0foptimization_id\x18\x01 \x01(\t\x12\r\n\x05lever\x18\x02 \x01(\t\x12,\n\x04type\x18\x03 \x01(\x0e\x32\x1e.perfagent.v1.OptimizationType\x12\x34\n\x08priority\x18\x04 \x01(\x0e\x32\".perfagent.v1.OptimizationPriority\x12\r\n\x05title\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06treats\x18\x08 \x03(\t\x12)\n\x07\x63hanges\x18\t \x03(\x0b\x32\x18.perfagent.v1.KnobChange\x12-\n\x08replicas\x18\n \x01(\x0b\x32\x1b.perfagent.v1.ReplicaChange\x12,\n\nprediction\x18\x0b \x01(\x0b\x32\x18.perfagent.v1.Prediction\x12\x1e\n\x16not_predictable_reason\x18\x0c \x01(\t\x12S\n\x15\x65stimated_improvement\x18\r \x03(\x0b\x32\x34.perfagent.v1.Optimization.EstimatedImprovementEntry\x12\x16\n\ttrade_off\x18\x0e \x01(\tH\x00\x88\x01\x01\x12\r\n\x05risks\x18\x0f \x03(\t\x12\r\n\x05watch\x18\x10 \x03(\t\x12\x0c\n\x04undo\x18\x11 \x01(\t\x12\x15\n\rprerequisites\x18\x12 \x03(\t\x12\x17\n\x0f\x63hanges_answers\x18\x13 \x01(\x08\x12\x15\n\rneeds_restart\x18\x14 \x01(\x08\x12\x15\n\rprediction_id\x18\x15 \x01(\t\x1a;\n\x19\x45stimatedImprovementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\n_trade_off\"C\n\x13LeftOutOptimization\x12\r\n\x05lever\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xeb\x01\n\x12OptimizationAdvice\x12#\n\x1fOPTIMIZATION_ADVICE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aOPTIMIZATION_ADVICE_CHANGE\x10\x01\x12%\n!OPTIMIZATION_ADVICE_NOTHING_TO_DO\x10\x02\x12$\n OPTIMIZATION_ADVICE_ADD_CAPACITY\x10\x03\x12\x1e\n\x1aOPTIMIZATION_ADVICE_REPAIR\x10\x04\x12#\n\x1fOPTIMIZATION_ADVICE_CANNOT_TELL\x10\x05*\xc2\x01\n\x14OptimizationPriority\x12%\n!OPTIMIZATION_PRIORITY_UNSPECIFIED\x10\x00\x12\x1d\n\x19OPTIMIZATION_PRIORITY_LOW\x10\x01\x12 \n\x1cOPTIMIZATION_PRIORITY_MEDIUM\x10\x02\x12\x1e\n\x1aOPTIMIZATION_PRIORITY_HIGH\x10\x03\x12\"\n\x1eOPTIMIZATION_PRIORITY_CRITICAL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._loaded_options = None
   _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._serialized_options = b'8\001'
-  _globals['_OPTIMIZATIONADVICE']._serialized_start=903
-  _globals['_OPTIMIZATIONADVICE']._serialized_end=1138
-  _globals['_OPTIMIZATIONPRIORITY']._serialized_start=1141
-  _globals['_OPTIMIZATIONPRIORITY']._serialized_end=1335
+  _globals['_OPTIMIZATIONADVICE']._serialized_start=926
+  _globals['_OPTIMIZATIONADVICE']._serialized_end=1161
+  _globals['_OPTIMIZATIONPRIORITY']._serialized_start=1164
+  _globals['_OPTIMIZATIONPRIORITY']._serialized_end=1358
   _globals['_OPTIMIZATION']._serialized_start=142
-  _globals['_OPTIMIZATION']._serialized_end=831
-  _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._serialized_start=758
-  _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._serialized_end=817
-  _globals['_LEFTOUTOPTIMIZATION']._serialized_start=833
-  _globals['_LEFTOUTOPTIMIZATION']._serialized_end=900
+  _globals['_OPTIMIZATION']._serialized_end=854
+  _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._serialized_start=781
+  _globals['_OPTIMIZATION_ESTIMATEDIMPROVEMENTENTRY']._serialized_end=840
+  _globals['_LEFTOUTOPTIMIZATION']._serialized_start=856
+  _globals['_LEFTOUTOPTIMIZATION']._serialized_end=923
 # @@protoc_insertion_point(module_scope)

@@ -136,6 +136,7 @@ class Optimization(_message.Message):
     PREREQUISITES_FIELD_NUMBER: _builtins.int
     CHANGES_ANSWERS_FIELD_NUMBER: _builtins.int
     NEEDS_RESTART_FIELD_NUMBER: _builtins.int
+    PREDICTION_ID_FIELD_NUMBER: _builtins.int
     optimization_id: _builtins.str
     """The same for the same lever and changes: `sequence_cap-1f3a9c02`."""
     lever: _builtins.str
@@ -160,6 +161,10 @@ class Optimization(_message.Message):
     """Answers may become others."""
     needs_restart: _builtins.bool
     """The engine has to be restarted."""
+    prediction_id: _builtins.str
+    """Id of the prediction as it is kept, for ListPredictions. Empty where none is: of what is not a registered instance, and
+    where nothing is predicted.
+    """
     @_builtins.property
     def treats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Causes of the bottlenecks that it treats."""
@@ -218,10 +223,11 @@ class Optimization(_message.Message):
         prerequisites: _abc.Iterable[_builtins.str] | None = ...,
         changes_answers: _builtins.bool = ...,
         needs_restart: _builtins.bool = ...,
+        prediction_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_trade_off", b"_trade_off", "prediction", b"prediction", "replicas", b"replicas", "trade_off", b"trade_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_trade_off", b"_trade_off", "changes", b"changes", "changes_answers", b"changes_answers", "description", b"description", "estimated_improvement", b"estimated_improvement", "lever", b"lever", "needs_restart", b"needs_restart", "not_predictable_reason", b"not_predictable_reason", "optimization_id", b"optimization_id", "prediction", b"prediction", "prerequisites", b"prerequisites", "priority", b"priority", "reason", b"reason", "replicas", b"replicas", "risks", b"risks", "title", b"title", "trade_off", b"trade_off", "treats", b"treats", "type", b"type", "undo", b"undo", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_trade_off", b"_trade_off", "changes", b"changes", "changes_answers", b"changes_answers", "description", b"description", "estimated_improvement", b"estimated_improvement", "lever", b"lever", "needs_restart", b"needs_restart", "not_predictable_reason", b"not_predictable_reason", "optimization_id", b"optimization_id", "prediction", b"prediction", "prediction_id", b"prediction_id", "prerequisites", b"prerequisites", "priority", b"priority", "reason", b"reason", "replicas", b"replicas", "risks", b"risks", "title", b"title", "trade_off", b"trade_off", "treats", b"treats", "type", b"type", "undo", b"undo", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__trade_off: _TypeAlias = _typing.Literal["trade_off"]  # noqa: Y015
     _WhichOneofArgType__trade_off: _TypeAlias = _typing.Literal["_trade_off", b"_trade_off"]  # noqa: Y015
