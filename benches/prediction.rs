@@ -89,10 +89,11 @@ fn rows(outcome: &Outcome) {
     }
     let top = &outcome.recommended;
     println!(
-        "# {seed},{kind:?},{engine},{:?},{},gain {:.3} of {:?},{:.2} s",
+        "# {seed},{kind:?},{engine},{:?},{},gain {:.3}, of settings {:.3} of {:?},{:.2} s",
         top.advice,
         top.title,
         top.gain(),
+        top.gain_by_settings(),
         top.most(),
         top.cpu_seconds
     );
