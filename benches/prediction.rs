@@ -89,10 +89,11 @@ fn rows(outcome: &Outcome) {
     }
     let top = &outcome.recommended;
     println!(
-        "# {seed},{kind:?},{engine},{:?},{},gain {:.3} of {:?},{:.2} s",
+        "# {seed},{kind:?},{engine},{:?},{},gain {:.3}, of settings {:.3} of {:?},{:.2} s",
         top.advice,
         top.title,
         top.gain(),
+        top.gain_by_settings(),
         top.most(),
         top.cpu_seconds
     );
@@ -156,8 +157,11 @@ fn report(name: &str, outcomes: &[&Outcome]) {
     row("top recommendation improves", "at least 95 %", &|one| {
         of(one.improved, one.troubled)
     });
+    row("first change of settings improves", "", &|one| {
+        of(one.cured, one.curable)
+    });
     row(
-        "share of the grid's gain: sums, median",
+        "its share of the grid's gain: sums, median",
         "at least 90 %",
         &|of| {
             format!(
@@ -175,6 +179,17 @@ fn report(name: &str, outcomes: &[&Outcome]) {
         "at most 5 s",
         &|of| format!("{:.2} s, {:.2} s", of.cpu_median, of.cpu_most),
     );
+    // what is held back is not looked into, unless it is asked for alone
+    let development: Vec<&Outcome> = outcomes
+        .iter()
+        .copied()
+        .filter(|one| Part::of(one.seed) == Part::Development)
+        .collect();
+    let (outcomes, half) = match development.is_empty() {
+        true => (outcomes, Part::HeldBack),
+        false => (&development[..], Part::Development),
+    };
+    println!("\nIn detail, {}:", half.name());
     let all: Vec<(&Outcome, &Checked)> = outcomes
         .iter()
         .flat_map(|one| one.checked.iter().map(move |checked| (*one, checked)))

@@ -86,5 +86,6 @@ fn predictions_and_recommendations_help_on_some_scenarios() {
         share(figures.left_alone, figures.healthy) >= 0.5,
         "{figures:?}"
     );
-    assert!(figures.gain_of_sums >= 0.4, "{figures:?}");
+    // of so few, a sum is what the worst of them is
+    assert!(figures.gain_median >= 0.5, "{figures:?}");
 }

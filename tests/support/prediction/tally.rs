@@ -56,6 +56,8 @@ pub(crate) struct Recommended {
     pub(crate) unchanged: Score,
     /// With it; the text says why the engine does not start so.
     pub(crate) changed: Result<Score, String>,
+    /// With the first that changes settings alone. The grid has no replicas, so only this can be held against it.
+    pub(crate) by_settings: Result<Score, String>,
     /// With the best that the grid found; none where there is none.
     pub(crate) best: Option<Score>,
     pub(crate) cpu_seconds: f64,
@@ -78,7 +80,16 @@ impl Recommended {
 
     /// By how much the violation falls.
     pub(crate) fn gain(&self) -> f64 {
-        match &self.changed {
+        self.gain_of(&self.changed)
+    }
+
+    /// The same of settings alone.
+    pub(crate) fn gain_by_settings(&self) -> f64 {
+        self.gain_of(&self.by_settings)
+    }
+
+    fn gain_of(&self, changed: &Result<Score, String>) -> f64 {
+        match changed {
             Ok(changed) => grid::gain(&self.unchanged, changed),
             Err(_) => 0.0,
         }
@@ -115,6 +126,7 @@ fn outcome(chosen: &Chosen, truth: &Truth<'_>, seen: &Seen, of: &dyn Predictor) 
             title: String::new(),
             unchanged: score_of(truth, &Treatment::default()).expect("it runs as it is"),
             changed: Err("nothing is recommended".to_owned()),
+            by_settings: Err("no setting is recommended".to_owned()),
             best: None,
             cpu_seconds: 0.0,
         },
@@ -151,6 +163,14 @@ impl Outcome {
             self.recommended.best = summary
                 .ok()
                 .map(|summary| score(&summary, &scenario.targets));
+        }
+        let of_settings = of.optimizations.iter().find(|one| one.replicas.is_none());
+        if let Some(first) = of_settings {
+            let treatment = Treatment {
+                changes: first.changes.clone(),
+                replicas: None,
+            };
+            self.recommended.by_settings = score_of(truth, &treatment);
         }
         let treatment = match of.optimizations.first() {
             Some(top) => {
@@ -259,6 +279,9 @@ pub(crate) struct Figures {
     pub(crate) unpredicted: usize,
     pub(crate) troubled: usize,
     pub(crate) improved: usize,
+    /// Scenarios that settings can mend, and those that the first recommended setting does mend.
+    pub(crate) curable: usize,
+    pub(crate) cured: usize,
     pub(crate) gain_of_sums: f64,
     pub(crate) gain_median: f64,
     pub(crate) healthy: usize,
@@ -280,7 +303,7 @@ impl Figures {
             .collect();
         let gains: Vec<(f64, f64)> = troubled
             .iter()
-            .filter_map(|one| Some((one.recommended.gain(), one.recommended.most()?)))
+            .filter_map(|one| Some((one.recommended.gain_by_settings(), one.recommended.most()?)))
             .collect();
         let (gained, most) = gains
             .iter()
@@ -301,6 +324,8 @@ impl Figures {
                 .iter()
                 .filter(|one| one.recommended.improves())
                 .count(),
+            curable: gains.len(),
+            cured: gains.iter().filter(|(gain, _)| *gain > EQUAL).count(),
             gain_of_sums: gained / most,
             gain_median: median(gains.iter().map(|(one, most)| one / most).collect()),
             healthy: healthy.len(),
