@@ -13,6 +13,7 @@
 
 mod arguments;
 mod change;
+mod combine;
 pub mod constraints;
 mod custom;
 mod declared;

@@ -47,6 +47,7 @@ pub fn recommend(
             Err(reason) => left_out.push(reason),
         }
     }
+    chosen.extend(search.combined(&chosen));
     rank(&mut chosen);
     left_out.extend(needless(&mut chosen));
     for one in chosen.drain(MOST.min(chosen.len())..) {
@@ -150,7 +151,7 @@ fn needless(chosen: &mut Vec<Chosen>) -> Vec<LeftOut> {
 const SETTINGS_SUFFICE: f64 = 0.8;
 
 /// Replicas come before settings if they do so many times as much.
-const BOUGHT_GAIN: f64 = 2.0;
+const BOUGHT_GAIN: f64 = 3.0;
 
 fn optimization(
     one: Chosen,

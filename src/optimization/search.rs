@@ -23,6 +23,12 @@ pub(super) struct Chosen {
     pub(super) gain: Option<f64>,
 }
 
+/// A family of settings, as far as the model has it.
+struct LookedAt {
+    lever: String,
+    alternatives: Vec<Proposal>,
+}
+
 /// Looks for the best of each family.
 pub(super) struct Search<'s> {
     situation: &'s Situation<'s>,
@@ -30,6 +36,8 @@ pub(super) struct Search<'s> {
     now: Option<Service>,
     /// Tokens that may still be simulated.
     tokens_left: u64,
+    /// Alternatives that the model has, of each family of settings.
+    looked_at: Vec<LookedAt>,
 }
 
 /// Tokens that a search may cost: about a second of one core.
@@ -46,6 +54,7 @@ impl<'s> Search<'s> {
             twin,
             now: twin.map(Twin::now),
             tokens_left: SEARCH_TOKENS,
+            looked_at: Vec::new(),
         }
     }
 
@@ -117,6 +126,15 @@ impl<'s> Search<'s> {
                 Err(reason) => leave(&one.title, reason),
             }
         }
+        if gains
+            .iter()
+            .all(|(_, one)| one.replicas.is_none() && !one.changes_answers)
+        {
+            self.looked_at.push(LookedAt {
+                lever: lever.clone(),
+                alternatives: gains.iter().map(|(_, one)| one.clone()).collect(),
+            });
+        }
         let best = gains.iter().map(|(gain, _)| *gain).fold(f64::MIN, f64::max);
         if gains.is_empty() {
             return Err(left_out);
@@ -142,6 +160,31 @@ impl<'s> Search<'s> {
             }),
             None => Err(left_out),
         }
+    }
+
+    /// Families other than these, with the alternatives that the model has.
+    pub(super) fn others(&self, levers: &[String]) -> Vec<(String, Vec<Proposal>)> {
+        let others = self.looked_at.iter();
+        others
+            .filter(|one| !levers.contains(&one.lever))
+            .map(|one| (one.lever.clone(), one.alternatives.clone()))
+            .collect()
+    }
+
+    /// By how much the instance would serve better; none where it breaks a rule or an SLO that must hold, or there is no
+    /// time left to simulate it.
+    pub(super) fn gain_of(&mut self, one: &mut Proposal) -> Option<f64> {
+        let (twin, now) = self.twin.zip(self.now)?;
+        if self.tokens_left == 0 || self.checked(one).is_err() {
+            return None;
+        }
+        let Expectation::Modelled(changes) = &one.expectation else {
+            return None;
+        };
+        let glance = twin.glance(changes).ok()?;
+        self.tokens_left = self.tokens_left.saturating_sub(glance.work_tokens);
+        let broken = self.breaks(&now, &glance.service).is_some();
+        (!broken).then(|| glance.service.gain_over(&now, self.situation.targets))
     }
 
     /// A proposal of the operator's own, weighed like the others; it is theirs whatever the model expects.
@@ -198,14 +241,14 @@ impl<'s> Search<'s> {
         if checked.changes.is_empty() && !one.changes.is_empty() {
             return Err("it is in force already".to_owned());
         }
-        for companion in &checked.companions {
-            one.prerequisites.push(format!(
-                "{} changes with it: {}.",
-                companion.name, companion.rule
-            ));
+        let companions = checked.companions.iter();
+        let said = companions.map(|one| format!("{} changes with it: {}.", one.name, one.rule));
+        for text in said.chain(checked.prerequisites) {
+            if !one.prerequisites.contains(&text) {
+                one.prerequisites.push(text);
+            }
         }
         one.changes = checked.changes;
-        one.prerequisites.extend(checked.prerequisites);
         Ok(())
     }
 
