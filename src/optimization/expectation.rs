@@ -87,11 +87,15 @@ fn modelled(in_force: &InForce, change: &KnobChange) -> Result<Option<ModelChang
         "schedule_conservativeness" => ModelChange::Conservativeness(
             number.ok_or_else(|| format!("{flag} {to}: the model takes a number"))?,
         ),
+        // on TGI a bound of one request
+        "max_total_tokens" if in_force.engine != "sglang" => {
+            return Err(format!("the model does not have {flag}"));
+        }
         "num_gpu_blocks_override"
         | "num_gpu_blocks"
         | "kv_cache_memory_bytes"
         | "max_total_num_tokens"
-        | "max_total_tokens_override"
+        | "max_total_tokens"
         | "max_batch_total_tokens" => {
             let (from, to) = ratio()?;
             // vLLM keeps one block back

@@ -45,7 +45,7 @@ const SEARCH_TOKENS: u64 = 40_000_000;
 /// What is expected to bring less is not worth a change.
 const LEAST_GAIN: f64 = 0.04;
 /// A smaller change is taken if it brings nearly as much as the best.
-const NEARLY: f64 = 0.95;
+const NEARLY: f64 = 0.98;
 
 impl<'s> Search<'s> {
     pub(super) fn new(situation: &'s Situation<'s>, twin: Option<&'s Twin>) -> Self {

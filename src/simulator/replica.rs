@@ -71,6 +71,7 @@ impl Shown {
                 &of.step_time,
                 of.device_timer,
                 memory::share(settings.policy, given),
+                of.memory.is_none() || given.has("max-total-tokens"),
                 started,
             ))),
             Policy::Tgi => Self::Tgi(Box::new(Tgi::new(settings, frontend_seconds))),

@@ -8,10 +8,11 @@ use super::draft::{Answer, Declined, change, family};
 use super::facts::{percent, seconds};
 use super::grid::{above, nearest_of, thin};
 use super::knob::{Knob, knob};
-use super::sequence_cap::cap_name;
 
 pub(super) const NAME: &str = "admission";
 
+/// A queue beyond this is a backlog.
+const LARGEST_QUEUE: f64 = 512.0;
 /// Times what Little's law says.
 const AROUND: [f64; 7] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 
@@ -94,7 +95,8 @@ fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
         Some(usage) => format!("The KV cache is at most {} full.", percent(usage)),
         None => "Nothing tells how full the KV cache is.".to_owned(),
     };
-    let values = above(from, from * 8.0);
+    // waiting takes no memory: what bounds it is how long clients wait
+    let values = above(from, (from * 8.0).max(LARGEST_QUEUE));
     let guide = nearest_of(&values, from * 2.0);
     let alternatives = values.into_iter().map(|to| {
         change(Treatment::Scheduling, found, vec![knob.to(to)])
@@ -114,12 +116,5 @@ fn no_room(situation: &Situation<'_>) -> Option<String> {
     {
         return Some("the KV cache has no room for more".to_owned());
     }
-    let cap = situation.in_force.number(&[cap_name(situation.engine())]);
-    let running = situation.peak(Q::RequestsRunning);
-    match cap.zip(running) {
-        Some((cap, running)) if running >= cap * situation.thresholds.cap_share_ratio => {
-            Some(format!("all {cap:.0} places of the batch are taken"))
-        }
-        _ => None,
-    }
+    None
 }

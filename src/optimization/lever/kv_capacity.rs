@@ -29,16 +29,19 @@ pub(super) fn propose(situation: &Situation<'_>) -> Vec<Answer> {
 }
 
 fn more(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
+    let set = |name| {
+        knob(situation, TITLE, name)
+            .ok()
+            .filter(|knob| knob.number().is_some())
+    };
     match situation.engine() {
-        "sglang" => share(situation, found, "mem_fraction_static", 0.95),
+        "sglang" => match set("max_total_tokens") {
+            Some(tokens) => exact(found, &tokens, Unit::Tokens),
+            None => share(situation, found, "mem_fraction_static", 0.95),
+        },
         "tgi" => share(situation, found, "cuda_memory_fraction", 1.0),
         _ => {
             // what is set last wins: blocks over bytes over a share
-            let set = |name| {
-                knob(situation, TITLE, name)
-                    .ok()
-                    .filter(|knob| knob.number().is_some())
-            };
             if let Some(blocks) = set("num_gpu_blocks_override") {
                 return exact(found, &blocks, Unit::Blocks);
             }
@@ -73,6 +76,7 @@ fn with_reason(situation: &Situation<'_>, one: Proposal) -> Proposal {
 enum Unit {
     Blocks,
     Bytes,
+    Tokens,
 }
 
 /// The cache is set as such: it grows by exactly as much.
@@ -95,6 +99,7 @@ fn exact(found: &[&Finding], knob: &Knob, unit: Unit) -> Answer {
         };
         let needs = match unit {
             Unit::Blocks => format!("Free memory for {:.0} blocks more.", to - from),
+            Unit::Tokens => format!("Free memory for {:.0} tokens more.", to - from),
             Unit::Bytes => format!(
                 "{:.1} GiB more of free memory on each accelerator.",
                 (to - from) / GIB

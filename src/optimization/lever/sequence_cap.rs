@@ -19,7 +19,9 @@ const FIRST_STEP: f64 = 2.0;
 const CAPTURED: u32 = 512;
 
 pub(super) fn propose(situation: &Situation<'_>) -> Vec<Answer> {
-    let raise = situation.treated(&[Cause::SequenceCap]);
+    let mut raise = situation.treated(&[Cause::SequenceCap, Cause::AdmissionLimit]);
+    // who is refused may have a place in a batch that is full
+    raise.retain(|one| one.cause != Cause::AdmissionLimit || is_full(situation));
     let lower = situation.treated(&lowered_by(situation));
     let mut answers = Vec::new();
     if !raise.is_empty() {
@@ -29,6 +31,14 @@ pub(super) fn propose(situation: &Situation<'_>) -> Vec<Answer> {
         answers.push(lowered(situation, &lower));
     }
     answers
+}
+
+/// Whether as many run as may.
+fn is_full(situation: &Situation<'_>) -> bool {
+    let cap = situation.in_force.number(&[cap_name(situation.engine())]);
+    let running = situation.peak(Q::RequestsRunning);
+    cap.zip(running)
+        .is_some_and(|(cap, running)| running >= cap * situation.thresholds.cap_share_ratio)
 }
 
 /// Causes for which fewer requests at once may do.

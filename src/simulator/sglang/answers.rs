@@ -21,7 +21,8 @@ impl Sglang {
                 "model_path": model,
                 "served_model_name": model,
                 "max_running_requests": settings.max_num_seqs,
-                "max_total_tokens": settings.kv_tokens(),
+                // null where the cache is what the share of the memory leaves
+                "max_total_tokens": self.tokens_are_set.then(|| settings.kv_tokens()),
                 "mem_fraction_static": self.memory_share,
                 "max_queued_requests": settings.max_num_queued_reqs,
                 "page_size": settings.block_size,

@@ -26,6 +26,8 @@ pub(super) struct Sglang {
     frontend_seconds: f64,
     /// Share of the memory that it takes.
     memory_share: f64,
+    /// The cache is as large as somebody said, not what the share of the memory leaves.
+    tokens_are_set: bool,
     /// Most sequences of a decode step that captured graphs hold.
     graph_max_sequences: Option<u32>,
     /// Time of the accelerator by [`FORWARD_CATEGORIES`], where a timer is on.
@@ -125,6 +127,7 @@ impl Sglang {
         step_time: &StepTime,
         device_timer: bool,
         memory_share: f64,
+        tokens_are_set: bool,
         started: f64,
     ) -> Self {
         // 30 bounds, each 1.62 times the one before
@@ -134,6 +137,7 @@ impl Sglang {
             settings: settings.clone(),
             frontend_seconds: step_time.frontend_seconds,
             memory_share,
+            tokens_are_set,
             graph_max_sequences: step_time.graph_max_sequences,
             forward_seconds: device_timer.then_some([0.0; FORWARD_CATEGORIES.len()]),
             inside: 0,

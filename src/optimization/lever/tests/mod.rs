@@ -309,7 +309,10 @@ fn a_refusal_with_no_room_asks_for_replicas() {
         .gauge(Q::RequestsRunning, 31.0, 32.0)
         .gauge(Q::RequestsWaiting, 8.0, 8.0)
         .value("requests_finished_increase", 100.0);
-    assert!(case.why_not("admission").contains("all 32 places"));
+    // the batch is full, and the cache is not known to be
+    assert_eq!(case.of("sequence_cap").len(), 1);
+    let case = case.gauge(Q::KvCacheUsage, 0.97, 1.0);
+    assert!(case.why_not("admission").contains("no room"));
     assert_eq!(
         case.of("replicas")[0].alternatives[0].replicas,
         Some((1, 2))
