@@ -9,18 +9,35 @@ const MOST_TOGETHER: usize = 3;
 const WORTH_ANOTHER: (f64, f64) = (0.1, 0.08);
 
 impl Search<'_> {
-    /// The best change of settings together with others that add to it; none where nothing adds to it.
+    /// The best change of settings together with others that add to it; none where nothing adds to it. Where no change
+    /// alone is worth it, two may be.
     pub(super) fn combined(&mut self, chosen: &[Chosen]) -> Option<Chosen> {
         let single = chosen
             .iter()
             .filter(|one| one.proposal.replicas.is_none() && !one.proposal.changes_answers)
             .filter(|one| one.priority.is_none() && modelled(&one.proposal).is_some())
-            .max_by(|one, other| gain(one).total_cmp(&gain(other)))?;
-        let mut best = single.clone();
-        let mut levers = vec![best.lever.clone()];
+            .max_by(|one, other| gain(one).total_cmp(&gain(other)));
+        let starts = match single {
+            Some(one) => vec![one.clone()],
+            None => self.starts(),
+        };
+        let combined = starts
+            .into_iter()
+            .filter_map(|start| self.added_to(start))
+            .collect::<Vec<_>>();
+        combined
+            .into_iter()
+            .max_by(|one, other| gain(one).total_cmp(&gain(other)))
+    }
+
+    /// A change with others that add to it; none where none does.
+    fn added_to(&mut self, start: Chosen) -> Option<Chosen> {
+        let mut levers = vec![start.lever.clone()];
+        let mut best = start;
         while levers.len() < MOST_TOGETHER {
             let (share, least) = WORTH_ANOTHER;
-            let wanted = gain(&best) + least.max(share * gain(&best));
+            let so_far = gain(&best).max(0.0);
+            let wanted = so_far + least.max(share * so_far);
             let Some((lever, more)) = self.another(&best, &levers, wanted) else {
                 break;
             };

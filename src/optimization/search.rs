@@ -26,7 +26,7 @@ pub(super) struct Chosen {
 /// A family of settings, as far as the model has it.
 struct LookedAt {
     lever: String,
-    alternatives: Vec<Proposal>,
+    alternatives: Vec<(f64, Proposal)>,
 }
 
 /// Looks for the best of each family.
@@ -132,7 +132,7 @@ impl<'s> Search<'s> {
         {
             self.looked_at.push(LookedAt {
                 lever: lever.clone(),
-                alternatives: gains.iter().map(|(_, one)| one.clone()).collect(),
+                alternatives: gains.clone(),
             });
         }
         let best = gains.iter().map(|(gain, _)| *gain).fold(f64::MIN, f64::max);
@@ -147,10 +147,15 @@ impl<'s> Search<'s> {
             );
             return Err(left_out);
         }
-        // the families' values run from the least change on: the first that does nearly as much
-        let nearly = gains.into_iter().filter(|(gain, _)| *gain >= NEARLY * best);
-        let smallest = nearly.min_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
-        match smallest {
+        // what does nearly as much as the best: the least change, or with some room where more is given
+        let mut nearly: Vec<(f64, Proposal)> = gains
+            .into_iter()
+            .filter(|(gain, _)| *gain >= NEARLY * best)
+            .collect();
+        nearly.sort_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
+        let roomy = nearly.get(1).is_some_and(|(_, one)| raises(one));
+        let chosen = nearly.into_iter().nth(usize::from(roomy));
+        match chosen {
             Some((gain, proposal)) => Ok(Chosen {
                 kind: Some(proposal.kind),
                 lever,
@@ -162,12 +167,31 @@ impl<'s> Search<'s> {
         }
     }
 
+    /// The alternative of each family that does most, however little that is.
+    pub(super) fn starts(&self) -> Vec<Chosen> {
+        let best = self.looked_at.iter().filter_map(|family| {
+            let alternatives = family.alternatives.iter();
+            let (gain, proposal) = alternatives.max_by(|one, other| one.0.total_cmp(&other.0))?;
+            Some(Chosen {
+                lever: family.lever.clone(),
+                kind: Some(proposal.kind),
+                proposal: proposal.clone(),
+                priority: None,
+                gain: Some(*gain),
+            })
+        });
+        best.collect()
+    }
+
     /// Families other than these, with the alternatives that the model has.
     pub(super) fn others(&self, levers: &[String]) -> Vec<(String, Vec<Proposal>)> {
         let others = self.looked_at.iter();
         others
             .filter(|one| !levers.contains(&one.lever))
-            .map(|one| (one.lever.clone(), one.alternatives.clone()))
+            .map(|one| {
+                let alternatives = one.alternatives.iter().map(|(_, one)| one.clone());
+                (one.lever.clone(), alternatives.collect())
+            })
             .collect()
     }
 
@@ -264,6 +288,14 @@ impl<'s> Search<'s> {
             })
         })
     }
+}
+
+/// Whether it gives more of a setting: load grows, and what is just enough today is not tomorrow.
+fn raises(proposal: &Proposal) -> bool {
+    let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<f64>().ok());
+    let changes = proposal.changes.iter();
+    let mut known = changes.filter_map(|change| number(&change.from).zip(number(&change.to)));
+    known.next().is_some_and(|(from, to)| to > from)
 }
 
 /// How far a change goes: the sum of its logarithms.
