@@ -48,7 +48,8 @@ type RecommendOptimizationsRequest struct {
 	// bottlenecks.
 	Measurement *Measurement `protobuf:"bytes,6,opt,name=measurement,proto3" json:"measurement,omitempty"`
 	// What holds it back, as DetectBottlenecks answered it, root cause first; of each at least `cause`, or `type`, which is
-	// read as the first of its causes. Empty where the agent is to find out.
+	// read as the first of its causes. Empty where the agent is to find out; beside `current_config` and an
+	// `instance_type`, for an id that is not registered, that nothing was found.
 	Bottlenecks []*Bottleneck `protobuf:"bytes,7,rep,name=bottlenecks,proto3" json:"bottlenecks,omitempty"`
 	// Settings that it runs with, by name or launch flag, where the caller knows more than the engine tells: numbers, texts,
 	// true and false, or null for one that is known not to be set. `max_batch_size` is read as the engine's sequence cap;

@@ -73,7 +73,8 @@ class RecommendOptimizationsRequest(_message.Message):
     @_builtins.property
     def bottlenecks(self) -> _containers.RepeatedCompositeFieldContainer[_bottleneck_pb2.Bottleneck]:
         """What holds it back, as DetectBottlenecks answered it, root cause first; of each at least `cause`, or `type`, which is
-        read as the first of its causes. Empty where the agent is to find out.
+        read as the first of its causes. Empty where the agent is to find out; beside `current_config` and an
+        `instance_type`, for an id that is not registered, that nothing was found.
         """
 
     @_builtins.property
