@@ -46,6 +46,7 @@ mod predictions;
 mod profiles;
 mod prometheus;
 mod proxied;
+mod recommended;
 #[path = "../support/score.rs"]
 mod score;
 mod sent_back;

@@ -1,0 +1,119 @@
+//! Recommendations as a whole: on what real engines printed, and on an engine that took the advice.
+
+use perfagent::analysis::{Targets, Thresholds, diagnose};
+use perfagent::engine::{EngineProfile, Registry};
+use perfagent::measure::Measurement;
+use perfagent::optimization::{
+    Advice, DeclaredSettings, InForce, Limits, PredictedQuantity, Recommendation, Situation,
+    TrackRecord, recommend,
+};
+
+use crate::captures::capture;
+use crate::diagnosis::{Part, read};
+
+/// What is recommended for what was measured.
+fn recommended(profile: &EngineProfile, measurement: &Measurement) -> Recommendation {
+    let (thresholds, targets) = (Thresholds::default(), Targets::default());
+    let findings = diagnose(measurement, &thresholds, &targets, None).findings;
+    let in_force = InForce::of(
+        profile,
+        Some(measurement),
+        None,
+        &DeclaredSettings::default(),
+    );
+    let situation = Situation {
+        profile,
+        measurement: Some(measurement),
+        findings: &findings,
+        in_force: &in_force,
+        thresholds: &thresholds,
+        targets: &targets,
+        limits: &Limits::default(),
+    };
+    recommend(&situation, &[], &[], &TrackRecord::default())
+}
+
+fn of_capture(name: &str) -> Recommendation {
+    let recording = capture(name);
+    let measurement = recording.measure(1, recording.scrapes());
+    recommended(&recording.profile(), &measurement)
+}
+
+#[test]
+fn a_saturated_engine_gets_a_higher_cap_and_about_twice_the_tokens() {
+    for (name, knob) in [
+        ("vllm-0.32.0", "max_num_seqs"),
+        ("sglang-0.5.23", "max_running_requests"),
+    ] {
+        let found = of_capture(&format!("{name}/c-saturation"));
+        assert_eq!(found.advice, Advice::Change, "{name}");
+        let first = &found.optimizations[0];
+        assert_eq!(first.changes[0].name, knob, "{}", first.title);
+        let to: f64 = first.changes[0].to.as_ref().unwrap().parse().unwrap();
+        assert!(to > 4.0, "{}", first.title);
+        let prediction = first.effect.prediction().unwrap();
+        let tokens = prediction
+            .of(PredictedQuantity::GenerationTokensPerSecond)
+            .unwrap();
+        // the captures' README: what a client measured before and after
+        assert!(
+            tokens.ratio_low <= 2.0 && tokens.ratio_high >= 2.0,
+            "{name}: {tokens:?}"
+        );
+        assert!(prediction.basis.simulated_requests >= 1_000);
+        let first_token = prediction
+            .of(PredictedQuantity::TimeToFirstTokenMean)
+            .unwrap();
+        assert!(first_token.ratio_high < 0.5, "{name}: {first_token:?}");
+    }
+}
+
+#[test]
+fn want_of_kv_cache_is_treated_by_more_of_it_or_fewer_requests() {
+    let found = of_capture("vllm-0.32.0/d-kv-pressure");
+    assert!(!found.optimizations.is_empty(), "{}", found.headline);
+    for one in &found.optimizations {
+        for change in &one.changes {
+            let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
+            let (from, to): (Option<f64>, Option<f64>) = (number(&change.from), number(&change.to));
+            match change.name.as_str() {
+                "max_num_seqs" | "max_num_batched_tokens" => {
+                    assert!(to <= from, "{}", one.title);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn advice_that_was_taken_is_not_given_again() {
+    let case = |cap: &str| {
+        let text = format!(
+            r#"
+            [[case]]
+            name = "cap"
+            why = "Too few may run at once."
+            expect = ["SEQUENCE_CAP"]
+            engine = "vllm"
+            settings_known = true
+            load = {{ clients = 24, prompt_tokens = "64..256", output_tokens = "48..128", seed = 5 }}
+            timing = {{ fixed_seconds = 0.02, token_seconds = 0.0004, knee_tokens = 8 }}
+            settings = {{ max-num-seqs = {cap} }}
+            "#
+        );
+        read(Part::Development, &text).remove(0).measurement()
+    };
+    let registry = Registry::builtin();
+    let profile = registry.get("vllm").unwrap();
+    let first = recommended(profile, &case("3"));
+    let change = &first.optimizations[0].changes[0];
+    assert_eq!(change.name, "max_num_seqs", "{}", first.headline);
+    let again = recommended(profile, &case(change.to.as_ref().unwrap()));
+    let raised = again.optimizations.iter().any(|one| {
+        one.changes
+            .iter()
+            .any(|change| change.name == "max_num_seqs")
+    });
+    assert!(!raised, "{} and then {}", first.headline, again.headline);
+}
