@@ -1,4 +1,4 @@
-//! Small things that every module shares: ids and near misses.
+//! Small things that every module shares: ids, near misses, and numbers as people read them.
 
 /// Whether text is an id: `[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?`.
 pub fn is_id(text: &str) -> bool {
@@ -24,6 +24,24 @@ pub fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         .map(|candidate| (strsim::damerau_levenshtein(&text, candidate), candidate))
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Seconds, as a person reads them.
+pub(crate) fn seconds(value: f64) -> String {
+    match value {
+        value if value < 0.0095 => format!("{:.1} ms", value * 1e3),
+        value if value < 0.9995 => format!("{:.0} ms", value * 1e3),
+        value if value < 10.0 => format!("{value:.1} s"),
+        value => format!("{value:.0} s"),
+    }
+}
+
+/// A share, as a person reads it.
+pub(crate) fn percent(ratio: f64) -> String {
+    match ratio * 100.0 {
+        percent if percent < 9.95 && percent > 0.0 => format!("{percent:.1} %"),
+        percent => format!("{percent:.0} %"),
+    }
 }
 
 #[cfg(test)]

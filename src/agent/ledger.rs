@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fleet::Fleet;
 use super::optimize::settings_in_force;
+use crate::analysis::Thresholds;
 use crate::engine::Registry;
 use crate::measure::WindowKind;
 use crate::optimization::{
@@ -197,7 +198,7 @@ impl Ledger {
 /// over, until it is told to stop.
 pub(super) async fn hold_against_measurements(
     (ledger, fleet): (Arc<Ledger>, Arc<Fleet>),
-    registry: Registry,
+    (registry, thresholds): (Registry, Arc<Thresholds>),
     store: Arc<dyn Store>,
     stop: CancellationToken,
 ) {
@@ -207,7 +208,7 @@ pub(super) async fn hold_against_measurements(
             biased;
             () = stop.cancelled() => return,
             _ = tidy.tick() => tidy_up(&ledger, &*store).await,
-            () = ledger.wake.notified() => look_at_measured(&ledger, &fleet, &registry, &*store).await,
+            () = ledger.wake.notified() => look_at_measured(&ledger, &fleet, (&registry, &thresholds), &*store).await,
         };
         if let Err(error) = done {
             tracing::warn!("what became of predictions could not be kept: {error}");
@@ -218,7 +219,7 @@ pub(super) async fn hold_against_measurements(
 async fn look_at_measured(
     ledger: &Ledger,
     fleet: &Fleet,
-    registry: &Registry,
+    (registry, thresholds): (&Registry, &Thresholds),
     store: &dyn Store,
 ) -> Result<(), StoreError> {
     let measured = {
@@ -240,7 +241,8 @@ async fn look_at_measured(
         };
         let measurement = Box::new(latest.look(Clone::clone));
         let args = &state.instance.spec.launch_args;
-        let (in_force, _) = settings_in_force(profile, Some(&measurement), args, &BTreeMap::new());
+        let measured = Some((&*measurement, thresholds));
+        let (in_force, _) = settings_in_force(profile, measured, args, &BTreeMap::new());
         let now = unix_seconds();
         let step = ledger.step(store, &id, |entry| {
             next(entry, &in_force, &measurement, now)

@@ -243,7 +243,7 @@ impl Agent {
         let stop = CancellationToken::new();
         tokio::spawn(ledger::hold_against_measurements(
             (agent.ledger.clone(), agent.fleet.clone()),
-            agent.registry.clone(),
+            (agent.registry.clone(), agent.thresholds.clone()),
             store.clone(),
             stop.clone(),
         ));

@@ -2,6 +2,8 @@
 
 use crate::engine::Quantity as Q;
 
+pub(super) use crate::units::{percent, seconds};
+
 use super::facts::Facts;
 use super::finding::{Cause, Cost, CostKind, Evidence, Finding, Severity, Treatment, Unclear};
 
@@ -121,27 +123,10 @@ pub(super) fn by_count(confidence: f64, observed: f64) -> f64 {
     confidence * (0.5 + 0.5 * (observed / 30.0).min(1.0))
 }
 
-/// Seconds, as a person reads them.
-pub(super) fn seconds(value: f64) -> String {
-    match value {
-        value if value < 0.0095 => format!("{:.1} ms", value * 1e3),
-        value if value < 0.9995 => format!("{:.0} ms", value * 1e3),
-        value if value < 10.0 => format!("{value:.1} s"),
-        value => format!("{value:.0} s"),
-    }
-}
-
 /// A mean number of requests: below ten with a decimal, as half a request is not none.
 pub(super) fn number(mean: f64) -> String {
     match mean {
         mean if mean < 9.95 => format!("{mean:.1}"),
         mean => format!("{mean:.0}"),
-    }
-}
-
-pub(super) fn percent(ratio: f64) -> String {
-    match ratio * 100.0 {
-        percent if percent < 9.95 && percent > 0.0 => format!("{percent:.1} %"),
-        percent => format!("{percent:.0} %"),
     }
 }

@@ -172,16 +172,9 @@ impl<'m> Facts<'m> {
         served(&self.of_instance()).max(served(self)) < fewest || served(self) < fewest / replicas
     }
 
-    /// Mean gap between two tokens of a request, in seconds. TGI does not tell it; its decode steps do, one token each.
+    /// See [`Figures::gap_seconds`].
     pub(super) fn gap_seconds(&self) -> Option<f64> {
-        [
-            Q::InterTokenLatency,
-            Q::DecodeStepTotalTime,
-            Q::DecodeStepTime,
-            Q::TimePerOutputToken,
-        ]
-        .into_iter()
-        .find_map(|quantity| self.mean(quantity))
+        self.figures.gap_seconds()
     }
 
     /// Whether the median or the tail of the time to first token misses its target, by how much the mean goes beyond

@@ -257,6 +257,22 @@ impl Figures {
             .reduce(|sum, part| sum + part)
     }
 
+    /// Mean gap between two tokens of a request, in seconds. TGI does not tell it; its decode steps do, one token each.
+    pub fn gap_seconds(&self) -> Option<f64> {
+        let told = |quantity| {
+            let observed = self.distribution(quantity)?;
+            observed.mean.filter(|_| observed.count > 0.0)
+        };
+        [
+            Quantity::InterTokenLatency,
+            Quantity::DecodeStepTotalTime,
+            Quantity::DecodeStepTime,
+            Quantity::TimePerOutputToken,
+        ]
+        .into_iter()
+        .find_map(told)
+    }
+
     /// A distribution.
     pub fn distribution(&self, quantity: Quantity) -> Option<&Distribution> {
         self.distributions

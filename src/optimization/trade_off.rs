@@ -1,5 +1,7 @@
 //! What is gained and what is given, and how a predicted number is written.
 
+use crate::units::{percent, seconds};
+
 use super::prediction::{Effect, PredictedQuantity as P, Prediction, QuantityPrediction};
 
 /// A quantity gets worse if it moves the wrong way by more than this share.
@@ -89,12 +91,7 @@ pub(crate) fn shown(quantity: P, value: f64) -> String {
     match quantity {
         P::GenerationTokensPerSecond if value >= 100.0 => format!("{value:.0}"),
         P::GenerationTokensPerSecond => format!("{value:.1}"),
-        P::KvCacheUsage => format!("{:.0} %", value * 100.0),
-        _ => match value {
-            value if value < 0.0095 => format!("{:.1} ms", value * 1e3),
-            value if value < 0.9995 => format!("{:.0} ms", value * 1e3),
-            value if value < 9.95 => format!("{value:.1} s"),
-            value => format!("{value:.0} s"),
-        },
+        P::KvCacheUsage => percent(value),
+        _ => seconds(value),
     }
 }

@@ -340,7 +340,7 @@ async fn every_reason_is_given_when_it_should_be() {
     let status = held.message().await.unwrap_err();
     seen.check(&status, Code::Unavailable, Reason::Draining);
 
-    crate::instances::every_refusal(&seen).await;
+    crate::instance_refusals::every_refusal(&seen).await;
     let short = TestAgent::with(|config| {
         config.server.stream_lifetime = Duration::from_millis(100);
     })

@@ -24,7 +24,12 @@ fn what_engines_tell_is_what_was_declared() {
         let declared = declared(&capture);
         let mut measured = capture.measure(1, capture.scrapes());
         measured.settings = capture.probed().settings;
-        let in_force = InForce::of(&capture.profile(), Some(&measured), None, &declared);
+        let in_force = InForce::of(
+            &capture.profile(),
+            Some((&measured, &Thresholds::default())),
+            None,
+            &declared,
+        );
         for setting in &in_force.settings {
             let told = matches!(setting.source, SettingSource::Endpoint(_));
             if told && declared.get(&setting.name).is_some() {

@@ -32,6 +32,7 @@ mod hostile;
 mod http;
 mod hunted;
 mod in_force;
+mod instance_refusals;
 mod instances;
 mod labels;
 mod launch_args;

@@ -17,7 +17,7 @@ fn recommended(profile: &EngineProfile, measurement: &Measurement) -> Recommenda
     let findings = diagnose(measurement, &thresholds, &targets, None).findings;
     let in_force = InForce::of(
         profile,
-        Some(measurement),
+        Some((measurement, &thresholds)),
         None,
         &DeclaredSettings::default(),
     );

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::FieldViolation;
+use crate::analysis::Thresholds;
 use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
@@ -14,13 +15,13 @@ use crate::optimization::{
 /// used of that, a sentence each.
 pub(in crate::agent) fn settings_in_force(
     profile: &EngineProfile,
-    measurement: Option<&Measurement>,
+    measured: Option<(&Measurement, &Thresholds)>,
     launch_args: &[String],
     given: &BTreeMap<String, Option<String>>,
 ) -> (InForce, Vec<String>) {
     let (given, remarks) = DeclaredSettings::from_config(profile, given);
     let declared = DeclaredSettings::from_arguments(profile, launch_args).with(given);
-    let in_force = InForce::of(profile, measurement, None, &declared);
+    let in_force = InForce::of(profile, measured, None, &declared);
     (in_force, remarks)
 }
 

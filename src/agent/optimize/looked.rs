@@ -133,7 +133,8 @@ impl Looked {
         given: &BTreeMap<String, Option<String>>,
     ) -> (InForce, Vec<String>) {
         let measurement = self.measurement.as_deref();
-        settings_in_force(&self.profile, measurement, &self.known.launch_args, given)
+        let measured = measurement.map(|measurement| (measurement, &*self.thresholds));
+        settings_in_force(&self.profile, measured, &self.known.launch_args, given)
     }
 
     /// Does this with all that a recommendation goes by, and the windows at other load.

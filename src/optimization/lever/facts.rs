@@ -4,6 +4,7 @@ use crate::analysis::{Cause, Finding};
 use crate::engine::{Quantity as Q, Version};
 use crate::measure::{Bounded, Figures, Gauge};
 use crate::optimization::Situation;
+pub(super) use crate::units::{percent, seconds};
 
 impl<'s> Situation<'s> {
     /// The engine, as in `instance_type`.
@@ -123,29 +124,8 @@ impl<'s> Situation<'s> {
         Some(served / f64::from(self.replicas()?))
     }
 
-    /// Mean gap between two tokens, in seconds; decode steps where the engine tells no gaps.
+    /// See [`Figures::gap_seconds`].
     pub(super) fn gap_seconds(&self) -> Option<f64> {
-        [
-            Q::InterTokenLatency,
-            Q::DecodeStepTotalTime,
-            Q::DecodeStepTime,
-            Q::TimePerOutputToken,
-        ]
-        .into_iter()
-        .find_map(|quantity| self.mean(quantity))
-    }
-}
-
-/// A share, as a person reads it.
-pub(super) fn percent(ratio: f64) -> String {
-    format!("{:.0} %", ratio * 100.0)
-}
-
-/// Seconds, as a person reads them.
-pub(super) fn seconds(value: f64) -> String {
-    match value {
-        value if value < 0.9995 => format!("{:.0} ms", value * 1e3),
-        value if value < 9.95 => format!("{value:.1} s"),
-        value => format!("{value:.0} s"),
+        self.figures()?.gap_seconds()
     }
 }

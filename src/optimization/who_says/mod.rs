@@ -16,21 +16,22 @@ const SEQUENCE_CAPS: &[&str] = &["max_num_seqs", "max_running_requests"];
 const PROMPT_TOKENS: &[&str] = &["max_num_batched_tokens", "chunked_prefill_size"];
 
 impl InForce {
-    /// The settings that an instance runs with. A default counts where launch arguments were declared that leave it out,
+    /// The settings that an instance runs with, by what was measured and the thresholds that say what that implies. A default counts where launch arguments were declared that leave it out,
     /// and where it is certain for the version; what anybody could have set is not known.
     pub fn of(
         profile: &EngineProfile,
-        measurement: Option<&Measurement>,
+        measured: Option<(&Measurement, &Thresholds)>,
         probed_version: Option<Version>,
         declared: &DeclaredSettings,
     ) -> Self {
+        let measurement = measured.map(|(measurement, _)| measurement);
         let told_version = measurement
             .and_then(|measurement| measurement.engine_version.as_deref())
             .and_then(|text| text.parse().ok());
         let version = probed_version.or(told_version);
         let told = measurement.map_or(&[][..], |measurement| &measurement.settings);
-        let implied = measurement.map_or_else(Vec::new, |measurement| {
-            implied_settings(measurement, &Thresholds::default())
+        let implied = measured.map_or_else(Vec::new, |(measurement, thresholds)| {
+            implied_settings(measurement, thresholds)
         });
         let settings = profile
             .knobs

@@ -94,7 +94,7 @@ fn the_engine_is_believed_before_anybody_else() {
     );
     let in_force = InForce::of(
         &vllm(),
-        Some(&measurement),
+        Some((&measurement, &Thresholds::default())),
         None,
         &arguments("m --max-num-seqs 256 --stream-interval 2"),
     );
@@ -129,12 +129,22 @@ fn the_engine_is_believed_before_anybody_else() {
 fn a_cap_that_shows_is_inferred_and_contradicts_what_is_declared() {
     let measurement = measured(&[], Some(4.0));
     let nothing = DeclaredSettings::default();
-    let in_force = InForce::of(&vllm(), Some(&measurement), None, &nothing);
+    let in_force = InForce::of(
+        &vllm(),
+        Some((&measurement, &Thresholds::default())),
+        None,
+        &nothing,
+    );
     let cap = in_force.get("max_num_seqs").unwrap();
     assert_eq!(cap.value, known("4"));
     assert!(matches!(&cap.source, SettingSource::Inferred(why) if why.contains("4 requests run")));
     let declared = arguments("m --max-num-seqs 256");
-    let in_force = InForce::of(&vllm(), Some(&measurement), None, &declared);
+    let in_force = InForce::of(
+        &vllm(),
+        Some((&measurement, &Thresholds::default())),
+        None,
+        &declared,
+    );
     let cap = in_force.get("max_num_seqs").unwrap();
     assert_eq!(
         (&cap.value, &cap.source),

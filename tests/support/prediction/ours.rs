@@ -56,5 +56,6 @@ fn in_force(scenario: &Scenario, seen: &Seen) -> InForce {
         .flat_map(|(flag, value)| [format!("--{flag}"), value.clone()])
         .collect();
     let declared = DeclaredSettings::from_arguments(&seen.profile, &words);
-    InForce::of(&seen.profile, Some(&seen.measurement), None, &declared)
+    let measured = (&seen.measurement, &Thresholds::default());
+    InForce::of(&seen.profile, Some(measured), None, &declared)
 }

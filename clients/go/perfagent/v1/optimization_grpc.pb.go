@@ -58,10 +58,10 @@ type OptimizationServiceClient interface {
 	// there is not, a value that is no setting, a window longer than 5 minutes or than the time to the call's deadline),
 	// NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that may not be fetched;
 	// ROLE_NOT_ALLOWED: a target by URL takes the role operator or admin), UNAVAILABLE (RESOLVE_FAILED, CONNECT_FAILED,
-	// SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx or 429, STORE_UNAVAILABLE),
+	// SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx or 429),
 	// FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS, UNKNOWN_ENGINE,
-	// WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
-	// (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS). That there is nothing to recommend, or that it cannot be told, is no
+	// WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). That there is nothing to recommend, or that it cannot be told, is no
 	// error.
 	//
 	// Safe to retry: the same prediction is kept once. Deadline: the window plus 30 seconds, since a first and a last scrape
@@ -86,9 +86,9 @@ type OptimizationServiceClient interface {
 	// Errors: those of RecommendOptimizations, with INVALID_ARGUMENT (INVALID_ARGUMENT) for changes that cannot be, too:
 	// INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
 	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
-	// or 429, STORE_UNAVAILABLE), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS,
-	// NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DATA_LOSS (STORE_UNREADABLE),
-	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS). That nothing can be predicted is
+	// or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS,
+	// NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE),
+	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). That nothing can be predicted is
 	// no error.
 	//
 	// Safe to retry: the same prediction is kept once. Deadline: the window plus 30 seconds.
@@ -184,10 +184,10 @@ type OptimizationServiceServer interface {
 	// there is not, a value that is no setting, a window longer than 5 minutes or than the time to the call's deadline),
 	// NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that may not be fetched;
 	// ROLE_NOT_ALLOWED: a target by URL takes the role operator or admin), UNAVAILABLE (RESOLVE_FAILED, CONNECT_FAILED,
-	// SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx or 429, STORE_UNAVAILABLE),
+	// SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx or 429),
 	// FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS, NO_KNOWN_METRICS, UNKNOWN_ENGINE,
-	// WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
-	// (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS). That there is nothing to recommend, or that it cannot be told, is no
+	// WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+	// (TOO_MANY_CALLS, TOO_MANY_STREAMS). That there is nothing to recommend, or that it cannot be told, is no
 	// error.
 	//
 	// Safe to retry: the same prediction is kept once. Deadline: the window plus 30 seconds, since a first and a last scrape
@@ -212,9 +212,9 @@ type OptimizationServiceServer interface {
 	// Errors: those of RecommendOptimizations, with INVALID_ARGUMENT (INVALID_ARGUMENT) for changes that cannot be, too:
 	// INVALID_ARGUMENT, NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED, ROLE_NOT_ALLOWED), UNAVAILABLE
 	// (RESOLVE_FAILED, CONNECT_FAILED, SCRAPE_TIMED_OUT, NOT_MEASURED_YET, ANSWER_BROKEN, TOO_FEW_SAMPLES, HTTP_STATUS of 5xx
-	// or 429, STORE_UNAVAILABLE), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS,
-	// NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE), DATA_LOSS (STORE_UNREADABLE),
-	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS). That nothing can be predicted is
+	// or 429), FAILED_PRECONDITION (HTTP_STATUS, TLS_FAILED, ANSWER_TOO_LARGE, NOT_METRICS,
+	// NO_KNOWN_METRICS, UNKNOWN_ENGINE, WRONG_ENGINE, MIXED_ENGINES, RESPONSE_TOO_LARGE),
+	// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). That nothing can be predicted is
 	// no error.
 	//
 	// Safe to retry: the same prediction is kept once. Deadline: the window plus 30 seconds.

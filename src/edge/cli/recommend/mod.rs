@@ -3,11 +3,8 @@
 mod launch;
 mod page;
 
-use std::collections::BTreeMap;
-
 use clap::{ArgGroup, Args, ValueEnum};
 
-use self::launch::Spelling;
 use super::collect::{agent_here, failure_of};
 use super::connect::ConnectArgs;
 use super::optimize::asked::{Asked, ConstraintArgs, FileArgs, SubjectArgs};
@@ -16,7 +13,7 @@ use super::{ConfigSource, Failure, Outcome, json};
 use crate::agent::Caller;
 use crate::edge::grpc::pb::optimization_service_client::OptimizationServiceClient;
 use crate::edge::grpc::{convert_struct, optimize, pb, status_of};
-use crate::engine::Registry;
+use crate::optimization::split_line;
 
 /// Flags of `perfagent recommend`.
 #[derive(Debug, Args)]
@@ -77,12 +74,12 @@ pub(super) async fn run(args: RecommendArgs) -> Outcome {
 }
 
 async fn recommend(args: &RecommendArgs) -> Result<Outcome, Failure> {
-    let words = launch::words_of(args.launch_args.as_deref().unwrap_or_default());
+    let words = split_line(args.launch_args.as_deref().unwrap_or_default());
     let words = words
         .map_err(|error| Failure::new(Outcome::Usage, format!("--launch-args: {error}"), None))?;
     let answer = answer(args, &words).await?;
     match (args.as_args, args.output) {
-        (true, _) => print(&as_args(&answer, words)),
+        (true, _) => print(&as_args(&answer, &words)),
         (false, Output::Text) => print(&page::render(&answer, colour_on_stdout())),
         (false, Output::Json) => {
             let value = json::to_json("perfagent.v1.RecommendOptimizationsResponse", &answer);
@@ -141,35 +138,26 @@ impl RecommendArgs {
             window: asked.window,
             measurement: asked.measurement,
             bottlenecks: Vec::new(),
-            current_config: given(words),
+            current_config: given(words, &self.subject.engine),
             constraints: self.constraints.on_the_wire(),
         }
     }
 }
 
 /// The settings that launch arguments make; of the other flags, such as a port, nothing is said.
-pub(super) fn given(words: &[String]) -> Option<prost_types::Struct> {
-    let registry = Registry::builtin();
-    let is_setting = |flag: &str| registry.iter().any(|engine| engine.flag(flag).is_some());
-    let settings = launch::settings_in(words).into_iter();
-    let settings: BTreeMap<String, Option<String>> =
-        settings.filter(|(flag, _)| is_setting(flag)).collect();
+fn given(words: &[String], engine: &str) -> Option<prost_types::Struct> {
+    let settings = launch::settings_in(words, engine);
     let told = settings.iter();
     (!settings.is_empty()).then(|| {
-        convert_struct::struct_of(told.map(|(flag, value)| (flag.as_str(), value.as_deref())))
+        convert_struct::struct_of(told.map(|(name, value)| (name.as_str(), value.as_deref())))
     })
 }
 
 /// The launch line with the first recommendation in it: of the arguments that were given, else of those that were declared.
-fn as_args(of: &pb::RecommendOptimizationsResponse, words: Vec<String>) -> String {
-    let spelling = Spelling::of(&of.instance_type);
+fn as_args(of: &pb::RecommendOptimizationsResponse, words: &[String]) -> String {
     let changes = of.optimizations.first().map(|one| one.changes.as_slice());
     let changes = changes.unwrap_or_default();
-    let words = match words.is_empty() {
-        true => launch::declared(&of.settings, &spelling),
-        false => words,
-    };
-    let mut text = launch::changed(&words, changes, &spelling);
+    let mut text = launch::changed(words, &of.settings, changes, &of.instance_type);
     if changes.is_empty() {
         text += &format!(
             "# nothing changes: {}\n",
@@ -188,9 +176,9 @@ mod tests {
     #[test]
     fn the_launch_line_is_that_which_was_given_or_declared() {
         let mut answer = example::answer();
-        let given = launch::words_of("vllm serve m --max-num-seqs 4").unwrap();
+        let given = split_line("vllm serve m --max-num-seqs 4").unwrap();
         assert_eq!(
-            as_args(&answer, given),
+            as_args(&answer, &given),
             "vllm serve m --max-num-seqs 32\n# --max-num-seqs 4 → 32\n"
         );
         let setting =
@@ -209,23 +197,21 @@ mod tests {
             setting("block_size", "--block-size", "16", Source::Metric),
         ];
         assert_eq!(
-            as_args(&answer, Vec::new()),
+            as_args(&answer, &[]),
             "--max-num-seqs 32 --enforce-eager\n# --max-num-seqs 4 → 32\n"
         );
         answer.optimizations.clear();
         answer.headline = "it serves as it should".to_owned();
-        assert!(
-            as_args(&answer, Vec::new()).ends_with("# nothing changes: it serves as it should\n")
-        );
+        assert!(as_args(&answer, &[]).ends_with("# nothing changes: it serves as it should\n"));
     }
 
     #[test]
     fn only_settings_of_an_engine_are_given_to_it() {
-        let words = launch::words_of("vllm serve m --port 1 --block-size 16 --api-key secret");
-        let given = given(&words.unwrap()).unwrap();
+        let words = split_line("vllm serve m --port 1 --block-size 16 --api-key secret");
+        let given = given(&words.unwrap(), "auto").unwrap();
         let names: Vec<&String> = given.fields.keys().collect();
-        assert_eq!(names, ["--block-size"]);
-        assert_eq!(super::given(&[]), None);
+        assert_eq!(names, ["block_size"]);
+        assert_eq!(super::given(&[], "auto"), None);
     }
 
     #[test]

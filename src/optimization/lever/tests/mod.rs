@@ -47,7 +47,7 @@ fn a_cap_is_raised_with_numbers_and_no_further_than_what_asks() {
     assert!(
         guide
             .reason
-            .contains("5 % full on average, 8 % at its peak"),
+            .contains("5.0 % full on average, 8.0 % at its peak"),
         "{}",
         guide.reason
     );
