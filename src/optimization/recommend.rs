@@ -10,6 +10,7 @@ use super::lever;
 use super::prediction::{Effect, PredictedQuantity as P, Prediction};
 use super::proposal::{Expectation, Proposal};
 use super::recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
+use super::score::Service;
 use super::search::{Chosen, Search};
 use super::situation::Situation;
 use super::trade_off::shown;
@@ -178,6 +179,8 @@ fn optimization(
         }),
     };
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
+    let mut prerequisites = proposal.prerequisites.clone();
+    prerequisites.extend(not_held_to(situation, gain.is_some()));
     let priority = own.unwrap_or_else(|| priority(&proposal, situation.findings, gain));
     let id = format!(
         "{lever}-{:08x}",
@@ -198,10 +201,25 @@ fn optimization(
         risks: proposal.risks,
         watch: proposal.watch,
         undo: proposal.undo,
-        prerequisites: proposal.prerequisites,
+        prerequisites,
         changes_answers: proposal.changes_answers,
         needs_restart: proposal.needs_restart,
     }
+}
+
+/// The SLOs that must hold and that a change could not be held to: all where nothing is predicted of it.
+fn not_held_to(situation: &Situation<'_>, is_predicted: bool) -> Option<String> {
+    let slos = situation.limits.must_hold.iter();
+    let names: Vec<&str> = slos
+        .filter(|slo| !is_predicted || Service::default().is_broken(slo).is_none())
+        .map(|slo| slo.name.as_str())
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "Whether {} holds after it is not predicted: check it on one replica first.",
+            names.join(" and ")
+        )
+    })
 }
 
 /// By the worst of what it treats, one less where little is expected of it, or nothing can be said.
@@ -301,4 +319,40 @@ fn headline_numbers(prediction: &Prediction) -> Vec<String> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::analysis::{Cause, Slo};
+    use crate::optimization::lever::example::Case;
+
+    #[test]
+    fn an_slo_that_a_change_cannot_be_held_to_is_said() {
+        let case = Case::new("vllm", "0.33.0", &[Cause::SequenceCap])
+            .set("max_num_seqs", "4")
+            .limited(|limits| limits.must_hold = Slo::defaults());
+        let found = recommend(&case.situation(), &[], &[], &TrackRecord::default());
+        let first = found.optimizations.first().unwrap();
+        assert!(matches!(first.effect, Effect::NotPredictable(_)));
+        let said = first.prerequisites.last().unwrap();
+        assert!(said.contains("ttft_p50 and ttft_p99"), "{said}");
+        // of what the model knows nothing is left to say
+        let case = case.limited(|limits| limits.must_hold.clear());
+        assert_eq!(not_held_to(&case.situation(), true), None);
+    }
+
+    #[test]
+    fn the_same_changes_have_the_same_id() {
+        let change = |to: &str| KnobChange {
+            name: "max_num_seqs".to_owned(),
+            flag: "--max-num-seqs".to_owned(),
+            from: Some("4".to_owned()),
+            to: Some(to.to_owned()),
+        };
+        assert_eq!(digest(&[change("8")], None), digest(&[change("8")], None));
+        assert_ne!(digest(&[change("8")], None), digest(&[change("9")], None));
+        assert_ne!(digest(&[], Some((1, 2))), digest(&[], Some((1, 3))));
+    }
 }

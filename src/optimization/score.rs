@@ -48,7 +48,7 @@ const TOKENS_WEIGHT: f64 = 0.4;
 
 impl Service {
     /// Whether it breaks an SLO; none where it says nothing of its quantity.
-    pub(super) fn held_against(&self, slo: &Slo) -> Option<bool> {
+    pub(super) fn is_broken(&self, slo: &Slo) -> Option<bool> {
         let value = match (slo.quantity.as_str(), slo.aggregation) {
             ("time_to_first_token_seconds", Aggregation::Quantile(q)) if near(q, 0.5) => {
                 self.ttft_p50_seconds

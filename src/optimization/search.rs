@@ -279,7 +279,7 @@ impl<'s> Search<'s> {
     /// The SLO that must hold and that a change would break, as a sentence.
     fn breaks(&self, now: &Service, after: &Service) -> Option<String> {
         self.situation.limits.must_hold.iter().find_map(|slo| {
-            let (before, then) = (now.held_against(slo)?, after.held_against(slo)?);
+            let (before, then) = (now.is_broken(slo)?, after.is_broken(slo)?);
             (then && !before).then(|| {
                 format!(
                     "`{}` holds now and would be broken, and the request says that it must hold",
