@@ -3,7 +3,6 @@
 use super::effect::{interval, name_of, shown};
 use crate::edge::cli::instances_page::aligned;
 use crate::edge::cli::slo::page::window_line;
-use crate::edge::cli::table::number;
 use crate::edge::cli::terminal::clean;
 use crate::edge::grpc::pb;
 
@@ -137,8 +136,8 @@ impl Page {
             format!("{} measured", counted(of.observed_requests, "request")),
             format!("{} simulated", of.simulated_requests),
             format!(
-                "the model misses what was measured by {} %",
-                number(of.mismatch_ratio * 100.0)
+                "the model misses what was measured by {:.0} %",
+                of.mismatch_ratio * 100.0
             ),
         ];
         told.push(match of.track_record {
@@ -180,8 +179,16 @@ fn row(of: &pb::QuantityPrediction) -> [String; 4] {
         name_of(&of.quantity, &of.statistic),
         change,
         format!("({})", interval(of)),
-        format!("{:.2} times", of.ratio),
+        times(of.ratio),
     ]
+}
+
+/// After over before: `1.9 times`, and where hardly anything is left `1/520`.
+fn times(ratio: f64) -> String {
+    match ratio {
+        ratio if ratio > 0.0 && ratio < 0.095 => format!("1/{:.0}", 1.0 / ratio),
+        ratio => format!("{ratio:.2} times"),
+    }
 }
 
 fn counted(number: f64, one: &str) -> String {
