@@ -8,6 +8,7 @@
 //!                                                             ↓  (two or more)
 //!                                                        measurement → analysis → bottlenecks, SLOs
 //!                                                             ↓               ↓
+//!                                   optimization → workflow → actuator
 //!              instances, store → agent: one method a verb → edges: gRPC, HTTP, command line
 //! ```
 //!
@@ -16,8 +17,8 @@
 //! Held by `tests/architecture.rs`.
 //!
 //! - Modules are declared here in reading order; each uses only those above it.
-//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`], [`optimization`] and [`simulator`] are pure: no clock, no network, no
-//!   tonic. Times and bodies come in.
+//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`], [`optimization`], [`simulator`] and [`workflow`] are pure: no
+//!   clock, no network, no tonic. Times and bodies come in.
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
@@ -36,6 +37,8 @@ pub mod model;
 pub mod optimization;
 
 pub mod simulator;
+
+pub mod workflow;
 
 pub mod scrape;
 

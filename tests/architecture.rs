@@ -93,6 +93,7 @@ fn the_core_is_pure() {
             "model",
             "optimization",
             "simulator",
+            "workflow",
         ]
         .iter()
         .any(|module| source.path.starts_with(module));

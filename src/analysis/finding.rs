@@ -153,7 +153,10 @@ pub enum Severity {
 }
 
 /// A kind of change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize,
+)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Treatment {
     /// Size and use of the KV cache.
     KvCache,
@@ -176,9 +179,11 @@ pub enum Treatment {
 macro_rules! causes {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $kind:ident,)+) => {
         /// Why an engine is held back.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize,
+        )]
         pub enum Cause {
-            $($(#[doc = $doc])+ $variant,)+
+            $($(#[doc = $doc])+ #[serde(rename = $name)] $variant,)+
         }
 
         impl Cause {

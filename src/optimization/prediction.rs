@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What is predicted of a change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Numbers.
     Predicted(Prediction),
@@ -12,7 +13,7 @@ pub enum Effect {
 }
 
 /// Predicted effects of a change on what users and operators see.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Prediction {
     /// What can be said, each quantity once.
     pub quantities: Vec<QuantityPrediction>,
@@ -105,7 +106,7 @@ impl QuantityPrediction {
 }
 
 /// A quantity of which nothing can be said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Unpredicted {
     /// Which.
     pub quantity: PredictedQuantity,
@@ -114,7 +115,7 @@ pub struct Unpredicted {
 }
 
 /// What a prediction rests on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct PredictionBasis {
     /// Windows that the times of steps were fitted to.
     pub windows: u32,

@@ -1,5 +1,7 @@
 //! What is recommended.
 
+use serde::{Deserialize, Serialize};
+
 use crate::analysis::{Cause, Treatment};
 
 use super::change::KnobChange;
@@ -36,7 +38,7 @@ pub enum Advice {
 }
 
 /// Changes that belong together, with what they are expected to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Optimization {
     /// The same for the same lever and changes: `sequence_cap-1f3a9c02`.
     pub id: String,
@@ -75,7 +77,8 @@ pub struct Optimization {
 }
 
 /// How much an optimization matters: by the severity of what it treats, and by what it is predicted to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Priority {
     /// Worth it when there is nothing else.
     Low,

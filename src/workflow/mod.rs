@@ -1,0 +1,47 @@
+//! Workflows: from an analysis over an approval to an applied change, or back to exactly where it was. Pure.
+//!
+//! ```text
+//! command ┐
+//! state ──┴→ decide → event, or refusal ──→ evolve → state ──→ next_step → what its runner does ──→ command
+//! ```
+//!
+//! The ordered log of events is the truth; [`Workflow`] is what the events of one workflow lead to. An effect on an engine
+//! is committed as an intent before it is begun, and is a write of a desired state, so that one that is repeated after a
+//! crash changes nothing.
+
+mod command;
+mod decide;
+mod event;
+mod evolve;
+mod gate;
+mod plan;
+mod spec;
+mod state;
+mod step;
+mod view;
+mod words;
+
+pub use command::{Command, Failure, Refusal, RefusalReason};
+pub use decide::decide;
+pub use event::{
+    EVENT_VERSION, Event, EventError, EventKind, RecordedEvent, decode_event, encode_event,
+};
+pub use evolve::evolve;
+pub use gate::{Approval, GateKind, GatePolicy, GateState, OnTimeout};
+pub use plan::{
+    Analysis, FindingSummary, MeasuredEffect, MeasuredEffects, Plan, PlanDraft, PlanTarget,
+    Strategy,
+};
+pub use spec::{Timeouts, WorkflowSpec};
+pub use state::{
+    Pause, Phase, Rollback, RollbackCause, StageRecord, StageStatus, TargetPhase, TargetState,
+    Workflow,
+};
+pub use step::{Effect as StepEffect, Step, next_step};
+pub use view::{WaitingFor, progress, waiting_for};
+pub use words::{Outcome, PauseReason, Stage, Status, Verb, WorkflowKind};
+
+/// Id of the operation that writes the settings of a target: the same for each repeat of it.
+pub fn operation_id(workflow_id: &str, number: u32) -> String {
+    format!("{workflow_id}.{number}")
+}
