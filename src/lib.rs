@@ -46,6 +46,8 @@ pub mod instance;
 
 pub mod auth;
 
+pub mod actuator;
+
 pub mod config;
 
 pub mod telemetry;

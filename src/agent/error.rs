@@ -1,10 +1,12 @@
 //! Why a verb could not be carried out.
 
+use crate::actuator::ActuatorError;
 use crate::auth::Role;
 use crate::config::ConfigError;
 use crate::instance::{FieldViolation, violations_text};
 use crate::scrape::{ClientError, ScrapeError};
 use crate::store::{OpenError, StoreError};
+use crate::workflow::Refusal;
 
 /// Why a verb could not be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,6 +63,21 @@ pub enum Error {
     /// More advice than the agent works on at once.
     #[error("too much advice is being worked out at once")]
     TooManyPredictions,
+    /// The workflow does not do that now.
+    #[error(transparent)]
+    Workflow(#[from] Refusal),
+    /// Workflows need an approval here.
+    #[error("workflows may not go on without an approval here")]
+    AutoApproveNotAllowed,
+    /// The instance has no actuator.
+    #[error("instance {0} has no actuator that could read or change its settings")]
+    NoActuator(String),
+    /// The actuator did not do it.
+    #[error(transparent)]
+    Actuator(#[from] ActuatorError),
+    /// There is no such snapshot.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(String),
     /// An instance that was not scraped yet.
     #[error("instance {0} has not been scraped yet")]
     NotMeasuredYet(String),

@@ -36,6 +36,9 @@ pub struct SpecChange {
     /// Launch arguments that the engine runs with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launch_args: Option<Vec<String>>,
+    /// Name of its actuator; none within for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actuator: Option<Option<String>>,
 }
 
 /// Which version of an instance a change is meant for, and what makes a repeat of it the same.
@@ -323,6 +326,7 @@ impl SpecChange {
             labels,
             slos,
             launch_args,
+            actuator,
         } = self;
         spec.instance_type = instance_type.unwrap_or_else(|| spec.instance_type.take());
         // a window that the interval chose follows it
@@ -345,6 +349,9 @@ impl SpecChange {
         }
         if let Some(launch_args) = launch_args {
             spec.launch_args = launch_args;
+        }
+        if let Some(actuator) = actuator {
+            spec.actuator = actuator;
         }
     }
 }

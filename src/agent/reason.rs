@@ -2,6 +2,7 @@
 
 use crate::scrape::ScrapeFailure;
 use crate::store::StoreError;
+use crate::workflow::RefusalReason;
 
 use super::error::Error;
 
@@ -105,6 +106,38 @@ reasons! {
     StoreUnavailable "STORE_UNAVAILABLE",
     /// The store holds what this version cannot read.
     StoreUnreadable "STORE_UNREADABLE",
+    /// There is no workflow of this id.
+    WorkflowNotFound "WORKFLOW_NOT_FOUND",
+    /// The workflow moved on while the request was worked on.
+    WorkflowMoved "WORKFLOW_MOVED",
+    /// Another workflow runs on the instance.
+    InstanceLocked "INSTANCE_LOCKED",
+    /// The verb means nothing in the status that the workflow has.
+    WrongStatus "WRONG_STATUS",
+    /// The plan of the workflow is not ready yet.
+    PlanNotReady "PLAN_NOT_READY",
+    /// The plan is another one than the caller read.
+    PlanChanged "PLAN_CHANGED",
+    /// The caller may not approve this workflow.
+    NotAnApprover "NOT_AN_APPROVER",
+    /// The caller has approved this workflow already.
+    ApprovedAlready "APPROVED_ALREADY",
+    /// The workflow has changed nothing that could be rolled back.
+    NothingApplied "NOTHING_APPLIED",
+    /// Leaving settings as they are has to be acknowledged.
+    AcknowledgeNeeded "ACKNOWLEDGE_NEEDED",
+    /// The agent's policy lets no workflow go on without an approval.
+    AutoApproveNotAllowed "AUTO_APPROVE_NOT_ALLOWED",
+    /// The instance has no actuator.
+    NoActuator "NO_ACTUATOR",
+    /// The actuator did not do what it was asked.
+    ActuatorFailed "ACTUATOR_FAILED",
+    /// There is no snapshot of this id.
+    SnapshotNotFound "SNAPSHOT_NOT_FOUND",
+    /// The part of the log that was asked for is gone.
+    LogCompacted "LOG_COMPACTED",
+    /// The reader did not take events for too long.
+    WatcherTooSlow "WATCHER_TOO_SLOW",
     /// The stream has lived as long as streams live.
     StreamLifetime "STREAM_LIFETIME",
 }
@@ -124,6 +157,11 @@ impl Reason {
             Error::TooManyInstances { .. } => Self::TooManyInstances,
             Error::TooManyWrites | Error::TooManyPredictions => Self::TooManyCalls,
             Error::NotMeasuredYet(_) => Self::NotMeasuredYet,
+            Error::Workflow(refusal) => Self::of_refusal(refusal.reason),
+            Error::AutoApproveNotAllowed => Self::AutoApproveNotAllowed,
+            Error::NoActuator(_) => Self::NoActuator,
+            Error::Actuator(_) => Self::ActuatorFailed,
+            Error::NoSnapshot(_) => Self::SnapshotNotFound,
         }
     }
 
@@ -137,6 +175,23 @@ impl Reason {
             StoreError::Full(_) => Self::StoreFull,
             StoreError::Unavailable(_) => Self::StoreUnavailable,
             StoreError::Unreadable(_) => Self::StoreUnreadable,
+            StoreError::NoWorkflow(_) => Self::WorkflowNotFound,
+            StoreError::Moved(_) | StoreError::Leased { .. } => Self::WorkflowMoved,
+            StoreError::Locked { .. } => Self::InstanceLocked,
+            StoreError::Compacted { .. } => Self::LogCompacted,
+        }
+    }
+
+    fn of_refusal(reason: RefusalReason) -> Self {
+        match reason {
+            RefusalReason::WrongStatus => Self::WrongStatus,
+            RefusalReason::PlanNotReady => Self::PlanNotReady,
+            RefusalReason::PlanChanged => Self::PlanChanged,
+            RefusalReason::NotAnApprover => Self::NotAnApprover,
+            RefusalReason::ApprovedAlready => Self::ApprovedAlready,
+            RefusalReason::NothingApplied => Self::NothingApplied,
+            RefusalReason::AcknowledgeNeeded => Self::AcknowledgeNeeded,
+            RefusalReason::Late => Self::WorkflowMoved,
         }
     }
 

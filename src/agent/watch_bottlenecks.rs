@@ -147,6 +147,7 @@ mod tests {
             labels: BTreeMap::new(),
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
         };
         let instance = Arc::new(Instance::configured(spec));
         Arc::new(InstanceState::new(

@@ -137,6 +137,8 @@ pub struct InstanceEntry {
     /// those that set something the agent knows.
     #[serde(default)]
     pub launch_args: Vec<String>,
+    /// Name of the actuator that reads and writes its settings, of `[[actuators]]`; none where plans are not applied.
+    pub actuator: Option<String>,
 }
 
 impl InstanceEntry {
@@ -153,6 +155,7 @@ impl InstanceEntry {
             labels: self.labels.clone(),
             slos: self.slos.clone(),
             launch_args: self.launch_args.clone(),
+            actuator: self.actuator.clone(),
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct InstanceSpec {
     /// Launch arguments that the operator says the engine runs with. Values are kept of those that set knobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub launch_args: Vec<String>,
+    /// Name of the actuator that reads and writes its settings; none where plans are not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actuator: Option<String>,
 }
 
 /// Time between scrapes where none is given.
@@ -158,6 +161,7 @@ mod tests {
             labels: BTreeMap::new(),
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
         }
     }
 

@@ -18,6 +18,7 @@ fn spec(id: &str) -> InstanceSpec {
         labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         slos: Slo::defaults(),
         launch_args: vec!["--max-num-seqs".to_owned(), "64".to_owned()],
+        actuator: Some("host".to_owned()),
     }
 }
 

@@ -9,6 +9,7 @@ mod conformance;
 mod predictions;
 mod sqlite;
 mod state_dir;
+mod workflows;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ use crate::optimization::LedgerEntry;
 pub use predictions::{PredictionFilter, PredictionPlace};
 pub use sqlite::SqliteStore;
 pub use state_dir::{StateDir, default_state_dir};
+pub use workflows::{
+    Advance, Begin, Committed, Delivery, EventFilter, EventsPage, Evolve, Lease, NewWorkflow,
+    Snapshot, SnapshotTarget, WorkflowFilter, WorkflowStore,
+};
 
 /// How long a repeated request is recognised.
 pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -154,6 +159,34 @@ pub enum StoreError {
         id: String,
         /// Its revision now.
         current: u64,
+    },
+    /// There is no workflow of this id.
+    #[error("there is no workflow {0}")]
+    NoWorkflow(String),
+    /// The workflow has had other events since it was read, or another holds its lease.
+    #[error("workflow {0} has moved on since it was read")]
+    Moved(String),
+    /// Another agent holds the lease of the workflow.
+    #[error("workflow {workflow_id} is held by {holder}")]
+    Leased {
+        /// Which.
+        workflow_id: String,
+        /// By whom.
+        holder: String,
+    },
+    /// Another workflow holds the instance.
+    #[error("workflow {workflow_id} runs on instance {instance_id}")]
+    Locked {
+        /// Which instance.
+        instance_id: String,
+        /// The workflow that holds it.
+        workflow_id: String,
+    },
+    /// Events after this revision are gone.
+    #[error("the log is kept from revision {oldest_revision} on")]
+    Compacted {
+        /// The oldest revision after which nothing is gone.
+        oldest_revision: u64,
     },
     /// The change would make it wrong.
     #[error("{}", crate::instance::violations_text(.0))]

@@ -41,6 +41,7 @@ pub fn configured(id: &str, url: &str) -> InstanceEntry {
         labels: [("from".to_owned(), "file".to_owned())].into(),
         slos: Vec::new(),
         launch_args: Vec::new(),
+        actuator: None,
     }
 }
 

@@ -325,6 +325,7 @@ mod tests {
             labels: Default::default(),
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
         };
         History::new(&spec, None)
     }

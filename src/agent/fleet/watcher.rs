@@ -368,6 +368,7 @@ mod tests {
             labels: Default::default(),
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
         };
         let profile = Registry::builtin().get("vllm").unwrap().clone();
         let mut history = History::new(&spec, Some(profile.clone()));

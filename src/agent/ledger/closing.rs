@@ -84,6 +84,7 @@ async fn a_prediction_closes_when_its_setting_is_in_force_and_a_full_window_has_
             labels: Default::default(),
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
         }],
         ..Config::default()
     };

@@ -144,6 +144,7 @@ async fn start(
         config.instances.push(InstanceEntry {
             slos: Vec::new(),
             launch_args: Vec::new(),
+            actuator: None,
             instance_id: trouble.id.to_owned(),
             instance_type: None,
             metrics_url: None,

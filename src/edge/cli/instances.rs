@@ -53,6 +53,14 @@ pub(super) struct RegisterArgs {
     /// A promise, such as "ttft: p99 time_to_first_token_seconds <= 0.5"; may be repeated
     #[arg(long = "slo", value_parser = Slo::from_str, value_name = "SLO")]
     slos: Vec<Slo>,
+    /// Actuator of the agent's config file that reads and writes its settings
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    actuator: String,
     #[command(flatten)]
     answer: AnswerArgs,
     /// Launch arguments that the engine runs with, after `--`; what may be secret in them is not kept
@@ -129,6 +137,12 @@ pub(super) struct UpdateArgs {
     /// Take all promises away: those of the agent's config file hold, or the defaults
     #[arg(long)]
     no_slos: bool,
+    /// Actuator of the agent's config file that reads and writes its settings
+    #[arg(long, value_name = "NAME", conflicts_with = "no_actuator")]
+    actuator: Option<String>,
+    /// Take the actuator away: plans of workflows are then made, and not applied
+    #[arg(long)]
+    no_actuator: bool,
     /// Take the declared launch arguments away
     #[arg(long, conflicts_with = "launch_args")]
     no_launch_args: bool,
@@ -196,6 +210,7 @@ async fn register(args: RegisterArgs) -> Result<String, Failure> {
         labels: args.labels.into_iter().collect(),
         slos: args.slos.iter().map(convert_slo::slo).collect(),
         launch_args: args.launch_args,
+        actuator: args.actuator,
     });
     let answer = client.register_instance(request).await;
     let answer = answer
@@ -262,6 +277,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
             "launch_args",
             args.no_launch_args || !args.launch_args.is_empty(),
         ),
+        ("actuator", args.no_actuator || args.actuator.is_some()),
     ];
     let paths: Vec<String> = given
         .iter()
@@ -269,7 +285,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
         .map(|(path, _)| (*path).to_owned())
         .collect();
     if paths.is_empty() {
-        let hint = "give at least one of --url, --engine, --interval, --window, --label, --no-labels, --slo, --no-slos, --no-launch-args, or launch arguments after --";
+        let hint = "give at least one of --url, --engine, --interval, --window, --label, --no-labels, --slo, --no-slos, --actuator, --no-actuator, --no-launch-args, or launch arguments after --";
         return Err(Failure::new(
             Outcome::Usage,
             "nothing to change",
@@ -289,6 +305,7 @@ async fn update(args: UpdateArgs) -> Result<String, Failure> {
             etag: args.etag,
             slos: args.slos.iter().map(convert_slo::slo).collect(),
             launch_args: args.launch_args,
+            actuator: args.actuator.unwrap_or_default(),
             ..pb::Instance::default()
         }),
         update_mask: Some(prost_types::FieldMask { paths }),

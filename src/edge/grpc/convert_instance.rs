@@ -35,6 +35,7 @@ pub(super) fn spec_of(
         labels: request.labels.into_iter().collect(),
         slos,
         launch_args: request.launch_args,
+        actuator: Some(request.actuator).filter(|name| !name.is_empty()),
     };
     Ok((spec, request.request_id))
 }
@@ -89,6 +90,8 @@ pub(super) fn change_of(
         slos: named("slos", !slos.is_empty()).then_some(slos),
         launch_args: named("launch_args", !instance.launch_args.is_empty())
             .then_some(instance.launch_args),
+        actuator: named("actuator", !instance.actuator.is_empty())
+            .then(|| Some(instance.actuator).filter(|name| !name.is_empty())),
     };
     let precondition = Precondition {
         etag: instance.etag,
@@ -97,7 +100,8 @@ pub(super) fn change_of(
     Ok((instance.instance_id, change, precondition))
 }
 
-const MASK: [&str; 7] = [
+const MASK: [&str; 8] = [
+    "actuator",
     "instance_type",
     "metrics_urls",
     "scrape_interval",
@@ -161,6 +165,7 @@ pub(super) fn instance(of: &InstanceState, caller: &Caller) -> pb::Instance {
         status: Some(status(of)),
         slos: spec.slos.iter().map(convert_slo::slo).collect(),
         launch_args: spec.launch_args.clone(),
+        actuator: spec.actuator.clone().unwrap_or_default(),
     }
 }
 

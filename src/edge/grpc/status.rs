@@ -15,6 +15,7 @@ use crate::agent::{Error, LIMITS, Reason};
 use crate::instance::told;
 use crate::scrape::{ScrapeError, ScrapeFailure};
 use crate::store::StoreError;
+use crate::workflow::RefusalReason;
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "perfagent";
@@ -155,6 +156,16 @@ fn hint_of(error: &Error) -> Option<String> {
             Some("try again; is the disk of the state directory stuck?".to_owned())
         }
         Error::NotMeasuredYet(_) => Some("try again in a moment".to_owned()),
+        // what to do is in its message
+        Error::Workflow(_) => None,
+        Error::AutoApproveNotAllowed => Some(
+            "leave auto_approve out and approve the plan, or set `auto_approve` in [workflows] of the config file".to_owned(),
+        ),
+        Error::NoActuator(_) => Some(
+            "define one in [[actuators]] of the config file, and name it in `actuator` of the instance".to_owned(),
+        ),
+        Error::Actuator(_) => Some("see the agent's log, and try `perfagent actuator check`".to_owned()),
+        Error::NoSnapshot(_) => Some("list what there is with ListConfigSnapshots".to_owned()),
     }
 }
 
@@ -172,6 +183,14 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::Unreadable(_) => {
             "was it changed by hand? Restore the state directory from a backup"
         }
+        StoreError::NoWorkflow(_) => "list what there is with ListWorkflows",
+        StoreError::Moved(_) => "try again",
+        StoreError::Locked { .. } => {
+            "wait until it has ended, or end it: CancelWorkflow; RollbackWorkflow where its rollback failed"
+        }
+        StoreError::Compacted { .. } => {
+            "read the state with GetWorkflow or ListWorkflows, and watch on from its revision"
+        }
         _ => return None,
     };
     Some(hint.to_owned())
@@ -185,6 +204,11 @@ fn store_code(error: &StoreError) -> Code {
         StoreError::Invalid(_) | StoreError::RequestIdReused(_) => Code::InvalidArgument,
         StoreError::Full(_) => Code::ResourceExhausted,
         StoreError::Unreadable(_) => Code::DataLoss,
+        StoreError::NoWorkflow(_) => Code::NotFound,
+        StoreError::Moved(_) | StoreError::Leased { .. } | StoreError::Locked { .. } => {
+            Code::Aborted
+        }
+        StoreError::Compacted { .. } => Code::OutOfRange,
         _ => Code::Unavailable,
     }
 }
@@ -206,5 +230,15 @@ fn code_of(error: &Error) -> Code {
         }
         Error::TooFewSamples { .. } => Code::Unavailable,
         Error::MixedEngines { .. } => Code::FailedPrecondition,
+        Error::Workflow(refusal) => match refusal.reason {
+            RefusalReason::PlanChanged | RefusalReason::Late => Code::Aborted,
+            RefusalReason::NotAnApprover => Code::PermissionDenied,
+            RefusalReason::ApprovedAlready => Code::AlreadyExists,
+            _ => Code::FailedPrecondition,
+        },
+        Error::AutoApproveNotAllowed | Error::NoActuator(_) | Error::Actuator(_) => {
+            Code::FailedPrecondition
+        }
+        Error::NoSnapshot(_) => Code::NotFound,
     }
 }

@@ -1,0 +1,304 @@
+//! Durable state of workflows: the log, the states that it leads to, snapshots of settings, leases and the outbox.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use super::{Once, StoreError};
+use crate::instance::InstanceSpec;
+use crate::workflow::{Event, RecordedEvent, Status, Workflow, WorkflowKind};
+
+/// Durable state of workflows.
+#[async_trait]
+pub trait WorkflowStore: Send + Sync {
+    /// Starts a workflow in one transaction: its first event, its state, and the registration of an instance that came
+    /// with it. `begin` makes the state of the first event, once its revision is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] where another workflow holds the instance, [`StoreError::Exists`] where an instance that is
+    /// to be registered is there already with another spec, a repeated request that differs, a store that cannot be
+    /// written.
+    async fn start_workflow(
+        &self,
+        start: &NewWorkflow<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError>;
+
+    /// Adds an event to a workflow in one transaction: event, state, snapshots, outbox, lock of the instance.
+    ///
+    /// # Errors
+    /// [`StoreError::NoWorkflow`], [`StoreError::Moved`] where it has had other events since, or its lease is another's,
+    /// [`StoreError::Locked`] where it takes the lock of its instance again and another workflow has it, a repeated request
+    /// that differs, a store that cannot be written.
+    async fn advance_workflow(
+        &self,
+        advance: &Advance<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError>;
+
+    /// What a request about a workflow was answered, if it was carried out before.
+    ///
+    /// # Errors
+    /// A repeated request that differs, a store that cannot be read.
+    async fn answered_workflow(
+        &self,
+        once: &Once,
+        now: SystemTime,
+    ) -> Result<Option<Workflow>, StoreError>;
+
+    /// A workflow.
+    ///
+    /// # Errors
+    /// A store that cannot be read, a state that this version cannot.
+    async fn workflow(&self, workflow_id: &str) -> Result<Option<Workflow>, StoreError>;
+
+    /// At most so many workflows, the newest first, from before this id on (ids are in the order of time).
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn workflows(
+        &self,
+        filter: &WorkflowFilter,
+        before: Option<&str>,
+        size: u32,
+    ) -> Result<Vec<Workflow>, StoreError>;
+
+    /// Ids of all workflows that have not ended, the oldest first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The log after a revision, at most so many events, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] where events after it are gone, a store that cannot be read.
+    async fn events(
+        &self,
+        after_revision: u64,
+        filter: &EventFilter,
+        size: u32,
+    ) -> Result<EventsPage, StoreError>;
+
+    /// Forgets the log up to a revision, but nothing of workflows that have not ended, and says up to where it is gone.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn compact_events(&self, up_to_revision: u64) -> Result<u64, StoreError>;
+
+    /// The revision at which the log stood at this time, as far as is known: what is older may be compacted.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn revision_before(&self, time: SystemTime) -> Result<u64, StoreError>;
+
+    /// Takes the lease of a workflow, or takes it again: from now on nobody else advances it, until the time is over by
+    /// the store's clock. The epoch is higher than any before, of any workflow.
+    ///
+    /// # Errors
+    /// [`StoreError::Leased`] where another has it, [`StoreError::NoWorkflow`], a store that cannot be written.
+    async fn acquire_lease(
+        &self,
+        workflow_id: &str,
+        holder: &str,
+        time: Duration,
+    ) -> Result<Lease, StoreError>;
+
+    /// Has a lease for longer.
+    ///
+    /// # Errors
+    /// [`StoreError::Moved`] where it is another's by now, a store that cannot be written.
+    async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError>;
+
+    /// Gives a lease up; one that is another's by now stays with it.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Keeps a snapshot that no workflow makes.
+    ///
+    /// # Errors
+    /// A repeated request that differs, a store that cannot be written.
+    async fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
+
+    /// A snapshot with its content.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn snapshot(&self, snapshot_id: &str) -> Result<Option<Snapshot>, StoreError>;
+
+    /// At most so many snapshots of an instance, or of all, without content, the newest first, from before this id on.
+    /// What workflows have planned is not among them.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn snapshots(
+        &self,
+        instance_id: Option<&str>,
+        before: Option<&str>,
+        size: u32,
+    ) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Deliveries that wait, the oldest first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn outbox(&self, size: u32) -> Result<Vec<Delivery>, StoreError>;
+}
+
+/// Makes the state that the first event leads to, given its place in the log.
+pub type Begin<'b> = dyn Fn(&RecordedEvent) -> Result<Workflow, StoreError> + Send + Sync + 'b;
+
+/// Makes the state that an event leads to, given its place in the log.
+pub type Evolve<'e> = dyn Fn(&RecordedEvent) -> Result<Workflow, StoreError> + Send + Sync + 'e;
+
+/// A workflow that is to start.
+pub struct NewWorkflow<'n> {
+    /// UUIDv7.
+    pub workflow_id: &'n str,
+    /// Of which instance.
+    pub instance_id: &'n str,
+    /// An instance that is registered with it, where there is none of this id; an equal one is left as it is.
+    pub register: Option<&'n InstanceSpec>,
+    /// Who starts it.
+    pub actor: &'n str,
+    /// The first event.
+    pub event: &'n Event,
+    /// The state after it.
+    pub begin: &'n Begin<'n>,
+    /// What is to be delivered.
+    pub deliveries: &'n [Delivery],
+}
+
+/// A workflow that goes on.
+pub struct Advance<'a> {
+    /// Which.
+    pub workflow_id: &'a str,
+    /// How many events it has had.
+    pub expect_sequence: u64,
+    /// Epoch of the runner's lease; none for what callers ask.
+    pub epoch: Option<u64>,
+    /// Who.
+    pub actor: &'a str,
+    /// What happened.
+    pub event: &'a Event,
+    /// The state after it.
+    pub evolve: &'a Evolve<'a>,
+    /// Snapshots that are made with it.
+    pub snapshots: &'a [Snapshot],
+    /// What is to be delivered.
+    pub deliveries: &'a [Delivery],
+}
+
+/// What was committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    /// The state after it.
+    pub workflow: Workflow,
+    /// The event in its place; none where the request had been carried out before, and nothing was changed now.
+    pub event: Option<RecordedEvent>,
+}
+
+/// Which workflows are asked for; all where nothing is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkflowFilter {
+    /// Of this instance.
+    pub instance_id: Option<String>,
+    /// In one of these statuses; empty for any.
+    pub statuses: Vec<Status>,
+    /// Of this kind.
+    pub kind: Option<WorkflowKind>,
+}
+
+/// Which events are asked for; all where nothing is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Of this workflow.
+    pub workflow_id: Option<String>,
+    /// Of this instance.
+    pub instance_id: Option<String>,
+}
+
+/// A part of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventsPage {
+    /// Events, in order.
+    pub events: Vec<RecordedEvent>,
+    /// Up to where the log was read: whoever goes on from here misses nothing that matches.
+    pub read_to_revision: u64,
+    /// There is more to read.
+    pub more: bool,
+}
+
+/// The right to advance a workflow and to act for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Of which workflow.
+    pub workflow_id: String,
+    /// Who has it.
+    pub holder: String,
+    /// Higher than any before.
+    pub epoch: u64,
+}
+
+/// Settings of an instance's targets at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// UUIDv7.
+    pub snapshot_id: String,
+    /// Of which instance.
+    pub instance_id: String,
+    /// Name of the actuator that read it.
+    pub actuator: String,
+    /// When, unix time in microseconds.
+    pub created_us: i64,
+    /// Who: a principal, or `perfagent`.
+    pub created_by: String,
+    /// The workflow that made it, where one did.
+    pub workflow_id: Option<String>,
+    /// In the words of who made it.
+    pub note: String,
+    /// What a workflow is to write, not what was there: not listed.
+    pub is_planned: bool,
+    /// Targets in their order.
+    pub targets: Vec<SnapshotTarget>,
+}
+
+/// Settings of one target.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SnapshotTarget {
+    /// Its name.
+    pub name: String,
+    /// Revision, as the actuator gave it.
+    pub revision: String,
+    /// SHA-256 of the content, in hexadecimal.
+    pub digest: String,
+    /// Launch arguments, with values taken out that set nothing the agent knows.
+    pub launch_args: Vec<String>,
+    /// The settings; empty in lists. May hold secrets.
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for SnapshotTarget {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("SnapshotTarget")
+            .field("name", &self.name)
+            .field("revision", &self.revision)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something that is to be delivered because of an event, written with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// UUIDv7; the same over all attempts.
+    pub delivery_id: String,
+    /// To whom.
+    pub receiver: String,
+    /// JSON.
+    pub body: String,
+}
