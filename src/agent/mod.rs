@@ -18,6 +18,7 @@ mod slos;
 mod watch;
 mod watch_bottlenecks;
 mod window;
+mod workflows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,6 +41,7 @@ use fleet::Fleet;
 use gauges::FleetGauges;
 use heavy::Heavy;
 use ledger::Ledger;
+use workflows::EventLog;
 
 pub use collect::Progress;
 pub use diagnose::{Diagnosed, Diagnosing, DiagnosisAnswer};
@@ -55,6 +57,7 @@ pub use slos::SloAnswer;
 pub use watch::WatchEvent;
 pub use watch_bottlenecks::BottleneckEvent;
 pub use window::WindowRequest;
+pub use workflows::{EventsPart, LoggedEvent, WatchFrom, WorkflowNews, WorkflowTold};
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +159,8 @@ pub struct Agent {
     optimizers: Arc<[CustomOptimizer]>,
     /// None where it only measures what it is given.
     store: Option<Arc<dyn Store>>,
+    /// None without a store.
+    events: Option<Arc<EventLog>>,
     /// Gauges of the instances.
     gauges: prometheus_client::registry::Registry,
     /// What was predicted of instances, and is not known yet.
@@ -211,6 +216,7 @@ impl Agent {
             optimizers,
             gauges,
             store: None,
+            events: None,
             ledger,
             _holding: None,
             heavy: Heavy::default(),
@@ -276,6 +282,11 @@ impl Agent {
     /// How many instances it watches.
     pub fn watched_instances(&self) -> usize {
         self.fleet.size().0
+    }
+
+    /// The log of workflows.
+    fn event_log(&self) -> Result<&Arc<EventLog>, Error> {
+        self.events.as_ref().ok_or(Error::NoStore)
     }
 
     /// The engines that it can measure.
