@@ -112,7 +112,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         None => default_state_dir(|name| std::env::var(name).ok())?,
     };
     let store = Arc::new(SqliteStore::open(&state_dir).await?);
-    let agent = Arc::new(Agent::start(&config, store).await?);
+    let agent = Agent::start(&config, store).await?;
     let warnings = warnings(&config);
     let server = Server::bind(agent.clone(), config.server.clone(), &config.auth).await?;
     let mut server = server.with_audit_log(AuditLog::open(&state_dir)?);
