@@ -3,6 +3,7 @@
 //! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
 //! is no TOML value is taken as a string.
 
+mod actuators;
 mod error;
 mod sections;
 pub mod security;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::actuator::ActuatorEntry;
 use crate::analysis::Thresholds;
 use crate::engine::custom::CustomEngine;
 use crate::engine::{EngineProfile, Registry};
@@ -26,6 +28,7 @@ use crate::units::nearest;
 
 use security::AuthConfig;
 
+pub use actuators::CHECKED_ACTUATORS;
 pub use error::ConfigError;
 pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
 pub use workflows::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, TimeoutPolicy, WorkflowsConfig};
@@ -58,6 +61,9 @@ pub struct Config {
     /// Optimizers beside the built-in levers.
     #[serde(skip_serializing)]
     pub optimizers: Vec<OptimizerEntry>,
+    /// What reads and writes the settings of instances.
+    #[serde(skip_serializing)]
+    pub actuators: Vec<ActuatorEntry>,
 }
 
 const MAX_WORKERS: usize = 1_024;
@@ -177,6 +183,7 @@ impl Config {
     /// One that cannot be used, that is given twice, or whose URLs may not be fetched.
     pub fn instances(&self) -> Result<Vec<Instance>, ConfigError> {
         let (registry, policy) = (self.registry()?, self.url_policy()?);
+        let actuators = self.actuators()?;
         let mut ids = BTreeSet::new();
         let checked = self.instances.iter().map(|entry| {
             let mut spec = entry.spec();
@@ -184,7 +191,9 @@ impl Config {
                 instance_id: entry.instance_id.clone(),
                 problem,
             };
-            let violations = spec.violations(&registry);
+            let mut violations = spec.violations(&registry);
+            let actuator = spec.actuator.as_deref();
+            violations.extend(actuator.and_then(|name| actuators.violation(name)));
             if !violations.is_empty() {
                 return Err(wrong(violations_text(&violations)));
             }
@@ -312,7 +321,7 @@ fn every_key() -> Table {
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["engines", "instances", "optimizers", "slos"] {
+    for list in ["actuators", "engines", "instances", "optimizers", "slos"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {
@@ -327,6 +336,11 @@ fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
             let sections = known.keys().cloned().collect();
             return Err(unknown(section.clone(), sections));
         };
+        if let ("actuators", Some((key, candidates))) =
+            (section.as_str(), actuators::unknown_key(content))
+        {
+            return Err(unknown(key, candidates));
+        }
         let (Value::Table(content), Value::Table(known_keys)) = (content, known_content) else {
             continue;
         };

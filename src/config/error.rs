@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::actuator::ActuatorEntryError;
 use crate::analysis::ThresholdError;
 use crate::engine::custom::CustomEngineError;
 use crate::optimization::OptimizerError;
@@ -47,6 +48,9 @@ pub enum ConfigError {
     /// An optimizer that cannot be used.
     #[error("optimizers: {0}")]
     Optimizer(#[from] OptimizerError),
+    /// An actuator that cannot be used.
+    #[error("actuators: {0}")]
+    Actuator(#[from] ActuatorEntryError),
     /// SLOs that cannot be.
     #[error("{0}")]
     Slo(String),

@@ -103,7 +103,7 @@ pub(super) async fn run(config: Config) -> Outcome {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     raise_file_limit();
@@ -111,6 +111,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => path.clone(),
         None => default_state_dir(|name| std::env::var(name).ok())?,
     };
+    // what is known of checks of actuators is there too
+    config.store.state_dir = Some(state_dir.clone());
     let store = Arc::new(SqliteStore::open(&state_dir).await?);
     let agent = Agent::start(&config, store).await?;
     let warnings = warnings(&config);
