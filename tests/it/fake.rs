@@ -222,7 +222,7 @@ impl TestAgent {
 
     /// Over a store.
     pub async fn over(config: &Config, store: Arc<dyn Store>, state: Option<TempDir>) -> Self {
-        let agent = Arc::new(Agent::start(config, store).await.unwrap());
+        let agent = Agent::start(config, store).await.unwrap();
         let config = config.clone();
         let server = Server::bind(agent, config.server, &config.auth)
             .await

@@ -165,6 +165,7 @@ fn hint_of(error: &Error) -> Option<String> {
             "define one in [[actuators]] of the config file, and name it in `actuator` of the instance".to_owned(),
         ),
         Error::Actuator(_) => Some("see the agent's log, and try `perfagent actuator check`".to_owned()),
+        Error::NotPlanned(_) => Some("try again, or give it more time".to_owned()),
         Error::NoSnapshot(_) => Some("list what there is with ListConfigSnapshots".to_owned()),
     }
 }
@@ -239,6 +240,7 @@ fn code_of(error: &Error) -> Code {
         Error::AutoApproveNotAllowed | Error::NoActuator(_) | Error::Actuator(_) => {
             Code::FailedPrecondition
         }
+        Error::NotPlanned(_) => Code::Unavailable,
         Error::NoSnapshot(_) => Code::NotFound,
     }
 }
