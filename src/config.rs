@@ -134,6 +134,7 @@ impl Config {
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
             ("server.stream_lifetime", self.server.stream_lifetime),
+            ("server.stream_stall", self.server.stream_stall),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));

@@ -227,7 +227,7 @@ pub async fn every_refusal(seen: &Seen) {
 
 /// A store whose every write fails.
 #[derive(Debug)]
-struct BrokenStore(StoreError);
+pub struct BrokenStore(pub StoreError);
 
 #[tonic::async_trait]
 impl Store for BrokenStore {
