@@ -7,6 +7,9 @@
 //! ```
 
 mod came;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod fake;
 mod lease;
 mod log;
 mod look;
