@@ -241,7 +241,11 @@ impl Agent {
     }
 
     /// Has the fleet watch what the store holds. They differ where a commit was reported as failed and was not.
-    pub(super) async fn follow(self: &Arc<Self>, store: &dyn Store, id: &str) -> Result<(), StoreError> {
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        store: &dyn Store,
+        id: &str,
+    ) -> Result<(), StoreError> {
         let stored = store
             .instances()
             .await?
@@ -274,7 +278,10 @@ impl Agent {
         })
     }
 
-    pub(super) fn check_urls<'u>(&self, urls: impl IntoIterator<Item = &'u String>) -> Result<(), Error> {
+    pub(super) fn check_urls<'u>(
+        &self,
+        urls: impl IntoIterator<Item = &'u String>,
+    ) -> Result<(), Error> {
         for url in urls {
             let checked = self.fetcher.policy().check(url);
             checked.map_err(|refusal| ScrapeFailure::from(refusal).at(shown_url(url)))?;

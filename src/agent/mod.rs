@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::analysis::Thresholds;
 use crate::actuator::Actuators;
+use crate::analysis::Thresholds;
 use crate::auth::Role;
 use crate::config::Config;
 use crate::engine::Registry;
@@ -61,8 +61,8 @@ pub use watch::WatchEvent;
 pub use watch_bottlenecks::BottleneckEvent;
 pub use window::WindowRequest;
 pub use workflows::{
-    EventsPart, GateAsked, LoggedEvent, SnapshotsPage, StartInstance, TimeoutsAsked, WatchFrom, WorkflowNews, WorkflowStart,
-    WorkflowTold, WorkflowVerb, WorkflowsPage,
+    EventsPart, GateAsked, LoggedEvent, SnapshotsPage, StartInstance, TimeoutsAsked, WatchFrom,
+    WorkflowNews, WorkflowStart, WorkflowTold, WorkflowVerb, WorkflowsPage,
 };
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
@@ -273,7 +273,11 @@ impl Agent {
         agent.ledger.load(&*store).await?;
         let stop = CancellationToken::new();
         tokio::spawn(ledger::hold_against_measurements(
-            (agent.ledger.clone(), agent.fleet.clone(), agent.actuated.clone()),
+            (
+                agent.ledger.clone(),
+                agent.fleet.clone(),
+                agent.actuated.clone(),
+            ),
             (agent.registry.clone(), agent.thresholds.clone()),
             store.clone(),
             stop.clone(),

@@ -130,7 +130,8 @@ impl Agent {
         changes: &BTreeMap<String, Option<String>>,
         limits: Limits,
     ) -> Result<Predicted, Error> {
-        self.foresee(caller, subject, given, changes, limits, true).await
+        self.foresee(caller, subject, given, changes, limits, true)
+            .await
     }
 
     /// The same; `keeps`: what is predicted of a registered instance is kept.

@@ -74,7 +74,10 @@ async fn renew(
             Ok(()) => *renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
             Err(StoreError::Moved(_)) => return,
             Err(error) => {
-                tracing::warn!(workflow_id = lease.workflow_id, "a lease could not be renewed: {error}");
+                tracing::warn!(
+                    workflow_id = lease.workflow_id,
+                    "a lease could not be renewed: {error}"
+                );
             }
         }
     }

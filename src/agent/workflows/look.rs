@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::site::{Site, caller, failed};
 use super::came::Came;
+use super::site::{Site, caller, failed};
 use crate::agent::{Agent, Answer, Diagnosed, Error, Health, WindowRequest};
 use crate::analysis::Severity;
 use crate::measure::{Measurement, WindowKind};
@@ -34,11 +34,16 @@ impl Agent {
     pub(super) async fn analyse(&self, site: &Site) -> Came {
         let seen = match self.see(site).await {
             Ok(seen) => seen,
-            Err(Error::Invalid(wrong)) => return Came::command(Command::Fail(failed(&Error::Invalid(wrong)))),
+            Err(Error::Invalid(wrong)) => {
+                return Came::command(Command::Fail(failed(&Error::Invalid(wrong))));
+            }
             Err(error) => return Came::later(AGAIN, &error),
         };
         if seen.stale {
-            return Came::later(AGAIN, &"the last window is stale: the instance does not answer");
+            return Came::later(
+                AGAIN,
+                &"the last window is stale: the instance does not answer",
+            );
         }
         let window = seen.diagnosed.window;
         if window.kind != WindowKind::Interval {
@@ -51,7 +56,13 @@ impl Agent {
         };
         Came::command(Command::Analysed(Box::new(Analysis {
             headline: seen.diagnosed.diagnosis.headline.clone(),
-            findings: seen.diagnosed.diagnosis.findings.iter().map(finding).collect(),
+            findings: seen
+                .diagnosed
+                .diagnosis
+                .findings
+                .iter()
+                .map(finding)
+                .collect(),
             start_unix_seconds: window.start_unix_seconds,
             end_unix_seconds: window.end_unix_seconds,
             simulated: seen.diagnosed.simulated,
@@ -74,7 +85,9 @@ impl Agent {
                 if let Some(harm) = harm(state, &seen.diagnosed) {
                     return Came::command(Command::Fail(harm));
                 }
-                let enough = seen.finished.is_some_and(|finished| finished >= LEAST_REQUESTS);
+                let enough = seen
+                    .finished
+                    .is_some_and(|finished| finished >= LEAST_REQUESTS);
                 if enough || (is_over && seen.finished.is_some_and(|finished| finished > 0.0)) {
                     return Came::command(Command::Measured(Some(Box::new(effects(state, &seen)))));
                 }
@@ -83,13 +96,17 @@ impl Agent {
                     false => Came::later(AGAIN, &"too few requests have finished since the change"),
                 }
             }
-            _ if !is_over => Came::later(AGAIN, &"no full window has been measured since the change"),
+            _ if !is_over => {
+                Came::later(AGAIN, &"no full window has been measured since the change")
+            }
             Ok(seen) if !seen.stale => Came::command(Command::Measured(None)),
             // it was measured before the change
             _ => Came::command(Command::Fail(Failure {
                 reason: "NOT_MEASURED".to_owned(),
                 message: match self.health_of(site) {
-                    Some(Health::Down) => "No replica can be measured any more since the change.".to_owned(),
+                    Some(Health::Down) => {
+                        "No replica can be measured any more since the change.".to_owned()
+                    }
                     _ => "The instance could not be measured since the change.".to_owned(),
                 },
                 hint: "See the engine's log: does it serve?".to_owned(),
@@ -103,9 +120,14 @@ impl Agent {
     }
 
     async fn see(&self, site: &Site) -> Result<Seen, Error> {
-        match self.measure(&caller(), &site.target, WindowRequest::default()).await? {
+        match self
+            .measure(&caller(), &site.target, WindowRequest::default())
+            .await?
+        {
             Answer::Latest(answer) => {
-                let (values, finished) = answer.latest.look(|measurement| (values(measurement), finished(measurement)));
+                let (values, finished) = answer
+                    .latest
+                    .look(|measurement| (values(measurement), finished(measurement)));
                 Ok(Seen {
                     diagnosed: answer.latest.diagnosed().clone(),
                     values,
@@ -139,7 +161,10 @@ fn finished(measurement: &Measurement) -> Option<f64> {
 
 /// What is wrong now that was not before, and is no matter of degree.
 fn harm(state: &Workflow, now: &Diagnosed) -> Option<Failure> {
-    let before = state.analysis.as_ref().map_or(&[][..], |analysis| &analysis.findings);
+    let before = state
+        .analysis
+        .as_ref()
+        .map_or(&[][..], |analysis| &analysis.findings);
     let is_new = |cause: &str| before.iter().all(|finding| finding.cause != cause);
     let found = now.diagnosis.findings.iter().find(|finding| {
         let cause = finding.cause.as_str();
@@ -156,10 +181,16 @@ fn effects(state: &Workflow, seen: &Seen) -> MeasuredEffects {
     let before = state.analysis.as_ref();
     let predicted = state.plan.as_ref().map(|plan| &plan.draft.effect);
     let of = |after: &MeasuredValue| {
-        let known = before?.before.iter().find(|one| one.quantity == after.quantity)?;
+        let known = before?
+            .before
+            .iter()
+            .find(|one| one.quantity == after.quantity)?;
         let ratio = after.value / known.value;
         let predicted = match predicted {
-            Some(Effect::Predicted(prediction)) => prediction.quantities.iter().find(|one| one.quantity == after.quantity),
+            Some(Effect::Predicted(prediction)) => prediction
+                .quantities
+                .iter()
+                .find(|one| one.quantity == after.quantity),
             _ => None,
         };
         ratio.is_finite().then(|| MeasuredEffect {

@@ -20,6 +20,7 @@ mod start;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
+mod tidy;
 mod verbs;
 mod watch;
 mod write;
@@ -80,13 +81,20 @@ impl Workflows {
         }
         let wake = Arc::new(Notify::new());
         tasks.insert(id.to_owned(), wake.clone());
+        agent.metrics.workflows_unfinished.inc();
         let (weak, id) = (Arc::downgrade(agent), id.to_owned());
         tokio::spawn(async move {
             runner::carry_on(weak.clone(), id.clone(), wake.clone()).await;
             let Some(agent) = weak.upgrade() else { return };
-            let Some(workflows) = &agent.workflows else { return };
-            let mut tasks = workflows.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(workflows) = &agent.workflows else {
+                return;
+            };
+            let mut tasks = workflows
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             tasks.remove(&id);
+            agent.metrics.workflows_unfinished.dec();
             drop(tasks);
             // somebody asked for something while it ended
             if futures_util::FutureExt::now_or_never(wake.notified()).is_some() {
@@ -115,6 +123,12 @@ impl Agent {
         for id in unfinished {
             workflows.wake(self, &id);
         }
+        let kept = workflows.policy.events_kept;
+        tokio::spawn(tidy::forget_old_events(
+            store.clone(),
+            kept,
+            workflows.stop.clone(),
+        ));
         Ok(())
     }
 
@@ -165,6 +179,7 @@ impl Agent {
                 "workflow: {}",
                 recorded.event.kind()
             );
+            self.metrics.workflow_event(recorded.event.kind());
             self.event_log()?.committed(recorded);
         }
         Ok(committed.workflow)

@@ -64,7 +64,9 @@ impl Agent {
         }
         let refused = site.actuator.refuses().await;
         let aim = match state.spec.kind {
-            WorkflowKind::Optimization | WorkflowKind::Analysis => self.recommended(site, state, keeps).await,
+            WorkflowKind::Optimization | WorkflowKind::Analysis => {
+                self.recommended(site, state, keeps).await
+            }
             WorkflowKind::ConfigChange => self.asked(site, state, &state.spec.changes, keeps).await,
             WorkflowKind::Restore => return self.restoring(site, state, settings, keeps).await,
         };
@@ -72,7 +74,9 @@ impl Agent {
             Ok(aim) => aim,
             Err(no_aim) => return no_aim.came(),
         };
-        aim.notes.extend(refused.map(|error| format!("It cannot be carried out as things are: {error}.")));
+        aim.notes.extend(
+            refused.map(|error| format!("It cannot be carried out as things are: {error}.")),
+        );
         let mut become_ = Vec::new();
         for before in settings {
             match self.becomes(site, before, &aim.changes).await {
@@ -87,7 +91,9 @@ impl Agent {
     async fn recommended(&self, site: &Site, state: &Workflow, keeps: bool) -> Result<Aim, NoAim> {
         let limits = limits_of(state);
         let subject = Subject::Target(site.target.clone(), WindowRequest::default());
-        let advised = self.advise(&caller(), subject, &BTreeMap::new(), limits, keeps).await;
+        let advised = self
+            .advise(&caller(), subject, &BTreeMap::new(), limits, keeps)
+            .await;
         let advised = advised.map_err(NoAim::of)?;
         let (recommendation, mut kept) = (advised.recommendation, advised.predictions);
         let is_analysis = state.spec.kind == WorkflowKind::Analysis;
@@ -127,10 +133,14 @@ impl Agent {
     ) -> Result<Aim, NoAim> {
         let limits = limits_of(state);
         let subject = Subject::Target(site.target.clone(), WindowRequest::default());
-        let predicted = self.foresee(&caller(), subject, &BTreeMap::new(), changes, limits, keeps).await;
+        let predicted = self
+            .foresee(&caller(), subject, &BTreeMap::new(), changes, limits, keeps)
+            .await;
         let predicted = predicted.map_err(NoAim::of)?;
         if predicted.changes.is_empty() {
-            return Err(NoAim::Nothing("These settings are in force: nothing is to be changed.".to_owned()));
+            return Err(NoAim::Nothing(
+                "These settings are in force: nothing is to be changed.".to_owned(),
+            ));
         }
         let profile = self.engines().get(&predicted.engine);
         let knobs = || {
@@ -140,8 +150,12 @@ impl Agent {
         let spec = &state.spec;
         let changes_answers = knobs().any(|knob| knob.changes_answers);
         let refused = match () {
-            () if spec.no_restart && knobs().any(|knob| !knob.live) => Some("It takes a restart, which the request rules out."),
-            () if spec.no_answer_change && changes_answers => Some("It may change answers, which the request rules out."),
+            () if spec.no_restart && knobs().any(|knob| !knob.live) => {
+                Some("It takes a restart, which the request rules out.")
+            }
+            () if spec.no_answer_change && changes_answers => {
+                Some("It may change answers, which the request rules out.")
+            }
             () => None,
         };
         if let Some(message) = refused {
@@ -164,7 +178,13 @@ impl Agent {
     }
 
     /// Settings as a snapshot has them.
-    async fn restoring(&self, site: &Site, state: &Workflow, settings: Vec<TargetSettings>, keeps: bool) -> Came {
+    async fn restoring(
+        &self,
+        site: &Site,
+        state: &Workflow,
+        settings: Vec<TargetSettings>,
+        keeps: bool,
+    ) -> Came {
         let fail = |message: String, hint: &str| {
             Came::command(Command::Fail(Failure {
                 reason: "INVALID".to_owned(),
@@ -175,14 +195,23 @@ impl Agent {
         let id = state.spec.snapshot_id.as_deref().unwrap_or_default();
         let snapshot = match self.stored_snapshot(id).await {
             Ok(snapshot) => snapshot,
-            Err(error @ Error::NoSnapshot(_)) => return Came::command(Command::Fail(failed(&error))),
+            Err(error @ Error::NoSnapshot(_)) => {
+                return Came::command(Command::Fail(failed(&error)));
+            }
             Err(error) => return Came::later(AGAIN, &error),
         };
         let mut become_ = Vec::new();
         for before in settings {
-            let Some(target) = snapshot.targets.iter().find(|target| target.name == before.name) else {
+            let Some(target) = snapshot
+                .targets
+                .iter()
+                .find(|target| target.name == before.name)
+            else {
                 let message = format!("The snapshot has no settings of {}.", before.name);
-                return fail(message, "Take a snapshot of the targets that there are now.");
+                return fail(
+                    message,
+                    "Take a snapshot of the targets that there are now.",
+                );
             };
             become_.push(Become {
                 content: target.content.clone(),
@@ -193,10 +222,13 @@ impl Agent {
             });
         }
         let changes = self.difference(site, become_.first());
-        let (effect, prediction_id, changes) = match self.asked(site, state, &changes, keeps).await {
+        let (effect, prediction_id, changes) = match self.asked(site, state, &changes, keeps).await
+        {
             Ok(aim) => (aim.effect, aim.prediction_id, aim.changes),
             Err(NoAim::Later(problem)) => return Came::later(AGAIN, &problem),
-            Err(NoAim::Failed(failure)) => (Effect::NotPredictable(failure.message), None, Vec::new()),
+            Err(NoAim::Failed(failure)) => {
+                (Effect::NotPredictable(failure.message), None, Vec::new())
+            }
             Err(NoAim::Nothing(_)) => {
                 let why = "the settings that the agent knows stay as they are".to_owned();
                 (Effect::NotPredictable(why), None, Vec::new())
@@ -224,12 +256,19 @@ impl Agent {
         let settings = |words: &[String]| -> BTreeMap<String, Option<String>> {
             let arguments = LaunchArguments::parse(profile, words);
             let settings = arguments.settings();
-            settings.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))).collect()
+            settings
+                .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+                .collect()
         };
-        let (now, then) = (settings(&target.before.launch_args), settings(&target.launch_args));
+        let (now, then) = (
+            settings(&target.before.launch_args),
+            settings(&target.launch_args),
+        );
         let gone = now.keys().filter(|name| !then.contains_key(*name));
         let gone = gone.map(|name| (name.clone(), None));
-        let new = then.iter().filter(|(name, value)| now.get(*name) != Some(*value));
+        let new = then
+            .iter()
+            .filter(|(name, value)| now.get(*name) != Some(*value));
         let new = new.map(|(name, value)| (name.clone(), value.clone()));
         new.chain(gone).collect()
     }
@@ -254,7 +293,10 @@ impl Agent {
             }
             None => before.launch_args.clone(),
         };
-        let planned = site.actuator.plan(&site.instance, &before, &launch_args).await?;
+        let planned = site
+            .actuator
+            .plan(&site.instance, &before, &launch_args)
+            .await?;
         Ok(Become {
             launch_args: self.shown(site, &launch_args),
             launch_args_before: self.shown(site, &before.launch_args),
@@ -285,7 +327,13 @@ impl Agent {
             launch_args: self.shown(site, &settings.launch_args),
             content: settings.content.clone(),
         };
-        snapshot(site, created_by, None, note, settings.iter().map(target).collect())
+        snapshot(
+            site,
+            created_by,
+            None,
+            note,
+            settings.iter().map(target).collect(),
+        )
     }
 }
 
@@ -312,7 +360,10 @@ fn snapshot(
 /// The plan, and the snapshots that it rests on.
 fn draft(site: &Site, state: &Workflow, aim: Aim, targets: Vec<Become>) -> Came {
     let drives = !targets.is_empty();
-    let targets: Vec<Become> = targets.into_iter().filter(|target| target.content != target.before.content).collect();
+    let targets: Vec<Become> = targets
+        .into_iter()
+        .filter(|target| target.content != target.before.content)
+        .collect();
     if drives && targets.is_empty() {
         let headline = "The settings of all targets are so already.".to_owned();
         return Came::command(Command::NothingToDo { headline });
@@ -335,8 +386,14 @@ fn draft(site: &Site, state: &Workflow, aim: Aim, targets: Vec<Become>) -> Came 
     let id = Some(state.workflow_id.as_str());
     let snapshots = match drives {
         true => {
-            let before = targets.iter().map(|target| kept(target, &target.before.content, &target.launch_args_before)).collect();
-            let after = targets.iter().map(|target| kept(target, &target.content, &target.launch_args)).collect();
+            let before = targets
+                .iter()
+                .map(|target| kept(target, &target.before.content, &target.launch_args_before))
+                .collect();
+            let after = targets
+                .iter()
+                .map(|target| kept(target, &target.content, &target.launch_args))
+                .collect();
             let note = format!("Before: {}", aim.headline);
             let mut after = snapshot(site, ACTOR, id, "", after);
             after.is_planned = true;
@@ -344,7 +401,9 @@ fn draft(site: &Site, state: &Workflow, aim: Aim, targets: Vec<Become>) -> Came 
         }
         false => Vec::new(),
     };
-    let mut ids = snapshots.iter().map(|snapshot| snapshot.snapshot_id.clone());
+    let mut ids = snapshots
+        .iter()
+        .map(|snapshot| snapshot.snapshot_id.clone());
     let draft = PlanDraft {
         headline: aim.headline,
         optimizations: aim.optimizations,
@@ -374,14 +433,19 @@ fn limits_of(state: &Workflow) -> Limits {
 /// The optimization that the caller named.
 fn named(recommendation: &Recommendation, id: &str) -> Result<Optimization, NoAim> {
     let all = &recommendation.optimizations;
-    let found = all.iter().find(|one| one.id == id && !one.changes.is_empty());
+    let found = all
+        .iter()
+        .find(|one| one.id == id && !one.changes.is_empty());
     found.cloned().ok_or_else(|| {
         let ids: Vec<&str> = all.iter().map(|one| one.id.as_str()).collect();
         NoAim::Failed(Failure {
             reason: "INVALID".to_owned(),
             message: match ids.as_slice() {
                 [] => format!("{id} is not recommended: {}", recommendation.headline),
-                ids => format!("{id} is not recommended as a change of settings; recommended are {}.", ids.join(", ")),
+                ids => format!(
+                    "{id} is not recommended as a change of settings; recommended are {}.",
+                    ids.join(", ")
+                ),
             },
             hint: "See RecommendOptimizations.".to_owned(),
         })

@@ -29,7 +29,9 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         problem: None,
     };
     loop {
-        let Some(strong) = agent.upgrade() else { return };
+        let Some(strong) = agent.upgrade() else {
+            return;
+        };
         let Some((store, workflows)) = strong.store.clone().zip(strong.workflows.clone()) else {
             return;
         };
@@ -77,7 +79,12 @@ struct Runner {
 }
 
 impl Runner {
-    async fn turn(&mut self, agent: &Arc<Agent>, store: Arc<dyn Store>, workflows: &Workflows) -> Turn {
+    async fn turn(
+        &mut self,
+        agent: &Arc<Agent>,
+        store: Arc<dyn Store>,
+        workflows: &Workflows,
+    ) -> Turn {
         let state = match store.workflow(&self.id).await {
             Ok(Some(state)) => state,
             Ok(None) => return Turn::Ended,
@@ -87,7 +94,10 @@ impl Runner {
                 return Turn::Ended;
             }
             Err(error) => {
-                tracing::warn!(workflow_id = self.id, "the workflow cannot be read: {error}");
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "the workflow cannot be read: {error}"
+                );
                 return Turn::Wait(Some(AFTER_TROUBLE));
             }
         };
@@ -105,7 +115,10 @@ impl Runner {
             Step::Wait { .. } => {
                 self.let_go(&*store).await;
                 return match left {
-                    Some(Duration::ZERO) => self.commit(agent, &state, Command::TimeOver, Vec::new()).await,
+                    Some(Duration::ZERO) => {
+                        self.commit(agent, &state, Command::TimeOver, Vec::new())
+                            .await
+                    }
                     left => Turn::Wait(left),
                 };
             }
@@ -116,7 +129,11 @@ impl Runner {
         }
         let site = match agent.site_of(&state) {
             Ok(site) => site,
-            Err(failure) => return self.commit(agent, &state, Command::Fail(failure), Vec::new()).await,
+            Err(failure) => {
+                return self
+                    .commit(agent, &state, Command::Fail(failure), Vec::new())
+                    .await;
+            }
         };
         // measuring ends by itself: what is known at the end counts
         if left == Some(Duration::ZERO) && effect != StepEffect::Measure {
@@ -124,14 +141,19 @@ impl Runner {
             return self.commit(agent, &state, command, Vec::new()).await;
         }
         match self.do_it(agent, &state, &site, effect, now_us).await {
-            Some(Came::Command(command, snapshots)) => self.commit(agent, &state, *command, snapshots).await,
+            Some(Came::Command(command, snapshots)) => {
+                self.commit(agent, &state, *command, snapshots).await
+            }
             Some(Came::Later { after, problem }) => {
                 self.tries.1 = self.tries.1.saturating_add(1);
                 self.problem = Some(problem);
                 Turn::Wait(Some(left.map_or(after, |left| after.min(left))))
             }
             Some(Came::NotOurs) => {
-                tracing::warn!(workflow_id = self.id, "a later holder acts for the workflow");
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "a later holder acts for the workflow"
+                );
                 self.held = None;
                 Turn::Wait(Some(AFTER_TROUBLE))
             }
@@ -166,10 +188,14 @@ impl Runner {
                     None => agent.measure_effects(site, state, now_us).await,
                 },
                 StepEffect::BeginRestore => Came::command(match state.next_to_restore() {
-                    Some(_) => Command::Intend { epoch: held.epoch() },
+                    Some(_) => Command::Intend {
+                        epoch: held.epoch(),
+                    },
                     None => Command::AllRestored,
                 }),
-                StepEffect::Restore { target } => agent.restore_target(site, state, target, held, tries).await,
+                StepEffect::Restore { target } => {
+                    agent.restore_target(site, state, target, held, tries).await
+                }
             }
         };
         if state.phase.has_intent() {
@@ -217,7 +243,10 @@ impl Runner {
         snapshots: Vec<Snapshot>,
     ) -> Turn {
         let epoch = self.held.as_ref().map(Held::epoch);
-        match agent.commit(state, &command, ACTOR, epoch, &snapshots, None).await {
+        match agent
+            .commit(state, &command, ACTOR, epoch, &snapshots, None)
+            .await
+        {
             Ok(_) => Turn::Again,
             // somebody was faster: what comes next is looked up again
             Err(Error::Workflow(_)) => Turn::Again,
@@ -239,7 +268,10 @@ impl Runner {
                 Turn::Ended
             }
             Err(error) => {
-                tracing::warn!(workflow_id = self.id, "a step of the workflow could not be committed: {error}");
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "a step of the workflow could not be committed: {error}"
+                );
                 Turn::Wait(Some(AFTER_TROUBLE))
             }
         }
@@ -252,10 +284,14 @@ impl Runner {
         };
         let (reason, what) = match state.phase {
             Phase::Analysing | Phase::Planning => ("TIME_OVER", "No plan could be made in time"),
-            Phase::Writing { .. } | Phase::AwaitingReady { .. } => {
-                ("NOT_READY", "A target was not ready with its new settings in time")
-            }
-            _ => ("TIME_OVER", "The settings from before could not be restored in time"),
+            Phase::Writing { .. } | Phase::AwaitingReady { .. } => (
+                "NOT_READY",
+                "A target was not ready with its new settings in time",
+            ),
+            _ => (
+                "TIME_OVER",
+                "The settings from before could not be restored in time",
+            ),
         };
         Command::Fail(Failure {
             hint: "See the agent's log, and the status of the instance.".to_owned(),

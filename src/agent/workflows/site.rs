@@ -29,18 +29,24 @@ impl Agent {
     /// An instance or an actuator that there is not any more.
     pub(super) fn site_of(&self, state: &Workflow) -> Result<Site, Failure> {
         let id = &state.spec.instance_id;
-        let known = self.instance(id).map_err(|error| failure("INTERNAL", &error))?;
+        let known = self
+            .instance(id)
+            .map_err(|error| failure("INTERNAL", &error))?;
         let spec = &known.instance.spec;
         let latest = known.latest.as_ref();
         let engine = spec
             .instance_type
             .clone()
             .or_else(|| latest.map(|latest| latest.engine().to_owned()));
-        let actuator = self.actuators.get(&state.spec.actuator).cloned().ok_or_else(|| Failure {
-            reason: "ACTUATOR_FAILED".to_owned(),
-            message: format!("There is no actuator {} any more.", state.spec.actuator),
-            hint: "Define it in [[actuators]] of the config file again.".to_owned(),
-        })?;
+        let actuator = self
+            .actuators
+            .get(&state.spec.actuator)
+            .cloned()
+            .ok_or_else(|| Failure {
+                reason: "ACTUATOR_FAILED".to_owned(),
+                message: format!("There is no actuator {} any more.", state.spec.actuator),
+                hint: "Define it in [[actuators]] of the config file again.".to_owned(),
+            })?;
         Ok(Site {
             target: Target {
                 metrics_urls: Vec::new(),

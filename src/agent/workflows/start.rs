@@ -100,31 +100,56 @@ impl WorkflowStart {
         authenticates: bool,
     ) -> Result<WorkflowSpec, Error> {
         let mut wrong = self.violations(authenticates);
-        let mut seconds = |field: &str, asked: Option<Duration>, default: Duration, (least, most)| {
-            let time = asked.unwrap_or(default);
-            if asked.is_some() && !(least..=most).contains(&time) {
-                let description = format!(
-                    "must be from {} to {}",
-                    humantime::format_duration(least),
-                    humantime::format_duration(most)
-                );
-                wrong.push(FieldViolation::new(field, description));
-            }
-            time.as_secs_f64()
-        };
+        let mut seconds =
+            |field: &str, asked: Option<Duration>, default: Duration, (least, most)| {
+                let time = asked.unwrap_or(default);
+                if asked.is_some() && !(least..=most).contains(&time) {
+                    let description = format!(
+                        "must be from {} to {}",
+                        humantime::format_duration(least),
+                        humantime::format_duration(most)
+                    );
+                    wrong.push(FieldViolation::new(field, description));
+                }
+                time.as_secs_f64()
+            };
         let asked = &self.timeouts;
         let timeouts = Timeouts {
             plan_seconds: seconds("plan_timeout", asked.plan, policy.plan_timeout, STEP_TIMES),
-            ready_seconds: seconds("ready_timeout", asked.ready, policy.ready_timeout, STEP_TIMES),
-            observe_seconds: seconds("observe_timeout", asked.observe, policy.observe_timeout, STEP_TIMES),
-            rollback_seconds: seconds("rollback_timeout", asked.rollback, policy.rollback_timeout, STEP_TIMES),
+            ready_seconds: seconds(
+                "ready_timeout",
+                asked.ready,
+                policy.ready_timeout,
+                STEP_TIMES,
+            ),
+            observe_seconds: seconds(
+                "observe_timeout",
+                asked.observe,
+                policy.observe_timeout,
+                STEP_TIMES,
+            ),
+            rollback_seconds: seconds(
+                "rollback_timeout",
+                asked.rollback,
+                policy.rollback_timeout,
+                STEP_TIMES,
+            ),
         };
         let gate = GatePolicy {
             // a caller can ask for more than the policy does, never for less
-            approvals: self.gate.approvals.unwrap_or(policy.approvals).max(policy.approvals),
+            approvals: self
+                .gate
+                .approvals
+                .unwrap_or(policy.approvals)
+                .max(policy.approvals),
             approvers: self.gate.approvers.clone(),
             separate_requester: self.gate.separate_requester || policy.separate_requester,
-            timeout_seconds: seconds("gate.timeout", self.gate.timeout, policy.approval_timeout, APPROVAL_TIMES),
+            timeout_seconds: seconds(
+                "gate.timeout",
+                self.gate.timeout,
+                policy.approval_timeout,
+                APPROVAL_TIMES,
+            ),
             on_timeout: self.gate.on_timeout.unwrap_or(policy.on_timeout.into()),
         };
         if !wrong.is_empty() {
@@ -152,14 +177,18 @@ impl WorkflowStart {
 
     fn violations(&self, authenticates: bool) -> Vec<FieldViolation> {
         let mut wrong = Vec::new();
-        let mut say = |field: &str, description: String| wrong.push(FieldViolation::new(field, description));
+        let mut say =
+            |field: &str, description: String| wrong.push(FieldViolation::new(field, description));
         let only = |kind: &str| format!("is for a workflow of type {kind} only");
         match self.kind {
             WorkflowKind::ConfigChange if self.changes.is_empty() => {
                 say("changes", "must say what settings become".to_owned());
             }
             WorkflowKind::Restore if self.snapshot_id.is_none() => {
-                say("snapshot_id", "must be the id of a snapshot: see ListConfigSnapshots".to_owned());
+                say(
+                    "snapshot_id",
+                    "must be the id of a snapshot: see ListConfigSnapshots".to_owned(),
+                );
             }
             _ => {}
         }
@@ -167,7 +196,10 @@ impl WorkflowStart {
             say("changes", only("config_change"));
         }
         if self.changes.len() > MAX_CHANGES {
-            say("changes", format!("{} settings; at most {MAX_CHANGES}", self.changes.len()));
+            say(
+                "changes",
+                format!("{} settings; at most {MAX_CHANGES}", self.changes.len()),
+            );
         }
         if self.kind != WorkflowKind::Restore && self.snapshot_id.is_some() {
             say("snapshot_id", only("restore"));
@@ -176,23 +208,48 @@ impl WorkflowStart {
             say("optimization_id", only("optimization"));
         }
         if self.note.len() > MAX_NOTE_BYTES {
-            say("note", format!("{} bytes; at most {MAX_NOTE_BYTES}", self.note.len()));
+            say(
+                "note",
+                format!("{} bytes; at most {MAX_NOTE_BYTES}", self.note.len()),
+            );
         }
-        if self.gate.approvals.is_some_and(|approvals| !(1..=MAX_APPROVALS).contains(&approvals)) {
-            say("gate.approvals", format!("must be from 1 to {MAX_APPROVALS}"));
+        if self
+            .gate
+            .approvals
+            .is_some_and(|approvals| !(1..=MAX_APPROVALS).contains(&approvals))
+        {
+            say(
+                "gate.approvals",
+                format!("must be from 1 to {MAX_APPROVALS}"),
+            );
         }
         let approvers = &self.gate.approvers;
         if approvers.len() > MAX_APPROVERS {
-            say("gate.approvers", format!("{} principals; at most {MAX_APPROVERS}", approvers.len()));
+            say(
+                "gate.approvers",
+                format!("{} principals; at most {MAX_APPROVERS}", approvers.len()),
+            );
         }
-        if approvers.iter().any(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
-            say("gate.approvers", format!("must be names of 1 to {MAX_NAME_BYTES} bytes"));
+        if approvers
+            .iter()
+            .any(|name| name.is_empty() || name.len() > MAX_NAME_BYTES)
+        {
+            say(
+                "gate.approvers",
+                format!("must be names of 1 to {MAX_NAME_BYTES} bytes"),
+            );
         }
         let enough = self.gate.approvals.unwrap_or(1);
-        if !approvers.is_empty() && usize::try_from(enough).unwrap_or(usize::MAX) > approvers.len() {
-            say("gate.approvers", "are fewer than have to approve".to_owned());
+        if !approvers.is_empty() && usize::try_from(enough).unwrap_or(usize::MAX) > approvers.len()
+        {
+            say(
+                "gate.approvers",
+                "are fewer than have to approve".to_owned(),
+            );
         }
-        let unknowable = self.gate.approvals.unwrap_or(1) > 1 || self.gate.separate_requester || !approvers.is_empty();
+        let unknowable = self.gate.approvals.unwrap_or(1) > 1
+            || self.gate.separate_requester
+            || !approvers.is_empty();
         if !authenticates && unknowable {
             say(
                 "gate",
@@ -207,5 +264,10 @@ impl WorkflowStart {
 /// What is wrong with what a caller says.
 pub(super) fn note_violation(note: &str) -> Option<FieldViolation> {
     let long = note.len() > MAX_NOTE_BYTES;
-    long.then(|| FieldViolation::new("note", format!("{} bytes; at most {MAX_NOTE_BYTES}", note.len())))
+    long.then(|| {
+        FieldViolation::new(
+            "note",
+            format!("{} bytes; at most {MAX_NOTE_BYTES}", note.len()),
+        )
+    })
 }

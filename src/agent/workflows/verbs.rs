@@ -12,9 +12,7 @@ use super::{Workflows, came::Came, evolved, micros, site::Site};
 use crate::agent::instances::{once, request_id_violation};
 use crate::agent::{Agent, Caller, Error, FieldViolation};
 use crate::instance::InstanceSpec;
-use crate::store::{
-    EventFilter, NewWorkflow, Once, Snapshot, Store, StoreError, WorkflowFilter,
-};
+use crate::store::{EventFilter, NewWorkflow, Once, Snapshot, Store, StoreError, WorkflowFilter};
 use crate::workflow::{
     Command, Event, RecordedEvent, Status, Step, StepEffect, Workflow, WorkflowKind, WorkflowSpec,
     decide, next_step,
@@ -105,7 +103,8 @@ impl Agent {
         let (spec, register) = self.checked(workflows, &start).await?;
         // written to its end, whether or not the caller waits for it
         let (agent, principal) = (self.clone(), caller.principal.clone());
-        let started = tokio::spawn(async move { agent.begin(spec, register, principal, once).await });
+        let started =
+            tokio::spawn(async move { agent.begin(spec, register, principal, once).await });
         started.await.unwrap_or_else(|error| {
             Err(StoreError::Unavailable(format!("the write was broken off: {error}")).into())
         })
@@ -147,7 +146,13 @@ impl Agent {
         }
         drop(turn);
         if let Some(recorded) = &committed.event {
-            tracing::info!(workflow_id, instance_id = spec.instance_id, actor = principal, "workflow: started");
+            tracing::info!(
+                workflow_id,
+                instance_id = spec.instance_id,
+                actor = principal,
+                "workflow: started"
+            );
+            self.metrics.workflow_event(recorded.event.kind());
             self.event_log()?.committed(recorded);
         }
         workflows.wake(&self, &committed.workflow.workflow_id);
@@ -190,13 +195,22 @@ impl Agent {
                 },
             };
             let came = match next_step(now) {
-                Step::Do(StepEffect::Analyse) => tokio::time::timeout_at(until, self.analyse(&site)).await,
-                Step::Do(StepEffect::Plan) => tokio::time::timeout_at(until, self.make_plan(&site, now, false)).await,
+                Step::Do(StepEffect::Analyse) => {
+                    tokio::time::timeout_at(until, self.analyse(&site)).await
+                }
+                Step::Do(StepEffect::Plan) => {
+                    tokio::time::timeout_at(until, self.make_plan(&site, now, false)).await
+                }
                 _ => break,
             };
             match came {
                 Ok(Came::Command(command, _)) => {
-                    let event = decide(Some(now), &command, &caller.principal, micros(SystemTime::now()))?;
+                    let event = decide(
+                        Some(now),
+                        &command,
+                        &caller.principal,
+                        micros(SystemTime::now()),
+                    )?;
                     let recorded = place(&state, event);
                     state = Some(evolved(state, &recorded)?);
                 }
@@ -204,7 +218,9 @@ impl Agent {
                     tokio::time::sleep(after).await;
                 }
                 Ok(Came::Later { problem, .. }) => return Err(not_planned(&problem)),
-                Ok(Came::NotOurs) | Err(_) => return Err(not_planned("it takes longer than there was time")),
+                Ok(Came::NotOurs) | Err(_) => {
+                    return Err(not_planned("it takes longer than there was time"));
+                }
             }
         }
         state.ok_or(Error::NoStore)
@@ -214,7 +230,11 @@ impl Agent {
     ///
     /// # Errors
     /// A workflow that there is not, the store.
-    pub async fn plan_ready(self: &Arc<Self>, workflow_id: &str, wait: Duration) -> Result<Workflow, Error> {
+    pub async fn plan_ready(
+        self: &Arc<Self>,
+        workflow_id: &str,
+        wait: Duration,
+    ) -> Result<Workflow, Error> {
         let until = tokio::time::Instant::now() + wait;
         let about = EventFilter {
             workflow_id: Some(workflow_id.to_owned()),
@@ -284,8 +304,13 @@ impl Agent {
         if let Some(before) = answered(&**store, once.as_ref()).await? {
             return Ok(before);
         }
-        let (agent, principal, id) = (self.clone(), caller.principal.clone(), workflow_id.to_owned());
-        let asked = tokio::spawn(async move { agent.say(&id, &verb, &principal, once.as_ref()).await });
+        let (agent, principal, id) = (
+            self.clone(),
+            caller.principal.clone(),
+            workflow_id.to_owned(),
+        );
+        let asked =
+            tokio::spawn(async move { agent.say(&id, &verb, &principal, once.as_ref()).await });
         asked.await.unwrap_or_else(|error| {
             Err(StoreError::Unavailable(format!("the write was broken off: {error}")).into())
         })
@@ -303,7 +328,10 @@ impl Agent {
         loop {
             let state = self.workflow(id).await?;
             let command = verb.command(&state);
-            match self.commit(&state, &command, principal, None, &[], once).await {
+            match self
+                .commit(&state, &command, principal, None, &[], once)
+                .await
+            {
                 Ok(workflow) => {
                     workflows.wake(&self, id);
                     return Ok(workflow);
@@ -333,8 +361,14 @@ impl Agent {
         let spec = &known.instance.spec;
         let none = || Error::NoActuator(instance_id.to_owned());
         let actuator = spec.actuator.as_deref().ok_or_else(none)?;
-        let actuator = self.actuators.get(actuator).filter(|actuator| actuator.drives());
-        let engine = known.latest.as_ref().map(|latest| latest.engine().to_owned());
+        let actuator = self
+            .actuators
+            .get(actuator)
+            .filter(|actuator| actuator.drives());
+        let engine = known
+            .latest
+            .as_ref()
+            .map(|latest| latest.engine().to_owned());
         let site = Site {
             target: spec.target(),
             instance: actuated(spec, spec.instance_type.clone().or(engine)),
@@ -393,7 +427,9 @@ impl Agent {
                 self.check_urls(&spec.metrics_urls)?;
                 match self.instance(&spec.instance_id) {
                     // registered already, in the same words or in more of them
-                    Ok(known) if known.instance.spec.is_target_of(spec) => (known.instance.spec.actuator.clone(), None),
+                    Ok(known) if known.instance.spec.is_target_of(spec) => {
+                        (known.instance.spec.actuator.clone(), None)
+                    }
                     Ok(_) => return Err(StoreError::Exists(spec.instance_id.clone()).into()),
                     Err(_) => {
                         self.check_room(&spec.instance_id, spec.metrics_urls.len())?;
@@ -405,7 +441,10 @@ impl Agent {
         let actuator = actuator.unwrap_or_else(|| "none".to_owned());
         let spec = start.spec(&workflows.policy, &actuator, workflows.authenticates)?;
         if spec.kind == WorkflowKind::Restore {
-            let drives = self.actuators.get(&actuator).is_some_and(|actuator| actuator.drives());
+            let drives = self
+                .actuators
+                .get(&actuator)
+                .is_some_and(|actuator| actuator.drives());
             if !drives {
                 return Err(Error::NoActuator(spec.instance_id));
             }
@@ -463,7 +502,12 @@ impl WorkflowVerb {
     }
 }
 
-fn first_event(workflow_id: &str, spec: &WorkflowSpec, principal: &str, now_us: i64) -> Result<Event, Error> {
+fn first_event(
+    workflow_id: &str,
+    spec: &WorkflowSpec,
+    principal: &str,
+    now_us: i64,
+) -> Result<Event, Error> {
     let start = Command::Start {
         workflow_id: workflow_id.to_owned(),
         spec: Box::new(spec.clone()),

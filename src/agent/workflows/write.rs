@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::came::Came;
 use super::lease::Held;
 use super::site::{Site, failure};
-use crate::actuator::{
-    ActuatorError, Purpose, SettingsWrite, TargetSettings, content_digest,
-};
+use crate::actuator::{ActuatorError, Purpose, SettingsWrite, TargetSettings, content_digest};
 use crate::agent::{Agent, Error};
 use crate::store::SnapshotTarget;
 use crate::workflow::{Command, Failure, PlanTarget, TargetState, Workflow};
@@ -30,7 +28,10 @@ impl Agent {
     /// Sees that the targets that were not touched are as the plan found them, before the next of them is written.
     pub(super) async fn begin_write(&self, site: &Site, state: &Workflow, held: &Held) -> Came {
         let Some(next) = state.next_target() else {
-            return Came::command(Command::Fail(failure("INTERNAL", &"no target is left to write")));
+            return Came::command(Command::Fail(failure(
+                "INTERNAL",
+                &"no target is left to write",
+            )));
         };
         // known before anything is touched
         if let Some(error) = site.actuator.refuses().await {
@@ -49,24 +50,40 @@ impl Agent {
             let place = match place(state, number, &settings) {
                 Ok(place) => place,
                 Err(message) if first => return Came::command(Command::PlanOutdated { message }),
-                Err(message) => return Came::command(Command::Fail(failure("ACTUATOR_FAILED", &message))),
+                Err(message) => {
+                    return Came::command(Command::Fail(failure("ACTUATOR_FAILED", &message)));
+                }
             };
             let accepted = place.state.accepted_digest.as_deref() == Some(&place.digest);
             if place.digest != place.plan.digest_before && !accepted {
                 return match first {
                     true => Came::command(Command::PlanOutdated {
-                        message: format!("The settings of {} have changed since the plan was made.", place.plan.name),
+                        message: format!(
+                            "The settings of {} have changed since the plan was made.",
+                            place.plan.name
+                        ),
                     }),
                     false => place.drifted(),
                 };
             }
         }
-        Came::command(Command::Intend { epoch: held.epoch() })
+        Came::command(Command::Intend {
+            epoch: held.epoch(),
+        })
     }
 
     /// Writes the settings of a target as planned, whatever came of an earlier try.
-    pub(super) async fn write_target(&self, site: &Site, state: &Workflow, target: u32, held: &Held) -> Came {
-        let planned = state.plan.as_ref().and_then(|plan| plan.draft.planned_snapshot_id.as_deref());
+    pub(super) async fn write_target(
+        &self,
+        site: &Site,
+        state: &Workflow,
+        target: u32,
+        held: &Held,
+    ) -> Came {
+        let planned = state
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.draft.planned_snapshot_id.as_deref());
         let content = match self.content_of(planned, state, target).await {
             Ok(content) => content,
             Err(came) => return came,
@@ -80,13 +97,21 @@ impl Agent {
         if !is_planned && place.digest != place.plan.digest_before && !accepted {
             return place.drifted();
         }
-        match self.bring(site, state, &place, (Purpose::Apply, content.content), held).await {
+        match self
+            .bring(site, state, &place, (Purpose::Apply, content.content), held)
+            .await
+        {
             Brought::There(settings) => {
                 self.heard(site, &settings.launch_args);
-                Came::command(Command::Written { revision: settings.revision })
+                Came::command(Command::Written {
+                    revision: settings.revision,
+                })
             }
             Brought::NotOurs => Came::NotOurs,
-            Brought::Moved => Came::later(Duration::ZERO, &"the settings changed while they were written"),
+            Brought::Moved => Came::later(
+                Duration::ZERO,
+                &"the settings changed while they were written",
+            ),
             Brought::Failed(error) => Came::command(Command::Fail(actuator_failure(&error))),
             Brought::Other(message) => Came::command(Command::Fail(lied(&message))),
         }
@@ -101,7 +126,10 @@ impl Agent {
         held: &Held,
         tries: u32,
     ) -> Came {
-        let snapshot = state.plan.as_ref().and_then(|plan| plan.draft.snapshot_id.as_deref());
+        let snapshot = state
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.draft.snapshot_id.as_deref());
         let content = match self.content_of(snapshot, state, target).await {
             Ok(content) => content,
             Err(came) => return came,
@@ -123,7 +151,10 @@ impl Agent {
             Some(place.plan.digest_after.as_str()),
             place.state.accepted_digest.as_deref(),
         ];
-        let overwrites = state.rollback.as_ref().is_some_and(|rollback| rollback.overwrites);
+        let overwrites = state
+            .rollback
+            .as_ref()
+            .is_some_and(|rollback| rollback.overwrites);
         if !known.contains(&Some(place.digest.as_str())) && !overwrites {
             return Came::command(Command::Fail(Failure {
                 reason: "DRIFT".to_owned(),
@@ -131,16 +162,32 @@ impl Agent {
                     "Somebody else changed the settings of {} to what neither the plan nor the snapshot has.",
                     place.plan.name
                 ),
-                hint: "Roll back again to overwrite them, or cancel with `acknowledge` to leave them.".to_owned(),
+                hint:
+                    "Roll back again to overwrite them, or cancel with `acknowledge` to leave them."
+                        .to_owned(),
             }));
         }
-        match self.bring(site, state, &place, (Purpose::Restore, content.content), held).await {
+        match self
+            .bring(
+                site,
+                state,
+                &place,
+                (Purpose::Restore, content.content),
+                held,
+            )
+            .await
+        {
             Brought::There(settings) => {
                 self.heard(site, &settings.launch_args);
-                Came::command(Command::Written { revision: settings.revision })
+                Came::command(Command::Written {
+                    revision: settings.revision,
+                })
             }
             Brought::NotOurs => Came::NotOurs,
-            Brought::Moved => again(failure("ACTUATOR_FAILED", &"the settings changed while they were restored")),
+            Brought::Moved => again(failure(
+                "ACTUATOR_FAILED",
+                &"the settings changed while they were restored",
+            )),
             Brought::Failed(error) => again(actuator_failure(&error)),
             Brought::Other(message) => again(lied(&message)),
         }
@@ -169,13 +216,20 @@ impl Agent {
             (false, false) => place.drifted(),
             (false, true) => Came::command(Command::Fail(failure(
                 "DRIFT",
-                &format!("somebody else changed the settings of {} while they were restored", place.plan.name),
+                &format!(
+                    "somebody else changed the settings of {} while they were restored",
+                    place.plan.name
+                ),
             ))),
         }
     }
 
     /// Whether somebody else changed the settings of a target while what came of the change is measured.
-    pub(super) async fn drift_while_measuring(&self, site: &Site, state: &Workflow) -> Option<Came> {
+    pub(super) async fn drift_while_measuring(
+        &self,
+        site: &Site,
+        state: &Workflow,
+    ) -> Option<Came> {
         // what cannot be read now is no drift
         let settings = site.actuator.read(&site.instance).await.ok()?;
         let all = 0..u32::try_from(state.targets.len()).unwrap_or(u32::MAX);
@@ -183,15 +237,22 @@ impl Agent {
         places
             .into_iter()
             .find(|place| {
-                let accepted = place.state.accepted_digest.as_deref() == Some(place.digest.as_str());
+                let accepted =
+                    place.state.accepted_digest.as_deref() == Some(place.digest.as_str());
                 place.digest != place.plan.digest_after && !accepted
             })
             .map(|place| place.drifted())
     }
 
-    async fn look_at_target<'s>(&self, site: &Site, state: &'s Workflow, target: u32) -> Result<Place<'s>, Came> {
+    async fn look_at_target<'s>(
+        &self,
+        site: &Site,
+        state: &'s Workflow,
+        target: u32,
+    ) -> Result<Place<'s>, Came> {
         let settings = site.actuator.read(&site.instance).await;
-        let settings = settings.map_err(|error| Came::command(Command::Fail(actuator_failure(&error))))?;
+        let settings =
+            settings.map_err(|error| Came::command(Command::Fail(actuator_failure(&error))))?;
         place(state, target, &settings)
             .map_err(|message| Came::command(Command::Fail(failure("ACTUATOR_FAILED", &message))))
     }
@@ -210,7 +271,8 @@ impl Agent {
         };
         let digest = content_digest(&content);
         let done = |settings: &TargetSettings| {
-            content_digest(&settings.content) == digest && settings.operation_id.as_deref() == Some(&operation_id)
+            content_digest(&settings.content) == digest
+                && settings.operation_id.as_deref() == Some(&operation_id)
         };
         // what is done and runs is not done again
         if done(&place.now) && place.now.ready {
@@ -241,7 +303,9 @@ impl Agent {
         match &written {
             Err(ActuatorError::StaleEpoch { .. }) => return Brought::NotOurs,
             Err(ActuatorError::StaleRevision { .. }) => return Brought::Moved,
-            Err(error) => tracing::warn!(workflow_id = state.workflow_id, "writing settings: {error}"),
+            Err(error) => {
+                tracing::warn!(workflow_id = state.workflow_id, "writing settings: {error}")
+            }
             Ok(_) => {}
         }
         // what is there counts, not what is said
@@ -249,7 +313,9 @@ impl Agent {
             Ok(settings) => settings,
             Err(error) => return Brought::Failed(error),
         };
-        let now = settings.into_iter().find(|target| target.name == place.plan.name);
+        let now = settings
+            .into_iter()
+            .find(|target| target.name == place.plan.name);
         match (now, written) {
             (Some(now), _) if content_digest(&now.content) == digest => Brought::There(now),
             (_, Err(error)) => Brought::Failed(error),
@@ -276,7 +342,10 @@ impl Agent {
             Err(error) => return Err(Came::later(POLL, &error)),
         };
         let name = state.target(target).map(|target| target.name.as_str());
-        let found = snapshot.targets.into_iter().find(|one| Some(one.name.as_str()) == name);
+        let found = snapshot
+            .targets
+            .into_iter()
+            .find(|one| Some(one.name.as_str()) == name);
         found.ok_or_else(|| missing(format!("snapshot {id} has no settings of target {target}")))
     }
 }
@@ -309,10 +378,18 @@ impl Place<'_> {
     }
 }
 
-fn place<'s>(state: &'s Workflow, number: u32, settings: &[TargetSettings]) -> Result<Place<'s>, String> {
+fn place<'s>(
+    state: &'s Workflow,
+    number: u32,
+    settings: &[TargetSettings],
+) -> Result<Place<'s>, String> {
     let target = state.target(number).ok_or("there is no such target")?;
     let plan = state.plan.as_ref().ok_or("there is no plan")?;
-    let plan = plan.draft.targets.iter().find(|one| one.name == target.name);
+    let plan = plan
+        .draft
+        .targets
+        .iter()
+        .find(|one| one.name == target.name);
     let now = settings.iter().find(|one| one.name == target.name);
     let now = now.ok_or_else(|| format!("the actuator has no target {} any more", target.name))?;
     Ok(Place {

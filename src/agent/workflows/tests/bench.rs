@@ -63,7 +63,8 @@ pub(super) struct Target {
     loading: u32,
 }
 
-pub(super) const BEFORE: &[u8] = b"[\"--max-num-seqs\",\"4\",\"--api-key\",\"s3cret\"]\n# by hand\n";
+pub(super) const BEFORE: &[u8] =
+    b"[\"--max-num-seqs\",\"4\",\"--api-key\",\"s3cret\"]\n# by hand\n";
 
 impl FakeActuator {
     fn new(targets: usize) -> Arc<Self> {
@@ -99,13 +100,20 @@ impl FakeActuator {
 
     pub(super) fn contents(&self) -> Vec<Vec<u8>> {
         let desk = self.desk();
-        desk.targets.iter().map(|target| target.content.clone()).collect()
+        desk.targets
+            .iter()
+            .map(|target| target.content.clone())
+            .collect()
     }
 
     /// Nothing took effect twice.
     pub(super) fn assert_once(&self) {
         let desk = self.desk();
-        assert!(desk.applies.values().all(|times| *times <= 1), "{:?}", desk.applies);
+        assert!(
+            desk.applies.values().all(|times| *times <= 1),
+            "{:?}",
+            desk.applies
+        );
     }
 
     fn failed(op: &'static str) -> ActuatorError {
@@ -155,7 +163,9 @@ impl Actuator for FakeActuator {
         if desk.fault == Fault::Unreadable {
             return Err(Self::failed("read"));
         }
-        Ok((0..desk.targets.len()).map(|place| desk.settings(place)).collect())
+        Ok((0..desk.targets.len())
+            .map(|place| desk.settings(place))
+            .collect())
     }
 
     async fn plan(
@@ -187,7 +197,8 @@ impl Actuator for FakeActuator {
                 current: target.epoch.unwrap(),
             });
         }
-        let is_repeat = target.operation_id.as_deref() == Some(&write.operation_id) && target.content == write.content;
+        let is_repeat = target.operation_id.as_deref() == Some(&write.operation_id)
+            && target.content == write.content;
         if !is_repeat && target.revision.to_string() != write.expect_revision {
             return Err(ActuatorError::StaleRevision {
                 target: write.target.clone(),
@@ -231,7 +242,11 @@ async fn engine() -> String {
             let read = stream.read(&mut asked).await.unwrap_or_default();
             let tokens = 1_000.0 * start.elapsed().as_secs_f64();
             let finished = tokens / 10.0;
-            let answer = match asked.get(..read).unwrap_or_default().starts_with(b"GET /metrics") {
+            let answer = match asked
+                .get(..read)
+                .unwrap_or_default()
+                .starts_with(b"GET /metrics")
+            {
                 true => {
                     let body = format!(
                         "# TYPE vllm:num_requests_running gauge\n\
@@ -243,9 +258,13 @@ async fn engine() -> String {
                          # TYPE vllm:request_success_total counter\n\
                          vllm:request_success_total{{engine=\"0\",model_name=\"m\",finished_reason=\"stop\"}} {finished}\n"
                     );
-                    format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                    format!(
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    )
                 }
-                false => "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                false => "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                    .to_owned(),
             };
             let _ = stream.write_all(answer.as_bytes()).await;
         }
@@ -302,7 +321,9 @@ impl Bench {
         let mut config = self.config.clone();
         // the actuator is none of the config file
         let instances = std::mem::take(&mut config.instances);
-        let rows = instances.iter().map(|entry| crate::instance::Instance::configured(entry.spec()));
+        let rows = instances
+            .iter()
+            .map(|entry| crate::instance::Instance::configured(entry.spec()));
         let agent = Agent::start_with(&config, Arc::new(store), actuators, rows.collect()).await;
         self.agent = Some(agent.unwrap());
     }
@@ -321,11 +342,15 @@ impl Bench {
     }
 
     pub(super) async fn start(&self, start: WorkflowStart) -> Result<Workflow, Error> {
-        self.agent().start_workflow(&Caller::anonymous(), start, "").await
+        self.agent()
+            .start_workflow(&Caller::anonymous(), start, "")
+            .await
     }
 
     pub(super) async fn ask(&self, id: &str, verb: WorkflowVerb) -> Result<Workflow, Error> {
-        self.agent().ask_workflow(&Caller::anonymous(), id, verb, "").await
+        self.agent()
+            .ask_workflow(&Caller::anonymous(), id, verb, "")
+            .await
     }
 
     /// Waits until a workflow is so.
@@ -352,7 +377,10 @@ pub(super) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "nothing came of it");
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "nothing came of it"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -390,5 +418,7 @@ pub(super) fn approve(etag: Option<&str>) -> WorkflowVerb {
 }
 
 pub(super) fn rollback() -> WorkflowVerb {
-    WorkflowVerb::Rollback { note: String::new() }
+    WorkflowVerb::Rollback {
+        note: String::new(),
+    }
 }

@@ -74,14 +74,28 @@ async fn what_others_change_is_not_overwritten_unless_somebody_says_so() {
         let bench = Bench::new(1).await;
         bench.actuator.desk().loads_for = u32::MAX;
         let id = bench.start(at_once()).await.unwrap().workflow_id;
-        bench.state(&id, |state| matches!(state.phase, Phase::AwaitingReady { .. })).await;
+        bench
+            .state(&id, |state| {
+                matches!(state.phase, Phase::AwaitingReady { .. })
+            })
+            .await;
         bench.actuator.changed_by_others(0, &theirs);
-        let paused = bench.state(&id, |state| state.status() == Status::Paused).await;
+        let paused = bench
+            .state(&id, |state| state.status() == Status::Paused)
+            .await;
         assert_eq!(paused.pause.unwrap().reason, PauseReason::Drift);
         bench.actuator.desk().loads_for = 0;
         assert_eq!(bench.actuator.contents(), [theirs.clone()]);
         if resumes {
-            bench.ask(&id, WorkflowVerb::Resume { note: String::new() }).await.unwrap();
+            bench
+                .ask(
+                    &id,
+                    WorkflowVerb::Resume {
+                        note: String::new(),
+                    },
+                )
+                .await
+                .unwrap();
             assert_eq!(bench.ended(&id).await.outcome, Some(Outcome::Applied));
             assert_eq!(bench.actuator.contents(), [theirs.clone()]);
         } else {
@@ -106,7 +120,9 @@ async fn a_completed_change_that_others_changed_since_is_rolled_back_only_by_a_s
     let locked = bench.start(at_once()).await.unwrap_err();
     assert!(matches!(locked, Error::Store(StoreError::Locked { .. })));
     bench.ask(&id, rollback()).await.unwrap();
-    bench.state(&id, |state| state.status() == Status::RolledBack).await;
+    bench
+        .state(&id, |state| state.status() == Status::RolledBack)
+        .await;
     assert_eq!(bench.actuator.contents(), [BEFORE]);
     bench.start(at_once()).await.unwrap();
 }
@@ -126,7 +142,10 @@ async fn a_rollback_that_fails_locks_the_instance_until_somebody_takes_over() {
     };
     bench.ask(&id, cancel(false)).await.unwrap_err();
     let over = bench.ask(&id, cancel(true)).await.unwrap();
-    assert_eq!((over.status(), over.outcome), (Status::Cancelled, Some(Outcome::Abandoned)));
+    assert_eq!(
+        (over.status(), over.outcome),
+        (Status::Cancelled, Some(Outcome::Abandoned))
+    );
     bench.actuator.desk().fault = Fault::None;
     bench.start(at_once()).await.unwrap();
 }
@@ -137,11 +156,19 @@ async fn a_process_that_ends_anywhere_is_carried_on() {
     for after in 1..12 {
         let mut bench = Bench::new(2).await;
         let id = bench.start(at_once()).await.unwrap().workflow_id;
-        bench.state(&id, |state| state.sequence >= after || state.status().has_ended()).await;
+        bench
+            .state(&id, |state| {
+                state.sequence >= after || state.status().has_ended()
+            })
+            .await;
         bench.end().await;
         bench.begin().await;
         let done = bench.ended(&id).await;
-        assert_eq!(done.outcome, Some(Outcome::Applied), "after {after}: {done:#?}");
+        assert_eq!(
+            done.outcome,
+            Some(Outcome::Applied),
+            "after {after}: {done:#?}"
+        );
         assert_eq!(bench.actuator.contents(), [changed(), changed()]);
         bench.actuator.assert_once();
     }
