@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::agent::Forms;
 use crate::agent::watch::HEARTBEAT;
-use crate::store::{EventFilter, StoreError, WorkflowStore};
+use crate::store::{EventFilter, EventsPage, StoreError, WorkflowStore};
 use crate::workflow::{Event, RecordedEvent, encode_event};
 
 /// Events that are kept in memory.
@@ -184,13 +184,40 @@ impl EventLog {
         if let Some(part) = self.tail().after(after, filter, size) {
             return Ok(part);
         }
-        let size = size.min(READER_PAGE);
-        let page = self.store.events(after, filter, size).await?;
+        let page = self.stored(after, filter, size.min(READER_PAGE)).await?;
         Ok(Part {
             events: page.events.into_iter().map(logged).collect(),
             read_to: page.read_to_revision.max(after),
             more: page.more,
         })
+    }
+
+    /// A part of the log as the store has it. Of a workflow that is there from its first event on nothing is gone, whatever
+    /// is of others.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] where a part of it is gone, a store that cannot be read.
+    pub(super) async fn stored(
+        &self,
+        after: u64,
+        filter: &EventFilter,
+        size: u32,
+    ) -> Result<EventsPage, StoreError> {
+        let gone = match self.store.events(after, filter, size).await {
+            Err(StoreError::Compacted { oldest_revision }) => oldest_revision,
+            page => return page,
+        };
+        let compacted = StoreError::Compacted {
+            oldest_revision: gone,
+        };
+        if filter.workflow_id.is_none() {
+            return Err(compacted);
+        }
+        let page = self.store.events(gone, filter, size).await?;
+        match page.events.first() {
+            Some(first) if first.sequence == 1 => Ok(page),
+            _ => Err(compacted),
+        }
     }
 
     /// Whether the workflow ended with this event, as far as is known of its kind and, where that does not tell, of the

@@ -399,7 +399,7 @@ impl Watch {
         };
         let (mut state, mut after) = (None, 0);
         loop {
-            let page = store.events(after, &filter, REPLAYED).await?;
+            let page = self.log.stored(after, &filter, REPLAYED).await?;
             for event in &page.events {
                 if event.revision > then {
                     return Ok(state);
