@@ -16,6 +16,7 @@ mod cli;
 mod cli_compare;
 mod cli_diagnose;
 mod cli_recommend;
+mod cli_workflow;
 mod compare;
 mod contract;
 mod corpus;
@@ -50,6 +51,7 @@ mod proxied;
 mod recommended;
 #[path = "../support/score.rs"]
 mod score;
+mod scripted;
 mod sent_back;
 mod services;
 mod simulator;
