@@ -104,6 +104,8 @@ const (
 	ErrNoActuator Reason = "NO_ACTUATOR"
 	// The actuator did not do what it was asked.
 	ErrActuatorFailed Reason = "ACTUATOR_FAILED"
+	// No plan could be made in time.
+	ErrNotPlanned Reason = "NOT_PLANNED"
 	// There is no snapshot of this id.
 	ErrSnapshotNotFound Reason = "SNAPSHOT_NOT_FOUND"
 	// The part of the log that was asked for is gone.

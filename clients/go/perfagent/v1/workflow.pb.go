@@ -43,12 +43,13 @@ type StartWorkflowRequest struct {
 	// What is to be done: `optimization`, `config_change`, `restore` or `analysis`, in upper or lower case. Empty means
 	// `optimization`.
 	WorkflowType string `protobuf:"bytes,6,opt,name=workflow_type,json=workflowType,proto3" json:"workflow_type,omitempty"`
-	// Of a config_change what settings become, by name or launch flag: numbers, texts, true and false, or null to take the flag
-	// away. Unset else.
+	// Of a config_change what settings become, by name or launch flag: numbers, texts, true and false, or null to take
+	// the flag away. Unset else.
 	Changes *structpb.Struct `protobuf:"bytes,7,opt,name=changes,proto3" json:"changes,omitempty"`
 	// Of a restore the snapshot. Empty else.
 	SnapshotId string `protobuf:"bytes,8,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
-	// Of an optimization the one of those recommended that is to be carried out. Empty means the first that changes settings.
+	// Of an optimization the one of those recommended that is to be carried out. Empty means the first that changes
+	// settings.
 	OptimizationId string `protobuf:"bytes,9,opt,name=optimization_id,json=optimizationId,proto3" json:"optimization_id,omitempty"`
 	// No change that needs a restart.
 	NoRestart bool `protobuf:"varint,10,opt,name=no_restart,json=noRestart,proto3" json:"no_restart,omitempty"`
@@ -70,11 +71,11 @@ type StartWorkflowRequest struct {
 	RollbackTimeout *durationpb.Duration `protobuf:"bytes,18,opt,name=rollback_timeout,json=rollbackTimeout,proto3" json:"rollback_timeout,omitempty"`
 	// Why, in the caller's words; at most 1,024 bytes.
 	Note string `protobuf:"bytes,19,opt,name=note,proto3" json:"note,omitempty"`
-	// Answer when the plan is ready or the workflow has ended, or after this long: at most 60 seconds, and less than the time
-	// to the call's deadline. Unset means at once.
+	// Answer when the plan is ready or the workflow has ended, or after this long: at most 60 seconds, and less than the
+	// time to the call's deadline. Unset means at once.
 	Wait *durationpb.Duration `protobuf:"bytes,20,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it would
-	// be. Nothing is kept, and nothing but reads reaches engine and actuator.
+	// Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it
+	// would be. Nothing is kept, and nothing but reads reaches engine and actuator.
 	ValidateOnly  bool `protobuf:"varint,21,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1617,13 +1618,13 @@ type ListWorkflowEventsRequest struct {
 	WorkflowId string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	// Of this instance. Empty for all.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Events after this revision. 0 means from the first that is kept; where the log was compacted that is not the first that
-	// there was.
+	// Events after this revision. 0 means from the first that is kept; where the log was compacted that is not the first
+	// that there was.
 	AfterRevision uint64 `protobuf:"varint,3,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
 	// How many at most: up to 500. 0 means 100.
 	PageSize uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where there is nothing, wait for it: at most 60 seconds, and less than the time to the call's deadline. Unset means not
-	// at all.
+	// Where there is nothing, wait for it: at most 60 seconds, and less than the time to the call's deadline. Unset means
+	// not at all.
 	Wait          *durationpb.Duration `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

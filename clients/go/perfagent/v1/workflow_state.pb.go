@@ -110,8 +110,8 @@ const (
 	WorkflowStatus_WORKFLOW_STATUS_CANCELLED WorkflowStatus = 8
 	// It has ended, and the settings are what they were before it.
 	WorkflowStatus_WORKFLOW_STATUS_ROLLED_BACK WorkflowStatus = 9
-	// It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until it
-	// is rolled back again, or cancelled with `acknowledge`.
+	// It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until
+	// it is rolled back again, or cancelled with `acknowledge`.
 	WorkflowStatus_WORKFLOW_STATUS_ROLLBACK_FAILED WorkflowStatus = 10
 )
 
@@ -705,8 +705,8 @@ type Workflow struct {
 	Approvals []*WorkflowApproval `protobuf:"bytes,16,rep,name=approvals,proto3" json:"approvals,omitempty"`
 	// How each target is. Empty until the plan is there, and where the instance has no actuator.
 	Targets []*WorkflowTarget `protobuf:"bytes,17,rep,name=targets,proto3" json:"targets,omitempty"`
-	// What came of the change: measured before and after, which is weaker evidence than a comparison at the same time. Unset
-	// until it is measured.
+	// What came of the change: measured before and after, which is weaker evidence than a comparison at the same time.
+	// Unset until it is measured.
 	Effects *WorkflowEffects `protobuf:"bytes,18,opt,name=effects,proto3" json:"effects,omitempty"`
 	// What went wrong, the last of it. Unset where nothing did.
 	Failure *WorkflowFailure `protobuf:"bytes,19,opt,name=failure,proto3" json:"failure,omitempty"`
@@ -1060,8 +1060,8 @@ type WorkflowWaitingFor struct {
 	UntilTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
 	// What happens then, a sentence. Empty where it waits for ever.
 	Then string `protobuf:"bytes,4,opt,name=then,proto3" json:"then,omitempty"`
-	// What can be done about it, what is expected first: `APPROVE`, `REJECT`, `PAUSE`, `RESUME`, `CANCEL`, `ROLLBACK`, each the
-	// call of that name.
+	// What can be done about it, what is expected first: `APPROVE`, `REJECT`, `PAUSE`, `RESUME`, `CANCEL`, `ROLLBACK`,
+	// each the call of that name.
 	Verbs         []string `protobuf:"bytes,5,rep,name=verbs,proto3" json:"verbs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1873,8 +1873,8 @@ func (x *WorkflowEffect) GetPredictedRatioHigh() float64 {
 // What went wrong.
 type WorkflowFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`, or
-	// `INTERNAL`.
+	// For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
+	// or `INTERNAL`.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, a sentence.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -1950,9 +1950,10 @@ type WorkflowEvent struct {
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// Who caused it: a principal, or `perfagent`.
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
-	// What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`, `paused`,
-	// `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`, `rollback_started`,
-	// `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions add more.
+	// What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`,
+	// `paused`, `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`,
+	// `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions
+	// add more.
 	Type string `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`
 	// The same in a sentence.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
@@ -1964,8 +1965,8 @@ type WorkflowEvent struct {
 	Plan *WorkflowPlan `protobuf:"bytes,11,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Of `planned` what is recommended. Empty else.
 	Optimizations []*Optimization `protobuf:"bytes,12,rep,name=optimizations,proto3" json:"optimizations,omitempty"`
-	// Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the target
-	// in the plan, from 0. Unset else.
+	// Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the
+	// target in the plan, from 0. Unset else.
 	Target *uint32 `protobuf:"varint,13,opt,name=target,proto3,oneof" json:"target,omitempty"`
 	// Of `write_intended` and `restore_intended` the id of the operation. Empty else.
 	OperationId string `protobuf:"bytes,14,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`

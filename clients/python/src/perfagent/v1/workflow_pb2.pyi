@@ -65,7 +65,9 @@ class StartWorkflowRequest(_message.Message):
     snapshot_id: _builtins.str
     """Of a restore the snapshot. Empty else."""
     optimization_id: _builtins.str
-    """Of an optimization the one of those recommended that is to be carried out. Empty means the first that changes settings."""
+    """Of an optimization the one of those recommended that is to be carried out. Empty means the first that changes
+    settings.
+    """
     no_restart: _builtins.bool
     """No change that needs a restart."""
     no_answer_change: _builtins.bool
@@ -77,8 +79,8 @@ class StartWorkflowRequest(_message.Message):
     note: _builtins.str
     """Why, in the caller's words; at most 1,024 bytes."""
     validate_only: _builtins.bool
-    """Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it would
-    be. Nothing is kept, and nothing but reads reaches engine and actuator.
+    """Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it
+    would be. Nothing is kept, and nothing but reads reaches engine and actuator.
     """
     @_builtins.property
     def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -86,8 +88,8 @@ class StartWorkflowRequest(_message.Message):
 
     @_builtins.property
     def changes(self) -> _struct_pb2.Struct:
-        """Of a config_change what settings become, by name or launch flag: numbers, texts, true and false, or null to take the flag
-        away. Unset else.
+        """Of a config_change what settings become, by name or launch flag: numbers, texts, true and false, or null to take
+        the flag away. Unset else.
         """
 
     @_builtins.property
@@ -112,8 +114,8 @@ class StartWorkflowRequest(_message.Message):
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """Answer when the plan is ready or the workflow has ended, or after this long: at most 60 seconds, and less than the time
-        to the call's deadline. Unset means at once.
+        """Answer when the plan is ready or the workflow has ended, or after this long: at most 60 seconds, and less than the
+        time to the call's deadline. Unset means at once.
         """
 
     def __init__(
@@ -801,15 +803,15 @@ class ListWorkflowEventsRequest(_message.Message):
     instance_id: _builtins.str
     """Of this instance. Empty for all."""
     after_revision: _builtins.int
-    """Events after this revision. 0 means from the first that is kept; where the log was compacted that is not the first that
-    there was.
+    """Events after this revision. 0 means from the first that is kept; where the log was compacted that is not the first
+    that there was.
     """
     page_size: _builtins.int
     """How many at most: up to 500. 0 means 100."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """Where there is nothing, wait for it: at most 60 seconds, and less than the time to the call's deadline. Unset means not
-        at all.
+        """Where there is nothing, wait for it: at most 60 seconds, and less than the time to the call's deadline. Unset means
+        not at all.
         """
 
     def __init__(

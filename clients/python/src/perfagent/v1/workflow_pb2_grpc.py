@@ -35,9 +35,9 @@ class WorkflowServiceStub:
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     def __init__(self, channel):
@@ -128,9 +128,9 @@ class WorkflowServiceServicer:
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     def StartWorkflow(self, request, context):
@@ -138,14 +138,14 @@ class WorkflowServiceServicer:
         unless `wait` is set.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; REQUEST_ID_REUSED), NOT_FOUND
-        (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that is
-        registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
+        (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
+        is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
         (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
         (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
         (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-        Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before. Deadline:
-        10 seconds, and `wait`.
+        Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
+        Deadline: 10 seconds, and `wait`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,8 +166,8 @@ class WorkflowServiceServicer:
         """Workflows, the newest first, a page at a time.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT: a page token or a filter that cannot be), RESOURCE_EXHAUSTED
-        (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
-        Safe to retry. Deadline: 5 seconds.
+        (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,10 +176,11 @@ class WorkflowServiceServicer:
     def ApproveWorkflow(self, request, context):
         """Agrees to the plan of this etag.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (PLAN_CHANGED:
-        the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), PERMISSION_DENIED
-        (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
-        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (PLAN_CHANGED: the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS;
+        PLAN_NOT_READY), PERMISSION_DENIED (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to),
+        RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
+        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -190,9 +191,10 @@ class WorkflowServiceServicer:
     def RejectWorkflow(self, request, context):
         """Refuses the plan, which ends the workflow.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-        UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL,
+        TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -203,9 +205,9 @@ class WorkflowServiceServicer:
     def PauseWorkflow(self, request, context):
         """Lets a workflow stand still; what it has begun is brought to its end first. Its deadlines stop, its guards do not.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -217,9 +219,9 @@ class WorkflowServiceServicer:
         """Lets a workflow that stands still go on. One that was paused because somebody else changed settings goes on with
         these.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -228,12 +230,13 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelWorkflow(self, request, context):
-        """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended with
-        `acknowledge`, which leaves settings as they are and unlocks the instance.
+        """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended
+        with `acknowledge`, which leaves settings as they are and unlocks the instance.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-        UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL,
+        TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -242,13 +245,13 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackWorkflow(self, request, context):
-        """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them since.
-        Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
+        """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them
+        since. Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED;
-        INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS; NOTHING_APPLIED),
-        RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED; INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS;
+        NOTHING_APPLIED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
+        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -260,14 +263,15 @@ class WorkflowServiceServicer:
         """Tells each event of a workflow as it is committed, without gap or duplicate, and ends with OK when the workflow has
         ended.
 
-        With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at least
-        each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory and falls
-        behind; one that takes nothing for 30 seconds is told so.
+        With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at
+        least each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory
+        and falls behind; one that takes nothing for 30 seconds is told so.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision`
-        in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW: resume after the last
-        revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the
-        metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED:
+        `oldest_revision` in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW:
+        resume after the last revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume
+        after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
         """
@@ -276,16 +280,16 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchWorkflows(self, request, context):
-        """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It does
-        not end by itself.
+        """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It
+        does not end by itself.
 
-        Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended, each
-        a message.
+        Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended,
+        each a message.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the error
-        is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING,
-        STREAM_LIFETIME: resume after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS
-        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the
+        error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS),
+        UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the metadata of the error;
+        STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
         """
@@ -294,8 +298,8 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkflowEvents(self, request, context):
-        """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something, or
-        when the time is over.
+        """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something,
+        or when the time is over.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED),
         RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; DRAINING), DATA_LOSS
@@ -312,16 +316,16 @@ class WorkflowServiceServicer:
         (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
         (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-        A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that takes
-        its time.
+        A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
+        takes its time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListConfigSnapshots(self, request, context):
-        """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page at a
-        time.
+        """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
+        at a time.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
         (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
@@ -421,9 +425,9 @@ class WorkflowService:
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     @staticmethod

@@ -36,9 +36,9 @@ class WorkflowServiceStub:
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     @_typing.overload
@@ -50,14 +50,14 @@ class WorkflowServiceStub:
     unless `wait` is set.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; REQUEST_ID_REUSED), NOT_FOUND
-    (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that is
-    registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
+    (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
+    is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
     (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
     (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
     (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before. Deadline:
-    10 seconds, and `wait`.
+    Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
+    Deadline: 10 seconds, and `wait`.
     """
     GetWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.GetWorkflowRequest, _workflow_pb2.GetWorkflowResponse]
     """A workflow as it is now.
@@ -70,34 +70,36 @@ class WorkflowServiceStub:
     """Workflows, the newest first, a page at a time.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT: a page token or a filter that cannot be), RESOURCE_EXHAUSTED
-    (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
-    Safe to retry. Deadline: 5 seconds.
+    (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
     """
     ApproveWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.ApproveWorkflowRequest, _workflow_pb2.ApproveWorkflowResponse]
     """Agrees to the plan of this etag.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (PLAN_CHANGED:
-    the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), PERMISSION_DENIED
-    (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
-    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (PLAN_CHANGED: the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS;
+    PLAN_NOT_READY), PERMISSION_DENIED (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to),
+    RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
+    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     RejectWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.RejectWorkflowRequest, _workflow_pb2.RejectWorkflowResponse]
     """Refuses the plan, which ends the workflow.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-    UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL,
+    TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     PauseWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.PauseWorkflowRequest, _workflow_pb2.PauseWorkflowResponse]
     """Lets a workflow stand still; what it has begun is brought to its end first. Its deadlines stop, its guards do not.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
@@ -105,30 +107,31 @@ class WorkflowServiceStub:
     """Lets a workflow that stands still go on. One that was paused because somebody else changed settings goes on with
     these.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     CancelWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.CancelWorkflowRequest, _workflow_pb2.CancelWorkflowResponse]
-    """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended with
-    `acknowledge`, which leaves settings as they are and unlocks the instance.
+    """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended
+    with `acknowledge`, which leaves settings as they are and unlocks the instance.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-    UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL,
+    TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     RollbackWorkflow: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.RollbackWorkflowRequest, _workflow_pb2.RollbackWorkflowResponse]
-    """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them since.
-    Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
+    """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them
+    since. Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED;
-    INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS; NOTHING_APPLIED),
-    RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED; INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS;
+    NOTHING_APPLIED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
+    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
@@ -136,34 +139,35 @@ class WorkflowServiceStub:
     """Tells each event of a workflow as it is committed, without gap or duplicate, and ends with OK when the workflow has
     ended.
 
-    With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at least
-    each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory and falls
-    behind; one that takes nothing for 30 seconds is told so.
+    With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at
+    least each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory
+    and falls behind; one that takes nothing for 30 seconds is told so.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision`
-    in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW: resume after the last
-    revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the
-    metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED:
+    `oldest_revision` in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW:
+    resume after the last revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume
+    after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
     """
     WatchWorkflows: _grpc.UnaryStreamMultiCallable[_workflow_pb2.WatchWorkflowsRequest, _workflow_pb2.WatchWorkflowsResponse]
-    """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It does
-    not end by itself.
+    """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It
+    does not end by itself.
 
-    Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended, each
-    a message.
+    Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended,
+    each a message.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the error
-    is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING,
-    STREAM_LIFETIME: resume after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the
+    error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS),
+    UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the metadata of the error;
+    STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
     """
     ListWorkflowEvents: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.ListWorkflowEventsRequest, _workflow_pb2.ListWorkflowEventsResponse]
-    """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something, or
-    when the time is over.
+    """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something,
+    or when the time is over.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED),
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; DRAINING), DATA_LOSS
@@ -176,12 +180,12 @@ class WorkflowServiceStub:
     (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that takes
-    its time.
+    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
+    takes its time.
     """
     ListConfigSnapshots: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.ListConfigSnapshotsRequest, _workflow_pb2.ListConfigSnapshotsResponse]
-    """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page at a
-    time.
+    """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
+    at a time.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
@@ -198,9 +202,9 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -209,14 +213,14 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     unless `wait` is set.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; REQUEST_ID_REUSED), NOT_FOUND
-    (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that is
-    registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
+    (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
+    is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
     (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
     (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
     (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before. Deadline:
-    10 seconds, and `wait`.
+    Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
+    Deadline: 10 seconds, and `wait`.
     """
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.GetWorkflowRequest, _workflow_pb2.GetWorkflowResponse]  # type: ignore[assignment]
     """A workflow as it is now.
@@ -229,34 +233,36 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """Workflows, the newest first, a page at a time.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT: a page token or a filter that cannot be), RESOURCE_EXHAUSTED
-    (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
-    Safe to retry. Deadline: 5 seconds.
+    (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
     """
     ApproveWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ApproveWorkflowRequest, _workflow_pb2.ApproveWorkflowResponse]  # type: ignore[assignment]
     """Agrees to the plan of this etag.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (PLAN_CHANGED:
-    the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), PERMISSION_DENIED
-    (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
-    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (PLAN_CHANGED: the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS;
+    PLAN_NOT_READY), PERMISSION_DENIED (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to),
+    RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
+    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     RejectWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.RejectWorkflowRequest, _workflow_pb2.RejectWorkflowResponse]  # type: ignore[assignment]
     """Refuses the plan, which ends the workflow.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-    UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL,
+    TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     PauseWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.PauseWorkflowRequest, _workflow_pb2.PauseWorkflowResponse]  # type: ignore[assignment]
     """Lets a workflow stand still; what it has begun is brought to its end first. Its deadlines stop, its guards do not.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
@@ -264,30 +270,31 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """Lets a workflow that stands still go on. One that was paused because somebody else changed settings goes on with
     these.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+    TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     CancelWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.CancelWorkflowRequest, _workflow_pb2.CancelWorkflowResponse]  # type: ignore[assignment]
-    """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended with
-    `acknowledge`, which leaves settings as they are and unlocks the instance.
+    """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended
+    with `acknowledge`, which leaves settings as they are and unlocks the instance.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-    FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-    UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL,
+    TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
     RollbackWorkflow: _aio.UnaryUnaryMultiCallable[_workflow_pb2.RollbackWorkflowRequest, _workflow_pb2.RollbackWorkflowResponse]  # type: ignore[assignment]
-    """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them since.
-    Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
+    """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them
+    since. Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED;
-    INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS; NOTHING_APPLIED),
-    RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+    (WORKFLOW_MOVED; INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS;
+    NOTHING_APPLIED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
+    (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`. Deadline: 10 seconds.
     """
@@ -295,34 +302,35 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """Tells each event of a workflow as it is committed, without gap or duplicate, and ends with OK when the workflow has
     ended.
 
-    With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at least
-    each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory and falls
-    behind; one that takes nothing for 30 seconds is told so.
+    With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at
+    least each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory
+    and falls behind; one that takes nothing for 30 seconds is told so.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision`
-    in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW: resume after the last
-    revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the
-    metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED:
+    `oldest_revision` in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW:
+    resume after the last revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume
+    after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+    DEADLINE_EXCEEDED.
 
     Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
     """
     WatchWorkflows: _aio.UnaryStreamMultiCallable[_workflow_pb2.WatchWorkflowsRequest, _workflow_pb2.WatchWorkflowsResponse]  # type: ignore[assignment]
-    """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It does
-    not end by itself.
+    """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It
+    does not end by itself.
 
-    Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended, each
-    a message.
+    Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended,
+    each a message.
 
-    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the error
-    is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING,
-    STREAM_LIFETIME: resume after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the
+    error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS),
+    UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the metadata of the error;
+    STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
     """
     ListWorkflowEvents: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ListWorkflowEventsRequest, _workflow_pb2.ListWorkflowEventsResponse]  # type: ignore[assignment]
-    """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something, or
-    when the time is over.
+    """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something,
+    or when the time is over.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED),
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; DRAINING), DATA_LOSS
@@ -335,12 +343,12 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that takes
-    its time.
+    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
+    takes its time.
     """
     ListConfigSnapshots: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ListConfigSnapshotsRequest, _workflow_pb2.ListConfigSnapshotsResponse]  # type: ignore[assignment]
-    """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page at a
-    time.
+    """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
+    at a time.
 
     Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
@@ -356,9 +364,9 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     decoded) and UNIMPLEMENTED (UNKNOWN_METHOD; UNSUPPORTED_ENCODING: it is compressed). None of them is worth a retry.
 
     Where authentication is on, every call can also fail with UNAUTHENTICATED (UNAUTHENTICATED: no credential, or one
-    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling, rolling
-    back and taking snapshots take the role operator or admin, approving and rejecting the role approver or admin). Neither is
-    worth a retry.
+    that the agent does not know) and PERMISSION_DENIED (ROLE_NOT_ALLOWED: starting, pausing, resuming, cancelling,
+    rolling back and taking snapshots take the role operator or admin, approving and rejecting the role approver or
+    admin). Neither is worth a retry.
     """
 
     @_abc_1.abstractmethod
@@ -371,14 +379,14 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         unless `wait` is set.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; REQUEST_ID_REUSED), NOT_FOUND
-        (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that is
-        registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
+        (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
+        is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
         (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
         (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
         (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-        Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before. Deadline:
-        10 seconds, and `wait`.
+        Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
+        Deadline: 10 seconds, and `wait`.
         """
 
     @_abc_1.abstractmethod
@@ -403,8 +411,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """Workflows, the newest first, a page at a time.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT: a page token or a filter that cannot be), RESOURCE_EXHAUSTED
-        (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
-        Safe to retry. Deadline: 5 seconds.
+        (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.
         """
 
     @_abc_1.abstractmethod
@@ -415,10 +423,11 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_pb2.ApproveWorkflowResponse, _abc.Awaitable[_workflow_pb2.ApproveWorkflowResponse]]:
         """Agrees to the plan of this etag.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (PLAN_CHANGED:
-        the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), PERMISSION_DENIED
-        (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
-        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (PLAN_CHANGED: the plan is another one than was read; WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS;
+        PLAN_NOT_READY), PERMISSION_DENIED (NOT_AN_APPROVER), ALREADY_EXISTS (APPROVED_ALREADY: others have to),
+        RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
+        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -431,9 +440,10 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_pb2.RejectWorkflowResponse, _abc.Awaitable[_workflow_pb2.RejectWorkflowResponse]]:
         """Refuses the plan, which ends the workflow.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-        UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; PLAN_NOT_READY), RESOURCE_EXHAUSTED (STORE_FULL,
+        TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -446,9 +456,9 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_pb2.PauseWorkflowResponse, _abc.Awaitable[_workflow_pb2.PauseWorkflowResponse]]:
         """Lets a workflow stand still; what it has begun is brought to its end first. Its deadlines stop, its guards do not.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -462,9 +472,9 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a workflow that stands still go on. One that was paused because somebody else changed settings goes on with
         these.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
-        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS,
+        TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -475,12 +485,13 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_pb2.CancelWorkflowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_pb2.CancelWorkflowResponse, _abc.Awaitable[_workflow_pb2.CancelWorkflowResponse]]:
-        """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended with
-        `acknowledge`, which leaves settings as they are and unlocks the instance.
+        """Ends a workflow: at once where nothing was changed, else by restoring what was. One whose rollback failed is ended
+        with `acknowledge`, which leaves settings as they are and unlocks the instance.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED),
-        FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS),
-        UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED), FAILED_PRECONDITION (WRONG_STATUS; ACKNOWLEDGE_NEEDED), RESOURCE_EXHAUSTED (STORE_FULL,
+        TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -491,13 +502,13 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_pb2.RollbackWorkflowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_pb2.RollbackWorkflowResponse, _abc.Awaitable[_workflow_pb2.RollbackWorkflowResponse]]:
-        """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them since.
-        Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
+        """Restores the settings from before, byte for byte; of one that has completed, too, where nobody has changed them
+        since. Asked of a workflow whose rollback failed it is a new attempt, and overwrites what others changed.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED (WORKFLOW_MOVED;
-        INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS; NOTHING_APPLIED),
-        RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT; REQUEST_ID_REUSED), NOT_FOUND (WORKFLOW_NOT_FOUND), ABORTED
+        (WORKFLOW_MOVED; INSTANCE_LOCKED: another workflow runs on the instance by now), FAILED_PRECONDITION (WRONG_STATUS;
+        NOTHING_APPLIED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
+        (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`. Deadline: 10 seconds.
         """
@@ -511,14 +522,15 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells each event of a workflow as it is committed, without gap or duplicate, and ends with OK when the workflow has
         ended.
 
-        With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at least
-        each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory and falls
-        behind; one that takes nothing for 30 seconds is told so.
+        With `include_snapshot` the workflow as it is comes first, and then what happens after it. A bookmark comes at
+        least each 15 seconds: whoever resumes after its revision misses nothing. A reader that is too slow costs no memory
+        and falls behind; one that takes nothing for 30 seconds is told so.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision`
-        in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW: resume after the last
-        revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the
-        metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED:
+        `oldest_revision` in the metadata of the error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW:
+        resume after the last revision; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume
+        after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE),
+        DEADLINE_EXCEEDED.
 
         Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
         """
@@ -529,16 +541,16 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_pb2.WatchWorkflowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_workflow_pb2.WatchWorkflowsResponse], _abc.AsyncIterator[_workflow_pb2.WatchWorkflowsResponse]]:
-        """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It does
-        not end by itself.
+        """Tells each event of all workflows, or of those of an instance, as it is committed, without gap or duplicate. It
+        does not end by itself.
 
-        Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended, each
-        a message.
+        Snapshot, bookmarks and slow readers are as in WatchWorkflow; the snapshot is of all workflows that have not ended,
+        each a message.
 
-        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the error
-        is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (DRAINING,
-        STREAM_LIFETIME: resume after the `revision` in the metadata of the error; STORE_UNAVAILABLE), DATA_LOSS
-        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), OUT_OF_RANGE (LOG_COMPACTED: `oldest_revision` in the metadata of the
+        error is where one can resume), RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW; TOO_MANY_CALLS, TOO_MANY_STREAMS),
+        UNAVAILABLE (DRAINING, STREAM_LIFETIME: resume after the `revision` in the metadata of the error;
+        STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with `after_revision`. Deadline: none, or as long as is to be watched.
         """
@@ -549,8 +561,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_pb2.ListWorkflowEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_pb2.ListWorkflowEventsResponse, _abc.Awaitable[_workflow_pb2.ListWorkflowEventsResponse]]:
-        """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something, or
-        when the time is over.
+        """The same log a page at a time, for clients that cannot stream: with `wait` it is answered when there is something,
+        or when the time is over.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), NOT_FOUND (WORKFLOW_NOT_FOUND), OUT_OF_RANGE (LOG_COMPACTED),
         RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; DRAINING), DATA_LOSS
@@ -569,8 +581,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
         (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-        A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that takes
-        its time.
+        A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
+        takes its time.
         """
 
     @_abc_1.abstractmethod
@@ -579,8 +591,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_pb2.ListConfigSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_pb2.ListConfigSnapshotsResponse, _abc.Awaitable[_workflow_pb2.ListConfigSnapshotsResponse]]:
-        """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page at a
-        time.
+        """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
+        at a time.
 
         Errors: INVALID_ARGUMENT (INVALID_ARGUMENT), RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
         (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED. Safe to retry. Deadline: 5 seconds.

@@ -84,8 +84,8 @@ class _WorkflowStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workfl
     WORKFLOW_STATUS_ROLLED_BACK: _WorkflowStatus.ValueType  # 9
     """It has ended, and the settings are what they were before it."""
     WORKFLOW_STATUS_ROLLBACK_FAILED: _WorkflowStatus.ValueType  # 10
-    """It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until it
-    is rolled back again, or cancelled with `acknowledge`.
+    """It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until
+    it is rolled back again, or cancelled with `acknowledge`.
     """
 
 class WorkflowStatus(_WorkflowStatus, metaclass=_WorkflowStatusEnumTypeWrapper):
@@ -112,8 +112,8 @@ WORKFLOW_STATUS_CANCELLED: WorkflowStatus.ValueType  # 8
 WORKFLOW_STATUS_ROLLED_BACK: WorkflowStatus.ValueType  # 9
 """It has ended, and the settings are what they were before it."""
 WORKFLOW_STATUS_ROLLBACK_FAILED: WorkflowStatus.ValueType  # 10
-"""It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until it
-is rolled back again, or cancelled with `acknowledge`.
+"""It has ended, and the settings of some targets could not be restored. No other workflow runs on the instance until
+it is rolled back again, or cancelled with `acknowledge`.
 """
 Global___WorkflowStatus: _TypeAlias = WorkflowStatus  # noqa: Y015
 
@@ -483,8 +483,8 @@ class Workflow(_message.Message):
 
     @_builtins.property
     def effects(self) -> Global___WorkflowEffects:
-        """What came of the change: measured before and after, which is weaker evidence than a comparison at the same time. Unset
-        until it is measured.
+        """What came of the change: measured before and after, which is weaker evidence than a comparison at the same time.
+        Unset until it is measured.
         """
 
     @_builtins.property
@@ -608,8 +608,8 @@ class WorkflowWaitingFor(_message.Message):
 
     @_builtins.property
     def verbs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What can be done about it, what is expected first: `APPROVE`, `REJECT`, `PAUSE`, `RESUME`, `CANCEL`, `ROLLBACK`, each the
-        call of that name.
+        """What can be done about it, what is expected first: `APPROVE`, `REJECT`, `PAUSE`, `RESUME`, `CANCEL`, `ROLLBACK`,
+        each the call of that name.
         """
 
     def __init__(
@@ -1018,8 +1018,8 @@ class WorkflowFailure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`, or
-    `INTERNAL`.
+    """For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
+    or `INTERNAL`.
     """
     message: _builtins.str
     """What happened, a sentence."""
@@ -1076,17 +1076,18 @@ class WorkflowEvent(_message.Message):
     actor: _builtins.str
     """Who caused it: a principal, or `perfagent`."""
     type: _builtins.str
-    """What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`, `paused`,
-    `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`, `rollback_started`,
-    `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions add more.
+    """What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`,
+    `paused`, `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`,
+    `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions
+    add more.
     """
     message: _builtins.str
     """The same in a sentence."""
     workflow_type: Global___WorkflowType.ValueType
     """Of `started` what is to be done. Unspecified else."""
     target: _builtins.int
-    """Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the target
-    in the plan, from 0. Unset else.
+    """Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the
+    target in the plan, from 0. Unset else.
     """
     operation_id: _builtins.str
     """Of `write_intended` and `restore_intended` the id of the operation. Empty else."""
