@@ -2,10 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prost::Message;
-use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
@@ -16,8 +14,8 @@ use super::convert_workflow_event::event;
 use super::instances::{carried_through, page_start, page_token};
 use super::metrics::{deadline_of, fits};
 use super::pb::workflow_service_server::WorkflowService;
-use super::pb::{self};
-use super::ready::{self, Nothing};
+use super::pb;
+use super::ready::Nothing;
 use super::status::{refusal, status_of};
 use super::workflow_request::{self as read, Asked, MAX_WAIT};
 use super::workflow_watch;
