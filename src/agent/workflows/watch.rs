@@ -348,7 +348,8 @@ impl Watch {
         }
         .into_iter()
         .collect();
-        // one that ended since, or went on again, is told as it was
+        // one that ended since, or went on again, is told as it was; the store may have known of it before memory did
+        log.catch_up().await?;
         let mut after = self.goal;
         loop {
             let part = log.read(after, &self.filter, BATCH).await?;

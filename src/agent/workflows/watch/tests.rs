@@ -245,6 +245,22 @@ async fn a_page_waits_until_there_is_something_or_its_time_is_over() {
     assert_eq!(none, Error::Store(StoreError::NoWorkflow("w9".to_owned())));
 }
 
+/// The store knows of an end before watchers are told.
+#[tokio::test]
+async fn what_has_just_ended_is_not_left_out() {
+    let (store, log) = small(100).await;
+    log.committed(&store.go_on("w1", "a"));
+    let ending = store.cancel("w1", "a");
+    let from = WatchFrom {
+        include_snapshot: true,
+        ..WatchFrom::default()
+    };
+    let mut news = watching(&log, from).await;
+    log.committed(&ending);
+    let (found, _) = all(&mut news);
+    assert_eq!(shown(&found), ["0 w1 at 1", "2 cancelled", "2 synced"]);
+}
+
 /// What happens while others watch.
 #[derive(Debug, Clone)]
 enum Act {
