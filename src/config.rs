@@ -3,10 +3,12 @@
 //! Variables are `PERFAGENT_SECTION__KEY`, their values TOML: `PERFAGENT_SCRAPE__ALLOW='["10.0.0.0/8"]'`; text that
 //! is no TOML value is taken as a string.
 
+mod actuators;
 mod error;
 mod sections;
 pub mod security;
 mod slos;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::actuator::ActuatorEntry;
 use crate::analysis::Thresholds;
 use crate::engine::custom::CustomEngine;
 use crate::engine::{EngineProfile, Registry};
@@ -25,8 +28,10 @@ use crate::units::nearest;
 
 use security::AuthConfig;
 
+pub use actuators::CHECKED_ACTUATORS;
 pub use error::ConfigError;
 pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
+pub use workflows::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, TimeoutPolicy, WorkflowsConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -40,6 +45,8 @@ pub struct Config {
     pub scrape: ScrapeConfig,
     /// Where state lives.
     pub store: StoreConfig,
+    /// What workflows need before they change anything, and how long they may take.
+    pub workflows: WorkflowsConfig,
     /// Numbers that values are held against, by name, where they are not to be the defaults.
     pub thresholds: BTreeMap<String, f64>,
     /// What users were promised, of instances that bring no SLOs of their own.
@@ -54,6 +61,9 @@ pub struct Config {
     /// Optimizers beside the built-in levers.
     #[serde(skip_serializing)]
     pub optimizers: Vec<OptimizerEntry>,
+    /// What reads and writes the settings of instances.
+    #[serde(skip_serializing)]
+    pub actuators: Vec<ActuatorEntry>,
 }
 
 const MAX_WORKERS: usize = 1_024;
@@ -124,6 +134,7 @@ impl Config {
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
             ("server.stream_lifetime", self.server.stream_lifetime),
+            ("server.stream_stall", self.server.stream_stall),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));
@@ -150,6 +161,7 @@ impl Config {
                 return Err(ConfigError::Keepalive(name));
             }
         }
+        self.workflows.check(self.auth.credentials_file.is_some())?;
         security::check(&self.server)
     }
 
@@ -172,6 +184,7 @@ impl Config {
     /// One that cannot be used, that is given twice, or whose URLs may not be fetched.
     pub fn instances(&self) -> Result<Vec<Instance>, ConfigError> {
         let (registry, policy) = (self.registry()?, self.url_policy()?);
+        let actuators = self.actuators()?;
         let mut ids = BTreeSet::new();
         let checked = self.instances.iter().map(|entry| {
             let mut spec = entry.spec();
@@ -179,7 +192,9 @@ impl Config {
                 instance_id: entry.instance_id.clone(),
                 problem,
             };
-            let violations = spec.violations(&registry);
+            let mut violations = spec.violations(&registry);
+            let actuator = spec.actuator.as_deref();
+            violations.extend(actuator.and_then(|name| actuators.violation(name)));
             if !violations.is_empty() {
                 return Err(wrong(violations_text(&violations)));
             }
@@ -307,7 +322,7 @@ fn every_key() -> Table {
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["engines", "instances", "optimizers", "slos"] {
+    for list in ["actuators", "engines", "instances", "optimizers", "slos"] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {
@@ -322,6 +337,11 @@ fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
             let sections = known.keys().cloned().collect();
             return Err(unknown(section.clone(), sections));
         };
+        if let ("actuators", Some((key, candidates))) =
+            (section.as_str(), actuators::unknown_key(content))
+        {
+            return Err(unknown(key, candidates));
+        }
         let (Value::Table(content), Value::Table(known_keys)) = (content, known_content) else {
             continue;
         };
@@ -385,6 +405,34 @@ mod tests {
             message("", &[("PERFAGENT_THRESHOLDS__STALL_SECOND", "1")])
                 .ends_with("the nearest known one is `thresholds.stall_seconds`")
         );
+    }
+
+    #[test]
+    fn approvals_that_nobody_could_give_are_refused() {
+        let workflows = |text: &str| format!("[workflows]\n{text}\n");
+        let defaults = load("", &[]).unwrap().workflows;
+        assert_eq!((defaults.approvals, defaults.auto_approve), (1, false));
+        for text in ["approvals = 2", "separate_requester = true"] {
+            let message = message(&workflows(text), &[]);
+            assert!(message.contains("set auth.credentials_file"), "{message}");
+            let with = format!("[auth]\ncredentials_file = \"/c\"\n{}", workflows(text));
+            load(&with, &[]).unwrap().check().unwrap();
+        }
+        for (text, message) in [
+            ("approvals = 0", "workflows.approvals must be from 1 to 10"),
+            (
+                "ready_timeout = \"0s\"",
+                "workflows.ready_timeout must be from 1s to 1day",
+            ),
+            (
+                "events_kept = \"0s\"",
+                "workflows.events_kept must be longer than zero",
+            ),
+        ] {
+            assert_eq!(self::message(&workflows(text), &[]), message);
+        }
+        let hold = load(&workflows("on_timeout = \"hold\""), &[]).unwrap();
+        assert_eq!(hold.workflows.on_timeout, TimeoutPolicy::Hold);
     }
 
     #[test]

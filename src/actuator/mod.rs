@@ -4,11 +4,21 @@
 //! byte. A write is of a desired state: it names the revision that it replaces, and an epoch that rises with each holder of
 //! a workflow, and is refused where either is stale. Repeating one changes nothing.
 
+mod command;
+mod entry;
+mod none;
+mod registry;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use command::CommandActuator;
+pub use entry::{ACTUATOR_KEYS, ActuatorEntry, ActuatorEntryError, ActuatorKind};
+pub use none::{NONE, NoActuator};
+pub use registry::Actuators;
 
 /// Most bytes of the settings of one target.
 pub const MAX_CONTENT_BYTES: usize = 256 << 10;
@@ -96,6 +106,11 @@ pub trait Actuator: Debug + Send + Sync {
 
     /// How long one call may take; calls end by themselves.
     fn timeout(&self) -> Duration;
+
+    /// Why each write would be refused now, where that is known before: plans can be made, and would fail.
+    async fn refuses(&self) -> Option<ActuatorError> {
+        None
+    }
 
     /// The settings of all targets of an instance, in the order in which they are to be changed.
     ///
@@ -192,6 +207,16 @@ pub enum ActuatorError {
         /// What was asked for.
         target: String,
     },
+    /// A program that has not shown what it does with settings.
+    #[error(
+        "{actuator} writes no settings: {reason}; run `perfagent actuator check {actuator}`, or set `unsafe = true`"
+    )]
+    Unchecked {
+        /// Name of the actuator.
+        actuator: String,
+        /// Why it counts as not checked.
+        reason: String,
+    },
     /// It drives nothing.
     #[error("the actuator `none` drives nothing: give the instance an actuator of the config file")]
     DrivesNothing,
@@ -202,7 +227,10 @@ impl ActuatorError {
     pub fn changed_nothing(&self) -> bool {
         matches!(
             self,
-            Self::StaleRevision { .. } | Self::StaleEpoch { .. } | Self::DrivesNothing
+            Self::StaleRevision { .. }
+                | Self::StaleEpoch { .. }
+                | Self::Unchecked { .. }
+                | Self::DrivesNothing
         )
     }
 }

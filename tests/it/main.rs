@@ -62,3 +62,6 @@ mod truth;
 mod verdicts;
 mod watching;
 mod windows;
+mod workflow_refusals;
+mod workflow_watches;
+mod workflows;

@@ -76,10 +76,19 @@ fn report(config: Config) -> Result<(String, Vec<String>), String> {
         [] => "none".to_owned(),
         ids => ids.join(", "),
     };
+    let actuators = config.actuators().map_err(|error| error.to_string())?;
+    let actuators: Vec<String> = actuators
+        .names()
+        .map(|(name, kind)| match name == kind {
+            true => name.to_owned(),
+            false => format!("{name} ({kind})"),
+        })
+        .collect();
     let report = format!(
-        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\nthresholds {}\n",
+        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\nactuators  {}\nthresholds {}\n",
         config.server.listen,
         registry.names().join(", "),
+        actuators.join(", "),
         thresholds(&config)
     );
     Ok((report, warnings))
@@ -114,6 +123,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                 "everybody who reaches {listen} may do everything; set auth.credentials_file"
             ));
         }
+    }
+    for actuator in config.actuators.iter().filter(|one| one.is_unsafe) {
+        found.push(format!(
+            "actuator {} is unsafe: its program changes engines without having passed its check",
+            actuator.name
+        ));
     }
     let key = tls.as_ref().map(TlsFiles::key);
     let secrets = [config.auth.credentials_file.as_deref(), key];

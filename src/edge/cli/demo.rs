@@ -163,7 +163,7 @@ async fn start(
     let agent = Agent::start(&config, Arc::new(store))
         .await
         .map_err(|error| failed(&error))?;
-    let server = match Server::bind(Arc::new(agent), config.server, &config.auth).await {
+    let server = match Server::bind(agent, config.server, &config.auth).await {
         Ok(server) => server,
         Err(error) => {
             let by = listener::of(args.listen)

@@ -103,7 +103,7 @@ pub(super) async fn run(config: Config) -> Outcome {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     raise_file_limit();
@@ -111,8 +111,10 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         Some(path) => path.clone(),
         None => default_state_dir(|name| std::env::var(name).ok())?,
     };
+    // what is known of checks of actuators is there too
+    config.store.state_dir = Some(state_dir.clone());
     let store = Arc::new(SqliteStore::open(&state_dir).await?);
-    let agent = Arc::new(Agent::start(&config, store).await?);
+    let agent = Agent::start(&config, store).await?;
     let warnings = warnings(&config);
     let server = Server::bind(agent.clone(), config.server.clone(), &config.auth).await?;
     let mut server = server.with_audit_log(AuditLog::open(&state_dir)?);
