@@ -70,7 +70,10 @@ async fn requests(seen: &Seen) {
 
     register(&agent, "a").await;
     // read by the edge, and by the agent
-    let status = client.start_workflow(start("a", "canary")).await.unwrap_err();
+    let status = client
+        .start_workflow(start("a", "canary"))
+        .await
+        .unwrap_err();
     seen.check(&status, Code::InvalidArgument, Reason::InvalidArgument);
     assert_eq!(fields(&status), ["workflow_type"]);
     let mut wrong = start("a", "config_change");
@@ -153,7 +156,10 @@ async fn verbs(seen: &Seen) {
     seen.check(&status, Code::FailedPrecondition, Reason::NothingApplied);
     let status = client.approve_workflow(approval(&ended)).await.unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::WrongStatus);
-    let violation = &status.get_details_precondition_failure().unwrap().violations[0];
+    let violation = &status
+        .get_details_precondition_failure()
+        .unwrap()
+        .violations[0];
     assert_eq!(violation.r#type, "WRONG_STATUS");
     assert!(violation.description.contains("CANCELLED"), "{violation:?}");
     assert_eq!(told(&status, "status"), "CANCELLED");
@@ -260,9 +266,15 @@ async fn actuators(seen: &Seen) {
         instance_id: id.to_owned(),
         note: String::new(),
     };
-    let status = client.create_config_snapshot(snapshot("a")).await.unwrap_err();
+    let status = client
+        .create_config_snapshot(snapshot("a"))
+        .await
+        .unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::NoActuator);
-    let status = client.create_config_snapshot(snapshot("b")).await.unwrap_err();
+    let status = client
+        .create_config_snapshot(snapshot("b"))
+        .await
+        .unwrap_err();
     seen.check(&status, Code::FailedPrecondition, Reason::ActuatorFailed);
     let mut restore = start("b", WorkflowKind::Restore.as_str());
     restore.snapshot_id = Uuid::now_v7().to_string();

@@ -107,7 +107,10 @@ async fn a_watch_goes_on_with_another_agent_where_it_was() {
     agent.handle.stop();
     for watch in &mut watches {
         let status = watch.message().await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unavailable, "DRAINING")
+        );
         assert_eq!(revision(&status), Some(3));
     }
     agent.served.await.unwrap();
@@ -148,11 +151,19 @@ async fn what_is_unfinished_comes_first_and_then_the_log() {
         };
         (message.revision, what)
     };
-    let mut all = client.watch_workflows(request(0, "")).await.unwrap().into_inner();
+    let mut all = client
+        .watch_workflows(request(0, ""))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(next(&mut all).await, (0, first.clone()));
     assert_eq!(next(&mut all).await, (0, third));
     assert_eq!(next(&mut all).await, (8, "synced true".to_owned()));
-    let mut one = client.watch_workflows(request(0, "a")).await.unwrap().into_inner();
+    let mut one = client
+        .watch_workflows(request(0, "a"))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(next(&mut one).await, (0, first.clone()));
     assert_eq!(next(&mut one).await, (8, "synced true".to_owned()));
     pause(&agent, &first).await;
@@ -160,7 +171,11 @@ async fn what_is_unfinished_comes_first_and_then_the_log() {
         assert_eq!(next(watch).await, (9, "paused".to_owned()));
     }
     // with a revision there is no snapshot
-    let mut later = client.watch_workflows(request(7, "")).await.unwrap().into_inner();
+    let mut later = client
+        .watch_workflows(request(7, ""))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(next(&mut later).await, (8, "planned".to_owned()));
 }
 
@@ -177,7 +192,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -252,9 +270,13 @@ async fn watcher(
                 Told::Snapshot(_) => panic!("nobody asked for it"),
                 Told::Event(event) => {
                     assert_eq!(event.revision, message.revision);
-                    record.events.push((event.revision, event.workflow_id, event.sequence));
+                    record
+                        .events
+                        .push((event.revision, event.workflow_id, event.sequence));
                 }
-                Told::Bookmark(_) => record.bookmarks.push((message.revision, record.events.len())),
+                Told::Bookmark(_) => record
+                    .bookmarks
+                    .push((message.revision, record.events.len())),
             }
             after = message.revision;
             let last = *last_revision.borrow();
@@ -275,7 +297,10 @@ const WORKFLOWS: u64 = 8;
 async fn whole_log(store: &dyn Store) -> Vec<RecordedEvent> {
     let (mut log, mut after) = (Vec::new(), 0);
     loop {
-        let page = store.events(after, &EventFilter::default(), 500).await.unwrap();
+        let page = store
+            .events(after, &EventFilter::default(), 500)
+            .await
+            .unwrap();
         log.extend(page.events);
         after = page.read_to_revision;
         if !page.more {
@@ -285,7 +310,13 @@ async fn whole_log(store: &dyn Store) -> Vec<RecordedEvent> {
 }
 
 /// Half of them by calls, half in the store without a word to the agent, as another agent would.
-async fn writes(store: Arc<dyn Store>, agents: watch::Receiver<SocketAddr>, number: u64, id: String, events: usize) {
+async fn writes(
+    store: Arc<dyn Store>,
+    agents: watch::Receiver<SocketAddr>,
+    number: u64,
+    id: String,
+    events: usize,
+) {
     let instance = format!("i{number}");
     let mut paused = false;
     let mut written = 0;
@@ -374,7 +405,13 @@ async fn watchers_that_come_and_go_are_told_everything_once() {
     let each = events / ids.len();
     let mut writing = tokio::task::JoinSet::new();
     for (number, id) in (0..).zip(&ids) {
-        writing.spawn(writes(store.clone(), addresses.clone(), number, id.clone(), each));
+        writing.spawn(writes(
+            store.clone(),
+            addresses.clone(),
+            number,
+            id.clone(),
+            each,
+        ));
     }
     // restarts are spread over the writes
     for restart in 1..=restarts {
@@ -416,7 +453,10 @@ async fn watchers_that_come_and_go_are_told_everything_once() {
     );
     // a run in which nothing went wrong proves nothing
     assert!(disconnects >= watchers * 3, "{disconnects}");
-    assert!(told.contains_key("DRAINING") && told.contains_key("STREAM_LIFETIME"), "{told:?}");
+    assert!(
+        told.contains_key("DRAINING") && told.contains_key("STREAM_LIFETIME"),
+        "{told:?}"
+    );
 }
 
 async fn end_of(store: &dyn Store) -> u64 {
@@ -436,7 +476,10 @@ fn check(record: &Record, log: &[RecordedEvent]) {
     let begin = match record.bookmarks.first() {
         // where it began to watch
         Some((revision, 0)) => *revision,
-        _ => record.events.first().map_or(0, |(revision, _, _)| revision - 1),
+        _ => record
+            .events
+            .first()
+            .map_or(0, |(revision, _, _)| revision - 1),
     };
     let due: Vec<(u64, String, u64)> = matching
         .iter()
@@ -446,7 +489,10 @@ fn check(record: &Record, log: &[RecordedEvent]) {
     assert_eq!(record.events.len(), due.len());
     assert_eq!(record.events, due);
     for (revision, before) in &record.bookmarks {
-        let told = record.events.get(*before).is_none_or(|(next, _, _)| next > revision);
+        let told = record
+            .events
+            .get(*before)
+            .is_none_or(|(next, _, _)| next > revision);
         assert!(told, "a bookmark at {revision} before an event of it");
     }
 }
@@ -475,14 +521,24 @@ async fn what_is_compacted_is_said_and_what_is_left_is_told() {
     assert_eq!(status.code(), Code::OutOfRange);
     let info = status.get_details_error_info().unwrap();
     let oldest: u64 = info.metadata["oldest_revision"].parse().unwrap();
-    let mut watch = client.watch_workflows(after(oldest)).await.unwrap().into_inner();
+    let mut watch = client
+        .watch_workflows(after(oldest))
+        .await
+        .unwrap()
+        .into_inner();
     for revision in 3..=6 {
         assert_eq!(watch.message().await.unwrap().unwrap().revision, revision);
     }
     // a workflow that has not ended is there from its first event on
     let watch = client.watch_workflow(of_one(&id, 0, false)).await.unwrap();
     let (whole, _) = told(&mut watch.into_inner()).await;
-    let expected = ["3 started", "4 analysed", "5 planned", "6 paused", "6 synced"];
+    let expected = [
+        "3 started",
+        "4 analysed",
+        "5 planned",
+        "6 paused",
+        "6 synced",
+    ];
     assert_eq!(whole, expected);
     let gone = store.events(1, &EventFilter::default(), 9).await;
     assert!(matches!(gone, Err(StoreError::Compacted { .. })));
@@ -493,6 +549,12 @@ async fn nobody_watches_what_is_not_there() {
     let agent = TestAgent::start().await;
     let mut client = agent.workflows().await;
     let id = uuid::Uuid::now_v7().to_string();
-    let status = client.watch_workflow(of_one(&id, 0, true)).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "WORKFLOW_NOT_FOUND"));
+    let status = client
+        .watch_workflow(of_one(&id, 0, true))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::NotFound, "WORKFLOW_NOT_FOUND")
+    );
 }

@@ -185,7 +185,12 @@ pub async fn pause(agent: &TestAgent, id: &str) -> pb::Workflow {
         workflow_id: id.to_owned(),
         ..pb::PauseWorkflowRequest::default()
     };
-    let answer = agent.workflows().await.pause_workflow(request).await.unwrap();
+    let answer = agent
+        .workflows()
+        .await
+        .pause_workflow(request)
+        .await
+        .unwrap();
     answer.into_inner().workflow.unwrap()
 }
 
@@ -194,7 +199,12 @@ pub async fn resume(agent: &TestAgent, id: &str) -> pb::Workflow {
         workflow_id: id.to_owned(),
         ..pb::ResumeWorkflowRequest::default()
     };
-    let answer = agent.workflows().await.resume_workflow(request).await.unwrap();
+    let answer = agent
+        .workflows()
+        .await
+        .resume_workflow(request)
+        .await
+        .unwrap();
     answer.into_inner().workflow.unwrap()
 }
 
@@ -216,7 +226,10 @@ async fn a_workflow_goes_from_its_plan_to_its_end() {
     assert_eq!(waiting.current_stage(), pb::WorkflowStage::Approval);
     assert_eq!(waiting.plan.as_ref().unwrap().etag, ETAG);
     assert_eq!(waiting.waiting_for.unwrap().verbs[0], "APPROVE");
-    assert_eq!(pause(&agent, &id).await.status(), pb::WorkflowStatus::Paused);
+    assert_eq!(
+        pause(&agent, &id).await.status(),
+        pb::WorkflowStatus::Paused
+    );
     let resumed = resume(&agent, &id).await;
     assert_eq!(resumed.status(), pb::WorkflowStatus::PendingApproval);
     assert_ne!(resumed.etag, waiting.etag);
@@ -245,13 +258,18 @@ async fn a_workflow_goes_from_its_plan_to_its_end() {
     )
     .await;
     let types: Vec<&str> = page.events.iter().map(|one| one.r#type.as_str()).collect();
-    let expected = ["started", "analysed", "planned", "paused", "resumed", "approved"];
+    let expected = [
+        "started", "analysed", "planned", "paused", "resumed", "approved",
+    ];
     assert_eq!(types, expected);
     let revisions: Vec<u64> = page.events.iter().map(|one| one.revision).collect();
     assert_eq!(revisions, [1, 2, 3, 4, 5, 6]);
     assert_eq!((page.next_after_revision, page.more), (6, false));
     assert_eq!(page.events[5].actor, "anonymous");
-    assert_eq!(page.events[5].message, "anonymous approved the plan. “Fine.”");
+    assert_eq!(
+        page.events[5].message,
+        "anonymous approved the plan. “Fine.”"
+    );
     assert!(page.events[2].plan.is_some());
 }
 

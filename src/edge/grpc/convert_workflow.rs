@@ -478,20 +478,30 @@ mod tests {
         assert_eq!(told.current_stage(), pb::WorkflowStage::Approval);
         assert_eq!(told.workflow_type(), pb::WorkflowType::ConfigChange);
         assert!(told.requires_approval && told.simulated && !told.done);
-        assert!((told.progress - 2.0 / 7.0).abs() < 1e-9, "{}", told.progress);
+        assert!(
+            (told.progress - 2.0 / 7.0).abs() < 1e-9,
+            "{}",
+            told.progress
+        );
         assert_eq!(told.revision, 13);
         assert_eq!(told.create_time.unwrap().nanos, 123_457_000);
         assert_eq!(told.update_time.unwrap().nanos, 123_459_000);
         assert_eq!(told.findings[0].severity(), pb::Severity::High);
         let plan = told.plan.as_ref().unwrap();
-        assert_eq!((plan.etag.as_str(), plan.snapshot_id.as_str()), ("e7a9", "0197"));
+        assert_eq!(
+            (plan.etag.as_str(), plan.snapshot_id.as_str()),
+            ("e7a9", "0197")
+        );
         assert_eq!(plan.prediction.as_ref().unwrap().quantities[0].after, 1.0);
         assert_eq!(plan.changes[0].to_value.as_deref(), Some("32"));
         let waiting = told.waiting_for.as_ref().unwrap();
         assert_eq!(waiting.verbs, ["APPROVE", "REJECT", "CANCEL"]);
         assert!(waiting.until_time.is_some());
         assert_eq!(told.targets[0].state(), pb::WorkflowTargetState::Untouched);
-        assert_eq!(told.gate.as_ref().unwrap().timeout.unwrap().seconds, 604_800);
+        assert_eq!(
+            told.gate.as_ref().unwrap().timeout.unwrap().seconds,
+            604_800
+        );
         let listed = workflow(&state, Extent::Listed);
         assert_eq!((listed.plan, listed.effects), (None, None));
         assert_eq!(listed.waiting_for, told.waiting_for);
@@ -509,9 +519,16 @@ mod tests {
             })
         };
         let told = of(Some([0.25, 0.2, 0.4]));
-        assert_eq!((told.quantity.as_str(), told.statistic.as_str()), ("time_to_first_token_seconds", "mean"));
         assert_eq!(
-            (told.predicted_ratio, told.predicted_ratio_low, told.predicted_ratio_high),
+            (told.quantity.as_str(), told.statistic.as_str()),
+            ("time_to_first_token_seconds", "mean")
+        );
+        assert_eq!(
+            (
+                told.predicted_ratio,
+                told.predicted_ratio_low,
+                told.predicted_ratio_high
+            ),
             (Some(0.25), Some(0.2), Some(0.4))
         );
         assert_eq!(of(None).predicted_ratio, None);
@@ -519,8 +536,20 @@ mod tests {
 
     #[test]
     fn instants_before_1970_are_instants_too() {
-        assert_eq!(instant(-1), Timestamp { seconds: -1, nanos: 999_999_000 });
-        assert_eq!(instant(1_500_000), Timestamp { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(
+            instant(-1),
+            Timestamp {
+                seconds: -1,
+                nanos: 999_999_000
+            }
+        );
+        assert_eq!(
+            instant(1_500_000),
+            Timestamp {
+                seconds: 1,
+                nanos: 500_000_000
+            }
+        );
     }
 
     /// Settings may hold secrets.

@@ -159,9 +159,7 @@ fn sentence(of: &RecordedEvent) -> String {
         } => format!("The settings from before are to be restored: {message}"),
         Event::RollbackStarted {
             attempt, message, ..
-        } => format!(
-            "The settings from before are to be restored, attempt {attempt}: {message}"
-        ),
+        } => format!("The settings from before are to be restored, attempt {attempt}: {message}"),
         Event::RestoreIntended { target, .. } => {
             format!("The settings of {} are about to be restored.", nth(*target))
         }
@@ -283,16 +281,31 @@ mod tests {
             target: 1,
             revision: "8".to_owned(),
         });
-        assert_eq!(written.message, "Target 1 has its new settings, at revision 8.");
-        assert_eq!((written.target, written.settings_revision.as_str()), (Some(1), "8"));
-        assert_eq!((written.revision, written.sequence, written.r#type.as_str()), (7, 3, "written"));
+        assert_eq!(
+            written.message,
+            "Target 1 has its new settings, at revision 8."
+        );
+        assert_eq!(
+            (written.target, written.settings_revision.as_str()),
+            (Some(1), "8")
+        );
+        assert_eq!(
+            (written.revision, written.sequence, written.r#type.as_str()),
+            (7, 3, "written")
+        );
         let intended = told(Event::WriteIntended {
             target: 0,
             operation_id: "0198.1".to_owned(),
             epoch: 5,
         });
-        assert_eq!(intended.message, "The settings of target 0 are about to be written.");
-        assert_eq!((intended.operation_id.as_str(), intended.epoch), ("0198.1", 5));
+        assert_eq!(
+            intended.message,
+            "The settings of target 0 are about to be written."
+        );
+        assert_eq!(
+            (intended.operation_id.as_str(), intended.epoch),
+            ("0198.1", 5)
+        );
         let approved = told(Event::Approved {
             approval: Some(Approval {
                 principal: "alice".to_owned(),
@@ -324,7 +337,11 @@ mod tests {
             overwrites: true,
             message: "alice rolls it back.".to_owned(),
         });
-        assert!(again.message.contains("attempt 2: alice"), "{}", again.message);
+        assert!(
+            again.message.contains("attempt 2: alice"),
+            "{}",
+            again.message
+        );
     }
 
     #[test]

@@ -280,7 +280,10 @@ impl WorkflowService for WorkflowHandler {
         let before = page_start(&request.page_token).map_err(told)?;
         let before = Some(before.as_str()).filter(|id| !id.is_empty());
         let size = sized(request.page_size, DEFAULT_PAGE, MAX_PAGE);
-        let page = self.agent.snapshots(instance.as_deref(), before, size).await;
+        let page = self
+            .agent
+            .snapshots(instance.as_deref(), before, size)
+            .await;
         let page = page.map_err(told)?;
         let (snapshots, cut) = as_many_as_fit(page.snapshots.iter().map(write::snapshot));
         let last = snapshots.last().filter(|_| page.more || cut);

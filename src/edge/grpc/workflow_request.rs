@@ -138,7 +138,10 @@ pub(super) fn filter_of(request: &pb::ListWorkflowsRequest) -> Result<WorkflowFi
     wrong.filtered("instance_id", &request.instance_id);
     let mut statuses = Vec::new();
     if request.statuses.len() > MAX_STATUSES {
-        let many = format!("{} statuses; at most {MAX_STATUSES}", request.statuses.len());
+        let many = format!(
+            "{} statuses; at most {MAX_STATUSES}",
+            request.statuses.len()
+        );
         wrong.say("statuses", many);
     }
     for (at, number) in request.statuses.iter().take(MAX_STATUSES).enumerate() {
@@ -368,10 +371,16 @@ mod tests {
     fn what_is_left_out_is_left_to_the_agent() {
         let asked = start_of(start(|_| {}), None).unwrap();
         assert_eq!(asked.start.kind, WorkflowKind::Optimization);
-        assert_eq!(asked.start.instance, StartInstance::Known("vllm-1".to_owned()));
+        assert_eq!(
+            asked.start.instance,
+            StartInstance::Known("vllm-1".to_owned())
+        );
         assert_eq!(asked.start.gate, GateAsked::default());
         assert_eq!(asked.start.timeouts, TimeoutsAsked::default());
-        assert_eq!((asked.engine, asked.wait, asked.validate_only), (None, None, false));
+        assert_eq!(
+            (asked.engine, asked.wait, asked.validate_only),
+            (None, None, false)
+        );
     }
 
     #[test]
@@ -402,7 +411,10 @@ mod tests {
         assert_eq!(spec.actuator, None);
         assert_eq!(asked.engine, None);
         let known = start(|one| one.instance_type = "vllm".to_owned());
-        assert_eq!(start_of(known, None).unwrap().engine.as_deref(), Some("vllm"));
+        assert_eq!(
+            start_of(known, None).unwrap().engine.as_deref(),
+            Some("vllm")
+        );
     }
 
     #[test]
@@ -454,7 +466,10 @@ mod tests {
         };
         assert_eq!(wait_of(None, deadline(1)), Ok(None));
         assert_eq!(wait_of(seconds(60), None), Ok(Some(MAX_WAIT)));
-        assert_eq!(wait_of(seconds(5), deadline(60)), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(
+            wait_of(seconds(5), deadline(60)),
+            Ok(Some(Duration::from_secs(5)))
+        );
         assert!(wait_of(seconds(5), deadline(4)).is_err());
         assert!(wait_of(seconds(-5), None).is_err());
     }
@@ -476,7 +491,10 @@ mod tests {
             ..pb::ListWorkflowsRequest::default()
         });
         let filter = filter.unwrap();
-        assert_eq!(filter.statuses, [Status::PendingApproval, Status::RollbackFailed]);
+        assert_eq!(
+            filter.statuses,
+            [Status::PendingApproval, Status::RollbackFailed]
+        );
         assert_eq!(filter.kind, Some(WorkflowKind::Analysis));
         let wrong = filter_of(&pb::ListWorkflowsRequest {
             instance_id: "x".repeat(64),
