@@ -71,6 +71,7 @@ impl Agent {
         request_id: &str,
     ) -> Result<Arc<InstanceState>, Error> {
         let mut violations = spec.violations(self.engines());
+        violations.extend(self.actuator_violation(&spec));
         violations.extend(request_id_violation(request_id));
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
@@ -152,7 +153,8 @@ impl Agent {
             }
             let changed = |mut spec: InstanceSpec| {
                 change.clone().apply(&mut spec);
-                let violations = spec.violations(agent.engines());
+                let mut violations = spec.violations(agent.engines());
+                violations.extend(agent.actuator_violation(&spec));
                 if violations.is_empty() {
                     spec.hide_launch_args(agent.engines());
                     Ok(spec)
@@ -304,6 +306,10 @@ impl Agent {
             return too_many("replicas", LIMITS.watched_replicas);
         }
         Ok(())
+    }
+
+    fn actuator_violation(&self, spec: &InstanceSpec) -> Option<FieldViolation> {
+        self.actuators.violation(spec.actuator.as_deref()?)
     }
 
     fn check_registered(&self, id: &str) -> Result<(), Error> {
