@@ -8,6 +8,7 @@ mod command;
 mod entry;
 mod none;
 mod registry;
+mod simulator;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ pub use command::CommandActuator;
 pub use entry::{ACTUATOR_KEYS, ActuatorEntry, ActuatorEntryError, ActuatorKind};
 pub use none::{NONE, NoActuator};
 pub use registry::Actuators;
+pub use simulator::SimulatorActuator;
 
 /// Most bytes of the settings of one target.
 pub const MAX_CONTENT_BYTES: usize = 256 << 10;
@@ -71,6 +73,31 @@ pub enum Purpose {
     Apply,
     /// What was there before.
     Restore,
+}
+
+impl Purpose {
+    /// What actuators are asked with it.
+    pub fn op(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+impl TargetSettings {
+    /// The field in which these settings are not what a write, that is said to be done, was to make of them.
+    pub fn is_not(&self, write: &SettingsWrite) -> Option<&'static str> {
+        let operation_id = self.operation_id.as_ref();
+        let claims = [
+            ("name", self.name == write.target),
+            ("content_base64", self.content == write.content),
+            ("operation_id", operation_id == Some(&write.operation_id)),
+            ("epoch", self.epoch == Some(write.epoch)),
+        ];
+        let wrong = claims.iter().find(|(_, holds)| !holds);
+        wrong.map(|(field, _)| *field)
+    }
 }
 
 /// A write of settings.

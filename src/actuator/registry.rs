@@ -8,7 +8,9 @@ use super::Actuator;
 use super::command::CommandActuator;
 use super::entry::{ActuatorEntry, ActuatorEntryError, ActuatorKind, check};
 use super::none::{NONE, NoActuator};
+use super::simulator::SimulatorActuator;
 use crate::instance::FieldViolation;
+use crate::scrape::{FetchLimits, Fetcher, UrlPolicy};
 use crate::units::nearest;
 
 /// The actuators that there are, by name; `none` is always there.
@@ -24,20 +26,28 @@ impl Default for Actuators {
 
 impl Actuators {
     /// `none`, and those of the config file. Programs that passed their check are known by their records in this
-    /// directory.
+    /// directory; simulators are asked under this policy and within these limits.
     ///
     /// # Errors
     /// The first entry that cannot be used.
     pub fn new(
         entries: &[ActuatorEntry],
         records: Option<&Path>,
+        (policy, limits): (&UrlPolicy, FetchLimits),
     ) -> Result<Self, ActuatorEntryError> {
         check(entries)?;
         let mut actuators = Self::default();
         for entry in entries {
             let actuator: Arc<dyn Actuator> = match entry.kind {
                 ActuatorKind::Command => Arc::new(CommandActuator::new(entry, records)),
-                ActuatorKind::Simulator => continue,
+                ActuatorKind::Simulator => {
+                    let fetcher = Fetcher::new(policy.clone(), limits);
+                    let fetcher = fetcher.map_err(|error| ActuatorEntryError {
+                        name: entry.name.clone(),
+                        problem: error.to_string(),
+                    })?;
+                    Arc::new(SimulatorActuator::new(&entry.name, entry.timeout, fetcher))
+                }
             };
             actuators.0.insert(entry.name.clone(), actuator);
         }

@@ -17,7 +17,9 @@ impl Config {
     pub fn actuators(&self) -> Result<Actuators, ConfigError> {
         let records = self.store.state_dir.as_ref();
         let records = records.map(|directory| directory.join(CHECKED_ACTUATORS));
-        Ok(Actuators::new(&self.actuators, records.as_deref())?)
+        let (policy, limits) = (self.url_policy()?, self.fetch_limits());
+        let asked = (&policy, limits);
+        Ok(Actuators::new(&self.actuators, records.as_deref(), asked)?)
     }
 }
 

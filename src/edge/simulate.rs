@@ -3,9 +3,11 @@
 //! Time runs by the clock, or faster; then every value says at which time of the simulation it was true. A replica is
 //! moved on at each request and ten times a second, never for longer than half of the time.
 
+mod settings;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 
-use crate::simulator::{Deployment, IncidentError, Replica, ScenarioError, engine_name};
+use crate::simulator::{
+    Deployment, IncidentError, Replica, ReplicaSettings, ScenarioError, engine_name,
+};
 
 /// Replicas that are simulated, each on its port.
 #[derive(Debug)]
@@ -65,6 +69,9 @@ struct Served {
     start: Instant,
     deployment: Arc<Deployment>,
     lags: AtomicBool,
+    settings: Mutex<ReplicaSettings>,
+    /// How long it loads when its settings change, by the clock.
+    load_millis: AtomicU64,
 }
 
 /// How a replica is, for those who watch.
@@ -82,6 +89,8 @@ pub struct Glance {
     pub lags: bool,
 }
 
+/// How long a replica loads when its settings change, where nothing is said.
+pub const LOAD_TIME: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 /// Of the clock, for one move.
 const MOST: Duration = Duration::from_millis(50);
@@ -89,7 +98,8 @@ const MOST: Duration = Duration::from_millis(50);
 const SLICE_SECONDS: f64 = 0.1;
 /// Of the clock: so far behind is no jitter.
 const LAG_SECONDS: f64 = 1.0;
-const MOST_BODY: usize = 64 << 10;
+/// Settings of 256 KiB in base64 fit.
+const MOST_BODY: usize = 512 << 10;
 
 impl Simulated {
     /// Takes a port for each replica, this one and those after it; 0 takes free ones.
@@ -124,16 +134,29 @@ impl Simulated {
                 .map_err(|source| SimulateError::Listen { address, source })?;
             let replica = Mutex::new(Replica::new(&deployment, number, start_unix_seconds)?);
             let deployment = deployment.clone();
+            let settings = ReplicaSettings::of(&deployment.flags, deployment.engine);
             let served = Served {
                 number,
                 replica,
                 start,
                 deployment,
                 lags: AtomicBool::new(false),
+                settings: Mutex::new(settings),
+                load_millis: AtomicU64::new(0),
             };
             replicas.push((listener, Arc::new(served)));
         }
-        Ok(Self { replicas })
+        let simulated = Self { replicas };
+        simulated.load_for(LOAD_TIME);
+        Ok(simulated)
+    }
+
+    /// How long replicas load when their settings change, by the clock.
+    pub fn load_for(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        for (_, served) in &self.replicas {
+            served.load_millis.store(millis, Ordering::Relaxed);
+        }
     }
 
     /// Where each replica's metrics are.
@@ -220,6 +243,11 @@ impl Served {
         replica
     }
 
+    fn load_seconds(&self) -> f64 {
+        let millis = self.load_millis.load(Ordering::Relaxed);
+        Duration::from_millis(millis).as_secs_f64()
+    }
+
     fn glance(&self) -> Glance {
         let replica = self.moved();
         let gauges = replica.gauges();
@@ -268,7 +296,7 @@ impl Served {
 
 async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
     let path = request.uri().path();
-    if path == "/simulator" || path.starts_with("/simulator/") {
+    if path == "/simulator" || path.starts_with("/simulator/") || path == settings::PATH {
         return control(&served, request).await;
     }
     let replica = served.moved();
@@ -305,7 +333,7 @@ fn refused(status: StatusCode, message: &str) -> Response {
     json_of(status, &json!({ "error": message }))
 }
 
-/// Faults and restarts, for callers on the same machine.
+/// Faults, restarts and settings, for callers on the same machine.
 async fn control(served: &Served, request: Request) -> Response {
     let peer = request
         .extensions()
@@ -318,6 +346,9 @@ async fn control(served: &Served, request: Request) -> Response {
         return refused(StatusCode::FORBIDDEN, "answered only on the machine itself");
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if path == settings::PATH {
+        return settings::answer(served, request).await;
+    }
     let result = match (&method, path.as_str()) {
         (&Method::GET, "/simulator") => Ok(()),
         (&Method::POST, "/simulator/faults") => match read(request).await {

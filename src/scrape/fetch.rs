@@ -42,7 +42,7 @@ impl Default for FetchLimits {
 /// Fetches URLs that the policy allows. No redirects, no proxies, no cookies.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    client: reqwest::Client,
+    pub(super) client: reqwest::Client,
     policy: Arc<UrlPolicy>,
     limits: FetchLimits,
     /// Connections are kept for the next request.
@@ -158,6 +158,22 @@ impl Fetcher {
         if response.status() != reqwest::StatusCode::OK {
             return Err(ScrapeFailure::Status(response.status().as_u16()));
         }
+        let (body, large) = self.body(&mut response, limit_bytes).await?;
+        Ok(Fetched {
+            body,
+            at: start + request_time,
+            request_time,
+            body_time: start.elapsed() - request_time,
+            _room: large.map(Arc::new),
+        })
+    }
+
+    /// The body of an answer, and the room that it takes.
+    pub(super) async fn body(
+        &self,
+        response: &mut reqwest::Response,
+        limit_bytes: usize,
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ScrapeFailure> {
         let too_large = || ScrapeFailure::TooLarge { limit_bytes };
         let announced = usize::try_from(response.content_length().unwrap_or(0));
         let announced = announced.map_err(|_| too_large())?;
@@ -180,16 +196,10 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Fetched {
-            body,
-            at: start + request_time,
-            request_time,
-            body_time: start.elapsed() - request_time,
-            _room: large.map(Arc::new),
-        })
+        Ok((body, large))
     }
 
-    fn failure(&self, error: &reqwest::Error) -> ScrapeFailure {
+    pub(super) fn failure(&self, error: &reqwest::Error) -> ScrapeFailure {
         if let Some(failure) = cause::<Unresolved>(error) {
             return failure.0.clone();
         }

@@ -1,10 +1,12 @@
 //! Fetching from engines: where to (policy), how (limits), and what went wrong (one error a step).
 
+mod control;
 mod error;
 mod fetch;
 mod network;
 mod policy;
 
+pub use control::ControlAnswer;
 pub use error::{ScrapeError, ScrapeFailure, Step};
 pub use fetch::{ClientError, FetchLimits, Fetched, Fetcher};
 pub use network::{BadNetwork, Network};

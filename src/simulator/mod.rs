@@ -18,6 +18,7 @@ mod memory;
 mod page;
 mod replica;
 mod scenario;
+mod settings;
 mod sglang;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -32,4 +33,5 @@ pub use load::{BurstPart, DriftPart, LoadPart, RequestPart};
 pub use memory::MemoryPart;
 pub use replica::Replica;
 pub use scenario::{FaultPart, Scenario, ScenarioError};
+pub use settings::{NewSettings, ReplicaSettings, SettingsRefusal, content_of};
 pub use timing::TimingPart;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::actuator::{
-    ActuatedInstance, MAX_CONTENT_BYTES, PlannedSettings, Purpose, SettingsWrite, TargetSettings,
+    ActuatedInstance, MAX_CONTENT_BYTES, PlannedSettings, SettingsWrite, TargetSettings,
 };
 
 /// Its number.
@@ -59,10 +59,7 @@ impl Ask<'_> {
         match self {
             Self::Read => "read",
             Self::Plan { .. } => "plan",
-            Self::Write(write) => match write.purpose {
-                Purpose::Apply => "apply",
-                Purpose::Restore => "restore",
-            },
+            Self::Write(write) => write.purpose.op(),
         }
     }
 
@@ -194,18 +191,9 @@ pub(super) fn written(
     known(ok, "ok.", &["target"])?;
     let target = ok.get("target").ok_or("ok.target: must be an object")?;
     let target = settings(target, "ok.target")?;
-    let claims = [
-        ("name", target.name == write.target),
-        ("content_base64", target.content == write.content),
-        (
-            "operation_id",
-            target.operation_id.as_ref() == Some(&write.operation_id),
-        ),
-        ("epoch", target.epoch == Some(write.epoch)),
-    ];
-    match claims.iter().find(|(_, holds)| !holds) {
+    match target.is_not(write) {
         None => Ok(target),
-        Some((field, _)) => Err(format!(
+        Some(field) => Err(format!(
             "ok.target.{field}: is not what was to be written, although it says that it did"
         )),
     }

@@ -37,6 +37,9 @@ pub(super) struct SimulateArgs {
     /// Model that is said to be served [default: simulated]
     #[arg(long, visible_alias = "served-model-name", value_name = "NAME")]
     model: Option<String>,
+    /// Time by the clock that a replica loads when an actuator changes its settings
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "2s", value_name = "TIME")]
+    load_time: Duration,
     /// Scenario (TOML) with all this and faults at their times; flags win over it
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
@@ -145,6 +148,7 @@ While it runs, on the machine itself (each replica on its own port):
   curl 127.0.0.1:9001/simulator/faults -d '{\"stalled\": true}'
   curl 127.0.0.1:9001/simulator/faults -d '{\"stalled\": false, \"slowness\": 3, \"failure_ratio\": 0.1}'
   curl 127.0.0.1:9001/simulator/restart -d '{\"settings\": {\"max_num_seqs\": 32}, \"load_seconds\": 20}'
+  curl 127.0.0.1:9001/control/settings           # what an actuator of type `simulator` reads, and writes with PUT
 A restart fails what runs, empties the cache, counts from 0, and answers 503 while the engine loads.
 
 A scenario:
@@ -350,6 +354,7 @@ pub(super) async fn run(args: SimulateArgs) -> Outcome {
             return Outcome::Failed;
         }
     };
+    simulated.load_for(args.load_time);
     let pace = if speed == 1.0 {
         "in real time".to_owned()
     } else {

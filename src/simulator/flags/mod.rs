@@ -103,6 +103,11 @@ impl FlagValues {
         }
     }
 
+    /// Sets a flag no more.
+    pub(super) fn unset(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// Whether the flag of this name is set.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
