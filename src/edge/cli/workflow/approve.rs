@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 use uuid::Uuid;
 
-use super::page::{Told, render};
+use super::page::{Told, to_approve};
 use super::reach::{Purpose, Reached, WRITE_DEADLINE, request};
 use super::verbs::{AfterArgs, answered};
 use crate::edge::cli::terminal::{colour_on_stdout, print};
@@ -103,7 +103,7 @@ async fn read(reached: &Reached, id: &str, is_read: bool) -> Result<String, Fail
         now: SystemTime::now(),
         server: &reached.server,
     };
-    print(&render(&told, colour_on_stdout()));
+    print(&to_approve(&told, colour_on_stdout()));
     match asked("\nApprove this plan? (yes/no) ") {
         true => Ok(etag),
         false => {

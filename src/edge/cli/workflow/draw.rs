@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
-use super::page::{Told, table};
+use super::page::{Told, short_commands, table};
 use super::words::age;
 use crate::edge::cli::optimize::effect::line as quantity_line;
 use crate::edge::cli::optimize::sheet::Page;
@@ -103,7 +103,7 @@ impl View {
 fn one(page: &mut Page, told: &Told<'_>) {
     page.workflow_title(told);
     page.stages(told);
-    page.waiting(told);
+    page.waiting(told, &short_commands(told));
     page.failure(told);
     page.effects(told);
     if let Some(plan) = &told.of.plan {

@@ -1,5 +1,6 @@
 //! Reading the log of workflows for as long as somebody looks: begun again after the last revision whenever it breaks off.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -83,7 +84,13 @@ impl Drop for Heard {
 /// Begins to listen.
 pub(super) fn follow(channel_to: AgentChannel, asked: Asked) -> Heard {
     let (sender, news) = channel(ROOM);
+    let stale = match &asked.subject {
+        Subject::One(id) => BTreeSet::from([id.clone()]),
+        Subject::All(_) => BTreeSet::new(),
+    };
     let follower = Follower {
+        stale,
+        heard: false,
         client: WorkflowServiceClient::new(channel_to),
         after: asked.after_revision.unwrap_or(0),
         with_snapshot: matches!(asked.subject, Subject::All(_)),
@@ -115,6 +122,10 @@ struct Follower {
     with_snapshot: bool,
     sender: Sender<News>,
     lost_at: Option<Instant>,
+    /// Workflows that changed since they were last told as they are.
+    stale: BTreeSet<String>,
+    /// The stream that broke off told something before.
+    heard: bool,
 }
 
 /// How reading a stream ended.
@@ -186,6 +197,8 @@ impl Follower {
     }
 
     async fn read(&mut self, mut stream: Stream) -> Result<(), Broken> {
+        self.heard = false;
+        self.tell_states().await?;
         loop {
             let silent = |_| Status::unavailable("nothing was heard of the agent for 45 s");
             let next = tokio::time::timeout(SILENCE, stream.next());
@@ -193,16 +206,28 @@ impl Follower {
                 return Ok(());
             };
             self.after = self.after.max(message.revision);
-            let changed = match &message.told {
-                Some(Told::Event(event)) => Some(event.workflow_id.clone()),
-                _ => None,
-            };
-            self.tell(News::Told(Box::new(message))).await?;
-            if let Some(id) = changed.filter(|_| self.asked.with_state) {
-                let workflow = self.get(&id).await?;
-                self.tell(News::State(Box::new(workflow))).await?;
+            self.heard = true;
+            if let Some(Told::Event(event)) = &message.told {
+                self.stale.insert(event.workflow_id.clone());
             }
+            self.tell(News::Told(Box::new(message))).await?;
+            self.tell_states().await?;
         }
+    }
+
+    /// How those are that have changed, where that is asked for.
+    async fn tell_states(&mut self) -> Result<(), Broken> {
+        while let Some(id) = self
+            .stale
+            .first()
+            .cloned()
+            .filter(|_| self.asked.with_state)
+        {
+            let workflow = self.get(&id).await?;
+            self.tell(News::State(Box::new(workflow))).await?;
+            self.stale.remove(&id);
+        }
+        Ok(())
     }
 
     async fn get(&mut self, id: &str) -> Result<pb::Workflow, Status> {
@@ -236,7 +261,9 @@ impl Follower {
 
     /// Waits as long as is asked for where the call may succeed later.
     async fn wait_after(&mut self, status: Status) -> Result<(), Status> {
-        if status.code() == Code::OutOfRange && self.asked.after_revision != Some(self.after) {
+        let is_first = self.asked.after_revision == Some(self.after)
+            || (self.after == 0 && self.with_snapshot);
+        if status.code() == Code::OutOfRange && !is_first {
             // what was missed is not kept any more; how things are is
             let _ = self.tell(News::Skipped).await;
             (self.after, self.with_snapshot) = (0, true);
@@ -256,8 +283,8 @@ impl Follower {
         let asked = asked.and_then(|info| info.retry_delay).unwrap_or_default();
         // the first is made at once: most streams end because they have lived long enough
         let pause = match gone {
-            None => asked,
-            Some(_) => asked.max(RETRY),
+            None if self.heard => asked,
+            _ => asked.max(RETRY),
         };
         tokio::time::sleep(pause).await;
         Ok(())

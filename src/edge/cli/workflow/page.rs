@@ -7,9 +7,8 @@ use super::words::{
     status_ink, status_word, target_word, type_word,
 };
 use crate::edge::cli::instances_page::aligned;
-use crate::edge::cli::optimize::effect::{in_short, name_of, shown};
+use crate::edge::cli::optimize::effect::{in_short, interval, name_of, shown};
 use crate::edge::cli::optimize::sheet::{Page, change, times};
-use crate::edge::cli::table::number;
 use crate::edge::cli::terminal::clean;
 use crate::edge::grpc::pb;
 
@@ -27,7 +26,6 @@ pub(super) fn render(told: &Told<'_>, colour: bool) -> String {
     let mut page = Page::new(colour);
     page.workflow_title(told);
     page.stages(told);
-    page.waiting(told);
     page.failure(told);
     page.effects(told);
     page.findings(told);
@@ -36,32 +34,57 @@ pub(super) fn render(told: &Told<'_>, colour: bool) -> String {
     page.targets(told);
     page.approvals(told);
     page.origin(told);
+    // last, where it is seen: what to do
+    page.waiting(told, &commands(told));
+    page.text
+}
+
+/// What somebody reads before they agree to its plan.
+pub(super) fn to_approve(told: &Told<'_>, colour: bool) -> String {
+    let mut page = Page::new(colour);
+    page.workflow_title(told);
+    page.findings(told);
+    page.plan(told);
+    page.alternatives(told);
+    page.approvals(told);
+    page.origin(told);
     page.text
 }
 
 /// What can be typed about what it waits for, what is expected first.
 pub(super) fn commands(told: &Told<'_>) -> Vec<String> {
     let of = told.of;
-    let (id, server) = (clean(&of.workflow_id), told.server);
-    let verbs = of.waiting_for.iter().flat_map(|waiting| &waiting.verbs);
+    let etag = of.plan.as_ref().map(|plan| clean(&plan.etag));
+    let etag = etag.map(|etag| format!(" --etag {etag}"));
+    verbs_on(&clean(&of.workflow_id), &etag.unwrap_or_default(), told)
+}
+
+/// The same, short enough for a narrow terminal: by the instance, and the plan is then shown.
+pub(super) fn short_commands(told: &Told<'_>) -> Vec<String> {
+    verbs_on(&clean(&told.of.instance_id), "", told)
+}
+
+fn verbs_on(subject: &str, etag: &str, told: &Told<'_>) -> Vec<String> {
+    let failed = told.of.status() == pb::WorkflowStatus::RollbackFailed;
+    let verbs = told
+        .of
+        .waiting_for
+        .iter()
+        .flat_map(|waiting| &waiting.verbs);
     let typed = verbs.filter_map(|verb| {
-        let rest = match verb.as_str() {
-            "APPROVE" => match of.plan.as_ref().map(|plan| clean(&plan.etag)) {
-                Some(etag) => format!("approve {id} --etag {etag}"),
-                None => format!("approve {id}"),
-            },
-            "CANCEL" if of.status() == pb::WorkflowStatus::RollbackFailed => {
-                format!("cancel {id} --acknowledge")
-            }
-            "REJECT" => format!("reject {id}"),
-            "PAUSE" => format!("pause {id}"),
-            "RESUME" => format!("resume {id}"),
-            "CANCEL" => format!("cancel {id}"),
-            "ROLLBACK" => format!("rollback {id}"),
+        let (verb, rest) = match verb.as_str() {
+            "APPROVE" => ("approve", etag),
+            "CANCEL" if failed => ("cancel", " --acknowledge"),
+            "REJECT" => ("reject", ""),
+            "PAUSE" => ("pause", ""),
+            "RESUME" => ("resume", ""),
+            "CANCEL" => ("cancel", ""),
+            "ROLLBACK" => ("rollback", ""),
             // of a later version
             _ => return None,
         };
-        Some(format!("perfagent workflow {rest}{server}"))
+        let server = told.server;
+        Some(format!("perfagent workflow {verb} {subject}{rest}{server}"))
     });
     typed.collect()
 }
@@ -111,7 +134,7 @@ impl Page {
     }
 
     /// Who or what it waits for, until when, and what can be typed.
-    pub(super) fn waiting(&mut self, told: &Told<'_>) {
+    pub(super) fn waiting(&mut self, told: &Told<'_>, commands: &[String]) {
         let Some(waiting) = &told.of.waiting_for else {
             return;
         };
@@ -131,8 +154,8 @@ impl Page {
         if !when.is_empty() {
             self.line(1, when.join(", ").trim_end());
         }
-        for command in commands(told) {
-            let command = self.inked(&command, "1");
+        for command in commands {
+            let command = self.inked(command, "1");
             self.line(2, &command);
         }
     }
@@ -300,22 +323,26 @@ const BAR: usize = 30;
 
 /// A quantity: before, after, and what was predicted.
 fn effect(of: &pb::WorkflowEffect) -> [String; 4] {
-    let predicted = match (
+    let ratios = (
         of.predicted_ratio,
         of.predicted_ratio_low,
         of.predicted_ratio_high,
-    ) {
-        (Some(middle), Some(low), Some(high)) => {
+    );
+    let predicted = match ratios {
+        (Some(ratio), Some(low), Some(high)) => {
             let held = match (low..=high).contains(&of.ratio) {
                 true => "in the interval",
                 false => "OUTSIDE the interval",
             };
-            format!(
-                "predicted {} ({}–{}): {held}",
-                number(middle),
-                number(low),
-                number(high)
-            )
+            let predicted = pb::QuantityPrediction {
+                quantity: of.quantity.clone(),
+                after: of.before * ratio,
+                after_low: of.before * low,
+                after_high: of.before * high,
+                ..pb::QuantityPrediction::default()
+            };
+            let middle = shown(&of.quantity, predicted.after);
+            format!("predicted {middle} ({}), {held}", interval(&predicted))
         }
         _ => "not predicted".to_owned(),
     };
@@ -368,7 +395,8 @@ pub(super) fn event_line(of: &pb::WorkflowEvent) -> String {
     if let Some(failure) = &of.failure {
         line += &format!(" ({}: {})", clean(&failure.reason), clean(&failure.message));
     }
-    if !matches!(of.actor.as_str(), "" | "perfagent") {
+    let is_told = of.message.contains(&of.actor) || of.actor == "perfagent";
+    if !is_told {
         line += &format!(" [{}]", clean(&of.actor));
     }
     line.trim_end().to_owned() + "\n"

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::draw::{Canvas, View};
-use super::follow::{Asked, Heard, News, Subject, follow};
+use super::follow::{Asked, News, Subject, follow};
 use super::page::{Told, event_line, render};
 use super::reach::{Purpose, Reached};
 use super::words::{outcome_of, status_word};
