@@ -382,11 +382,11 @@ async fn writes(
     }
 }
 
-/// The figures of the issue: 10,000 events here; `PERFAGENT_WATCH_EVENTS=100000 PERFAGENT_WATCHERS=50` in full.
+/// The figures of the issue: 10,000 events here; `PERFAGENT_TEST_WATCH_EVENTS=100000 PERFAGENT_TEST_WATCHERS=50` in full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_that_come_and_go_are_told_everything_once() {
-    let events = asked("PERFAGENT_WATCH_EVENTS", 10_000);
-    let watchers = asked("PERFAGENT_WATCHERS", 20);
+    let events = asked("PERFAGENT_TEST_WATCH_EVENTS", 10_000);
+    let watchers = asked("PERFAGENT_TEST_WATCHERS", 20);
     let restarts = 3;
     let (store, _state) = store().await;
     let mut ids = Vec::new();
