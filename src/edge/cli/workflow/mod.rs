@@ -7,7 +7,7 @@ mod draw;
 mod example;
 mod follow;
 mod history;
-mod page;
+pub(super) mod page;
 mod reach;
 mod show;
 mod snapshots;

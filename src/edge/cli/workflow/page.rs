@@ -179,8 +179,7 @@ impl Page {
             return;
         };
         self.heading("What came of it: before, after, and what was predicted");
-        let rows: Vec<[String; 4]> = effects.quantities.iter().map(effect).collect();
-        for line in aligned(&rows).lines() {
+        for line in effects_table(effects).lines() {
             self.line(1, line);
         }
         if !effects.headline.is_empty() {
@@ -276,7 +275,7 @@ impl Page {
         let row = |one: &pb::WorkflowTarget| {
             let revision = match one.revision.as_str() {
                 "" => String::new(),
-                revision => format!("revision {}", clean(revision)),
+                revision => format!("revision {}", abridged(&clean(revision))),
             };
             [
                 clean(&one.name),
@@ -318,8 +317,23 @@ impl Page {
     }
 }
 
+/// As much of a revision as people compare; digests are long.
+fn abridged(revision: &str) -> String {
+    const SHOWN: usize = 12;
+    match revision.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", revision.get(..end).unwrap_or_default()),
+        None => revision.to_owned(),
+    }
+}
+
 /// Characters of a full bar.
 const BAR: usize = 30;
+
+/// What was measured before and after, a line a quantity, and what was predicted.
+pub(in crate::edge::cli) fn effects_table(of: &pb::WorkflowEffects) -> String {
+    let rows: Vec<[String; 4]> = of.quantities.iter().map(effect).collect();
+    aligned(&rows)
+}
 
 /// A quantity: before, after, and what was predicted.
 fn effect(of: &pb::WorkflowEffect) -> [String; 4] {

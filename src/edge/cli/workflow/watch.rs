@@ -151,7 +151,7 @@ pub(super) async fn until_planned(
     loop {
         tokio::select! {
             () = &mut end => return Ok(last),
-            news = heard.next() => match settling(news, &reached.server) {
+            news = heard.next() => match settling(news) {
                 Settling::Is(workflow) => last = *workflow,
                 Settling::Failed(status) => return Err(reached.failed(&status)),
                 Settling::Over => return Ok(last),
@@ -171,12 +171,12 @@ enum Settling {
     Over,
 }
 
-fn settling(news: Option<News>, server: &str) -> Settling {
+fn settling(news: Option<News>) -> Settling {
     match news {
         Some(News::State(workflow) | News::Ended(workflow)) => Settling::Is(workflow),
         Some(News::Failed(status)) => Settling::Failed(status),
         Some(News::Lost(why)) => {
-            lost_note(&why, server);
+            lost_note(&why);
             Settling::Nothing
         }
         Some(_) => Settling::Nothing,
@@ -226,7 +226,7 @@ impl<'a> Show<'a> {
             News::State(workflow) => self.view.is(*workflow),
             News::Lost(why) => {
                 if !self.live {
-                    lost_note(&why, self.server);
+                    lost_note(&why);
                 }
                 self.view.trouble = Some(why);
             }
@@ -329,9 +329,8 @@ fn snapshot_line(of: &pb::Workflow) -> String {
     )
 }
 
-fn lost_note(why: &str, server: &str) {
-    let text = format!("agent not reachable, retrying: {why}{server}");
-    note("warning", &text);
+fn lost_note(why: &str) {
+    note("warning", &format!("agent not reachable, retrying: {why}"));
 }
 
 fn raw(text: &str) {
