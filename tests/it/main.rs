@@ -62,6 +62,7 @@ mod truth;
 mod verdicts;
 mod watching;
 mod windows;
+mod workflow_crowd;
 mod workflow_refusals;
 mod workflow_watches;
 mod workflows;
