@@ -8,6 +8,7 @@
 
 mod access;
 mod accuracy;
+mod actuators;
 mod board;
 mod bounds;
 mod breaking;
