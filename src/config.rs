@@ -8,6 +8,7 @@ mod error;
 mod sections;
 pub mod security;
 mod slos;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use security::AuthConfig;
 pub use actuators::CHECKED_ACTUATORS;
 pub use error::ConfigError;
 pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
+pub use workflows::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, TimeoutPolicy, WorkflowsConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub scrape: ScrapeConfig,
     /// Where state lives.
     pub store: StoreConfig,
+    /// What workflows need before they change anything, and how long they may take.
+    pub workflows: WorkflowsConfig,
     /// Numbers that values are held against, by name, where they are not to be the defaults.
     pub thresholds: BTreeMap<String, f64>,
     /// What users were promised, of instances that bring no SLOs of their own.
@@ -130,6 +134,7 @@ impl Config {
             ("scrape.connect_timeout", self.scrape.connect_timeout),
             ("server.drain_timeout", self.server.drain_timeout),
             ("server.stream_lifetime", self.server.stream_lifetime),
+            ("server.stream_stall", self.server.stream_stall),
         ] {
             if time.is_zero() {
                 return Err(ConfigError::ZeroTime(name));
@@ -156,6 +161,7 @@ impl Config {
                 return Err(ConfigError::Keepalive(name));
             }
         }
+        self.workflows.check(self.auth.credentials_file.is_some())?;
         security::check(&self.server)
     }
 
@@ -399,6 +405,34 @@ mod tests {
             message("", &[("PERFAGENT_THRESHOLDS__STALL_SECOND", "1")])
                 .ends_with("the nearest known one is `thresholds.stall_seconds`")
         );
+    }
+
+    #[test]
+    fn approvals_that_nobody_could_give_are_refused() {
+        let workflows = |text: &str| format!("[workflows]\n{text}\n");
+        let defaults = load("", &[]).unwrap().workflows;
+        assert_eq!((defaults.approvals, defaults.auto_approve), (1, false));
+        for text in ["approvals = 2", "separate_requester = true"] {
+            let message = message(&workflows(text), &[]);
+            assert!(message.contains("set auth.credentials_file"), "{message}");
+            let with = format!("[auth]\ncredentials_file = \"/c\"\n{}", workflows(text));
+            load(&with, &[]).unwrap().check().unwrap();
+        }
+        for (text, message) in [
+            ("approvals = 0", "workflows.approvals must be from 1 to 10"),
+            (
+                "ready_timeout = \"0s\"",
+                "workflows.ready_timeout must be from 1s to 1day",
+            ),
+            (
+                "events_kept = \"0s\"",
+                "workflows.events_kept must be longer than zero",
+            ),
+        ] {
+            assert_eq!(self::message(&workflows(text), &[]), message);
+        }
+        let hold = load(&workflows("on_timeout = \"hold\""), &[]).unwrap();
+        assert_eq!(hold.workflows.on_timeout, TimeoutPolicy::Hold);
     }
 
     #[test]

@@ -22,6 +22,9 @@
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
+#[macro_use]
+mod failpoint;
+
 pub mod units;
 
 pub mod exposition;

@@ -83,6 +83,9 @@ pub struct Metrics {
     /// Connections that are open.
     pub connections: Gauge,
     connections_refused: Family<ReasonLabels, Counter>,
+    workflow_events: Family<TypeLabels, Counter>,
+    /// Workflows that have not ended.
+    pub workflows_unfinished: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +107,11 @@ struct BuildLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    r#type: &'static str,
 }
 
 fn rpc_histogram() -> Histogram {
@@ -174,6 +182,18 @@ impl Default for Metrics {
             "Connections that were not served, by reason: max_connections, tls_handshake",
             connections_refused.clone(),
         );
+        let workflow_events: Family<TypeLabels, Counter> = Family::default();
+        registry.register(
+            "workflow_events",
+            "Events of workflows that this agent committed, by type: started, completed, rolled_back and others",
+            workflow_events.clone(),
+        );
+        let workflows_unfinished = Gauge::default();
+        registry.register(
+            "workflows_unfinished",
+            "Workflows that have not ended, those that wait for somebody included",
+            workflows_unfinished.clone(),
+        );
         Self {
             registry,
             rpc_duration,
@@ -182,6 +202,8 @@ impl Default for Metrics {
             calls_in_flight,
             connections,
             connections_refused,
+            workflow_events,
+            workflows_unfinished,
         }
     }
 }
@@ -203,6 +225,12 @@ impl Metrics {
         self.connections_refused
             .get_or_create(&ReasonLabels { reason })
             .inc();
+    }
+
+    /// An event of a workflow that was committed.
+    pub fn workflow_event(&self, kind: &'static str) {
+        let labels = TypeLabels { r#type: kind };
+        self.workflow_events.get_or_create(&labels).inc();
     }
 
     /// A step of a scrape that was done.

@@ -101,8 +101,13 @@ pub(crate) struct ServedAgent {
 impl ServedAgent {
     /// With these replicas, an instance each, all of them vLLM.
     pub(crate) fn watching(urls: &[String], interval: &str) -> Self {
+        Self::with(urls, interval, "")
+    }
+
+    /// The same with more in its config file.
+    pub(crate) fn with(urls: &[String], interval: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut config = String::new();
+        let mut config = more.to_owned();
         for (at, url) in urls.iter().enumerate() {
             writeln!(
                 config,

@@ -75,6 +75,9 @@ pub enum Error {
     /// The actuator did not do it.
     #[error(transparent)]
     Actuator(#[from] ActuatorError),
+    /// The plan was not ready in time.
+    #[error("no plan could be made in time: {0}")]
+    NotPlanned(String),
     /// There is no such snapshot.
     #[error("there is no snapshot {0}")]
     NoSnapshot(String),

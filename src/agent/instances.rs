@@ -71,6 +71,7 @@ impl Agent {
         request_id: &str,
     ) -> Result<Arc<InstanceState>, Error> {
         let mut violations = spec.violations(self.engines());
+        violations.extend(self.actuator_violation(&spec));
         violations.extend(request_id_violation(request_id));
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
@@ -152,7 +153,8 @@ impl Agent {
             }
             let changed = |mut spec: InstanceSpec| {
                 change.clone().apply(&mut spec);
-                let violations = spec.violations(agent.engines());
+                let mut violations = spec.violations(agent.engines());
+                violations.extend(agent.actuator_violation(&spec));
                 if violations.is_empty() {
                     spec.hide_launch_args(agent.engines());
                     Ok(spec)
@@ -191,6 +193,7 @@ impl Agent {
                 .delete_instance(&id, expected, once.as_ref(), now)
                 .await?;
             agent.ledger.forget(&id);
+            agent.actuated.forget(&id);
             drop(turn);
             Ok(Done::Gone(deleted))
         });
@@ -240,7 +243,11 @@ impl Agent {
     }
 
     /// Has the fleet watch what the store holds. They differ where a commit was reported as failed and was not.
-    async fn follow(self: &Arc<Self>, store: &dyn Store, id: &str) -> Result<(), StoreError> {
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        store: &dyn Store,
+        id: &str,
+    ) -> Result<(), StoreError> {
         let stored = store
             .instances()
             .await?
@@ -273,7 +280,10 @@ impl Agent {
         })
     }
 
-    fn check_urls<'u>(&self, urls: impl IntoIterator<Item = &'u String>) -> Result<(), Error> {
+    pub(super) fn check_urls<'u>(
+        &self,
+        urls: impl IntoIterator<Item = &'u String>,
+    ) -> Result<(), Error> {
         for url in urls {
             let checked = self.fetcher.policy().check(url);
             checked.map_err(|refusal| ScrapeFailure::from(refusal).at(shown_url(url)))?;
@@ -282,7 +292,7 @@ impl Agent {
     }
 
     /// Whether there is room for this many replicas of this instance, in place of those that it has.
-    fn check_room(&self, id: &str, replicas: usize) -> Result<(), Error> {
+    pub(super) fn check_room(&self, id: &str, replicas: usize) -> Result<(), Error> {
         let (instances, watched) = self.fleet.size();
         let known = self.fleet.get(id);
         let before = known
@@ -296,6 +306,10 @@ impl Agent {
             return too_many("replicas", LIMITS.watched_replicas);
         }
         Ok(())
+    }
+
+    fn actuator_violation(&self, spec: &InstanceSpec) -> Option<FieldViolation> {
+        self.actuators.violation(spec.actuator.as_deref()?)
     }
 
     fn check_registered(&self, id: &str) -> Result<(), Error> {
@@ -387,7 +401,7 @@ pub(super) fn has_labels(instance: &Instance, labels: &BTreeMap<String, String>)
     labels.iter().all(has)
 }
 
-fn request_id_violation(request_id: &str) -> Option<FieldViolation> {
+pub(super) fn request_id_violation(request_id: &str) -> Option<FieldViolation> {
     let wrong = !request_id.is_empty() && Uuid::try_parse(request_id).is_err();
     wrong.then(|| {
         FieldViolation::new(
@@ -398,7 +412,7 @@ fn request_id_violation(request_id: &str) -> Option<FieldViolation> {
 }
 
 /// What makes a request the same as one before; none where the caller gave it no id.
-fn once(
+pub(super) fn once(
     caller: &Caller,
     method: &'static str,
     request_id: &str,

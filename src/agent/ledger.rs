@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 
+use super::actuated::Actuated;
 use super::fleet::Fleet;
 use super::optimize::settings_in_force;
 use crate::analysis::Thresholds;
@@ -197,7 +198,7 @@ impl Ledger {
 /// Holds the predictions of instances against what is measured of them, and expires and forgets those whose time is
 /// over, until it is told to stop.
 pub(super) async fn hold_against_measurements(
-    (ledger, fleet): (Arc<Ledger>, Arc<Fleet>),
+    (ledger, fleet, actuated): (Arc<Ledger>, Arc<Fleet>, Arc<Actuated>),
     (registry, thresholds): (Registry, Arc<Thresholds>),
     store: Arc<dyn Store>,
     stop: CancellationToken,
@@ -208,7 +209,7 @@ pub(super) async fn hold_against_measurements(
             biased;
             () = stop.cancelled() => return,
             _ = tidy.tick() => tidy_up(&ledger, &*store).await,
-            () = ledger.wake.notified() => look_at_measured(&ledger, &fleet, (&registry, &thresholds), &*store).await,
+            () = ledger.wake.notified() => look_at_measured((&ledger, &fleet, &actuated), (&registry, &thresholds), &*store).await,
         };
         if let Err(error) = done {
             tracing::warn!("what became of predictions could not be kept: {error}");
@@ -217,8 +218,7 @@ pub(super) async fn hold_against_measurements(
 }
 
 async fn look_at_measured(
-    ledger: &Ledger,
-    fleet: &Fleet,
+    (ledger, fleet, actuated): (&Ledger, &Fleet, &Actuated),
     (registry, thresholds): (&Registry, &Thresholds),
     store: &dyn Store,
 ) -> Result<(), StoreError> {
@@ -240,7 +240,7 @@ async fn look_at_measured(
             continue;
         };
         let measurement = Box::new(latest.look(Clone::clone));
-        let args = &state.instance.spec.launch_args;
+        let args = &actuated.launch_args(&state.instance);
         let measured = Some((&*measurement, thresholds));
         let (in_force, _) = settings_in_force(profile, measured, args, &BTreeMap::new());
         let now = unix_seconds();

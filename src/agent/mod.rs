@@ -1,5 +1,6 @@
 //! The shared core: one method a verb. Every edge calls only this.
 
+mod actuated;
 mod collect;
 mod diagnose;
 mod error;
@@ -18,6 +19,7 @@ mod slos;
 mod watch;
 mod watch_bottlenecks;
 mod window;
+mod workflows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -25,21 +27,24 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::actuator::Actuators;
 use crate::analysis::Thresholds;
 use crate::auth::Role;
 use crate::config::Config;
 use crate::engine::Registry;
 pub use crate::instance::{FieldViolation, Target};
-use crate::instance::{MAX_LABELS, MAX_REPLICAS, SloTable};
+use crate::instance::{Instance, MAX_LABELS, MAX_REPLICAS, SloTable};
 use crate::optimization::CustomOptimizer;
 use crate::scrape::Fetcher;
 use crate::store::Store;
 use crate::telemetry::{Metrics, PREFIX};
 
+use actuated::Actuated;
 use fleet::Fleet;
 use gauges::FleetGauges;
 use heavy::Heavy;
 use ledger::Ledger;
+use workflows::{EventLog, Workflows};
 
 pub use collect::Progress;
 pub use diagnose::{Diagnosed, Diagnosing, DiagnosisAnswer};
@@ -55,6 +60,10 @@ pub use slos::SloAnswer;
 pub use watch::WatchEvent;
 pub use watch_bottlenecks::BottleneckEvent;
 pub use window::WindowRequest;
+pub use workflows::{
+    EventsPart, GateAsked, LoggedEvent, SnapshotsPage, StartInstance, TimeoutsAsked, WatchFrom,
+    WorkflowNews, WorkflowStart, WorkflowTold, WorkflowVerb, WorkflowsPage,
+};
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +169,14 @@ pub struct Agent {
     gauges: prometheus_client::registry::Registry,
     /// What was predicted of instances, and is not known yet.
     ledger: Arc<Ledger>,
+    /// What reads and writes settings, by name.
+    actuators: Actuators,
+    /// Launch arguments as actuators told them last.
+    actuated: Arc<Actuated>,
+    /// None without a store.
+    workflows: Option<Arc<Workflows>>,
+    /// The log of workflows; none without a store.
+    events: Option<Arc<EventLog>>,
     /// Ends what holds predictions against measurements.
     _holding: Option<DropGuard>,
     /// Room for work that takes a processor for seconds.
@@ -212,6 +229,10 @@ impl Agent {
             gauges,
             store: None,
             ledger,
+            actuators: config.actuators()?,
+            actuated: Arc::default(),
+            workflows: None,
+            events: None,
             _holding: None,
             heavy: Heavy::default(),
             writes: Arc::default(),
@@ -225,9 +246,19 @@ impl Agent {
     ///
     /// # Errors
     /// What [`Agent::new`] gives, and a store that cannot be read.
-    pub async fn start(config: &Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Self>, StartError> {
+        Self::start_with(config, store, config.actuators()?, config.instances()?).await
+    }
+
+    /// The same with these actuators and instances of the config file.
+    async fn start_with(
+        config: &Config,
+        store: Arc<dyn Store>,
+        actuators: Actuators,
+        configured: Vec<Instance>,
+    ) -> Result<Arc<Self>, StartError> {
         let mut agent = Self::new(config)?;
-        let configured = config.instances()?;
+        agent.actuators = actuators;
         let mut instances = configured.clone();
         for registered in store.instances().await? {
             if configured.iter().any(|row| row.id() == registered.id()) {
@@ -242,14 +273,24 @@ impl Agent {
         agent.ledger.load(&*store).await?;
         let stop = CancellationToken::new();
         tokio::spawn(ledger::hold_against_measurements(
-            (agent.ledger.clone(), agent.fleet.clone()),
+            (
+                agent.ledger.clone(),
+                agent.fleet.clone(),
+                agent.actuated.clone(),
+            ),
             (agent.registry.clone(), agent.thresholds.clone()),
             store.clone(),
             stop.clone(),
         ));
         agent._holding = Some(stop.drop_guard());
         agent.fleet.put_all(instances);
+        let authenticates = config.auth.credentials_file.is_some();
+        let workflows = Workflows::new(config.workflows.clone(), authenticates);
+        agent.events = Some(EventLog::open(store.clone()).await?);
+        agent.workflows = Some(Arc::new(workflows));
         agent.store = Some(store);
+        let agent = Arc::new(agent);
+        agent.resume_workflows().await?;
         Ok(agent)
     }
 
@@ -278,6 +319,11 @@ impl Agent {
         self.fleet.size().0
     }
 
+    /// The log of workflows.
+    fn event_log(&self) -> Result<&Arc<EventLog>, Error> {
+        self.events.as_ref().ok_or(Error::NoStore)
+    }
+
     /// The engines that it can measure.
     pub fn engines(&self) -> &Registry {
         &self.registry
@@ -286,6 +332,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.stop_workflows();
         self.fleet.stop();
     }
 }

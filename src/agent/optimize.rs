@@ -67,6 +67,18 @@ impl Agent {
         given: &BTreeMap<String, Option<String>>,
         limits: Limits,
     ) -> Result<Advised, Error> {
+        self.advise(caller, subject, given, limits, true).await
+    }
+
+    /// The same; `keeps`: what is predicted of a registered instance is kept.
+    pub(super) async fn advise(
+        &self,
+        caller: &Caller,
+        subject: Subject,
+        given: &BTreeMap<String, Option<String>>,
+        limits: Limits,
+        keeps: bool,
+    ) -> Result<Advised, Error> {
         // before the window passes
         check(&[("current_config", given)], &limits)?;
         let looked = self.look_at(caller, subject).await?;
@@ -95,6 +107,7 @@ impl Agent {
                 });
             }
         }
+        made.retain(|_| keeps);
         let predictions = self.keep(&looked, &in_force, &record, &made).await;
         Ok(Advised::new(
             looked.about,
@@ -116,6 +129,20 @@ impl Agent {
         given: &BTreeMap<String, Option<String>>,
         changes: &BTreeMap<String, Option<String>>,
         limits: Limits,
+    ) -> Result<Predicted, Error> {
+        self.foresee(caller, subject, given, changes, limits, true)
+            .await
+    }
+
+    /// The same; `keeps`: what is predicted of a registered instance is kept.
+    pub(super) async fn foresee(
+        &self,
+        caller: &Caller,
+        subject: Subject,
+        given: &BTreeMap<String, Option<String>>,
+        changes: &BTreeMap<String, Option<String>>,
+        limits: Limits,
+        keeps: bool,
     ) -> Result<Predicted, Error> {
         check(&[("current_config", given), ("changes", changes)], &limits)?;
         let looked = self.look_at(caller, subject).await?;
@@ -139,7 +166,7 @@ impl Agent {
         });
         let (looked, in_force, changes, effect) = work.await?;
         let mut made = Vec::new();
-        if let Effect::Predicted(prediction) = &effect {
+        if let (Effect::Predicted(prediction), true) = (&effect, keeps) {
             made.push(ToKeep {
                 key: String::new(),
                 lever: ASKED_LEVER,
@@ -159,6 +186,28 @@ impl Agent {
             remarks,
             prediction_id,
         ))
+    }
+
+    /// Whether a registered instance could be given these settings, as far as can be told before it is measured.
+    ///
+    /// # Errors
+    /// What is no setting, or no value of it, or what the engine would refuse.
+    pub(super) async fn check_changes(
+        &self,
+        instance_id: &str,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), Error> {
+        let target = Target {
+            metrics_urls: Vec::new(),
+            ..self.instance(instance_id)?.instance.spec.target()
+        };
+        let subject = Subject::Target(target, WindowRequest::default());
+        let Ok(looked) = self.look_at(&Caller::anonymous(), subject).await else {
+            return Ok(());
+        };
+        let (in_force, _) = looked.in_force(&Settings::new());
+        let asked = changes_of(&looked.profile, &in_force, changes, &Limits::default());
+        asked.map(|_| ()).map_err(Error::Invalid)
     }
 
     /// Keeps what was predicted of a registered instance, and says under which ids. What cannot be kept is answered all

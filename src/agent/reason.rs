@@ -132,6 +132,8 @@ reasons! {
     NoActuator "NO_ACTUATOR",
     /// The actuator did not do what it was asked.
     ActuatorFailed "ACTUATOR_FAILED",
+    /// No plan could be made in time.
+    NotPlanned "NOT_PLANNED",
     /// There is no snapshot of this id.
     SnapshotNotFound "SNAPSHOT_NOT_FOUND",
     /// The part of the log that was asked for is gone.
@@ -161,6 +163,7 @@ impl Reason {
             Error::AutoApproveNotAllowed => Self::AutoApproveNotAllowed,
             Error::NoActuator(_) => Self::NoActuator,
             Error::Actuator(_) => Self::ActuatorFailed,
+            Error::NotPlanned(_) => Self::NotPlanned,
             Error::NoSnapshot(_) => Self::SnapshotNotFound,
         }
     }

@@ -28,6 +28,9 @@ impl Role {
     /// Those that may change what the agent looks after, and name targets to fetch.
     pub const OPERATING: &'static [Self] = &[Self::Operator, Self::Admin];
 
+    /// Those that may agree to what changes it, or refuse it.
+    pub const APPROVING: &'static [Self] = &[Self::Approver, Self::Admin];
+
     /// The word in files, flags and errors.
     pub fn as_str(self) -> &'static str {
         match self {

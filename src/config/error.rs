@@ -68,6 +68,25 @@ pub enum ConfigError {
     /// A time of zero.
     #[error("{0} must be longer than zero")]
     ZeroTime(&'static str),
+    /// A time that is too short or too long.
+    #[error("{name} must be from {} to {}", humantime::format_duration(*least), humantime::format_duration(*most))]
+    Time {
+        /// The key.
+        name: &'static str,
+        /// The shortest.
+        least: std::time::Duration,
+        /// The longest.
+        most: std::time::Duration,
+    },
+    /// A number of approvals that cannot be.
+    #[error("workflows.approvals must be from 1 to 10")]
+    Approvals,
+    /// Several have to approve, and all are the same.
+    #[error(
+        "workflows.approvals above 1 and workflows.separate_requester need to know who calls: set auth.credentials_file, \
+         or leave them out"
+    )]
+    ApprovalWithoutAuth,
     /// No call could be answered, or more than a machine bears.
     #[error("{0} must be from 1 to 1000000")]
     Bound(&'static str),

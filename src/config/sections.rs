@@ -35,6 +35,9 @@ pub struct ServerConfig {
     /// How long a stream that does not end by itself may go on, give or take a fifth.
     #[serde(with = "humantime_serde")]
     pub stream_lifetime: Duration,
+    /// A reader of a stream of events who takes nothing for so long is told to come again.
+    #[serde(with = "humantime_serde")]
+    pub stream_stall: Duration,
     /// Calls that are worked on at once; more are answered RESOURCE_EXHAUSTED.
     pub max_calls: usize,
     /// Connections at once; more are closed as soon as they are made.
@@ -64,6 +67,7 @@ impl Default for ServerConfig {
             // an orchestrator mostly kills after 30 seconds
             drain_timeout: Duration::from_secs(25),
             stream_lifetime: Duration::from_secs(600),
+            stream_stall: Duration::from_secs(30),
             max_calls: 2_000,
             max_connections: 10_000,
             otlp_endpoint: None,

@@ -75,6 +75,12 @@ impl InstanceSpec {
         }
     }
 
+    /// Whether another names the same engine at the same places, whatever else they say.
+    pub fn is_target_of(&self, other: &Self) -> bool {
+        let engine = other.instance_type.is_none() || self.instance_type == other.instance_type;
+        engine && self.metrics_urls == other.metrics_urls
+    }
+
     /// Everything that is wrong with it.
     pub fn violations(&self, registry: &Registry) -> Vec<FieldViolation> {
         let mut found = self.target().violations(registry);

@@ -23,7 +23,7 @@ use super::prediction::{Prediction, QuantityPrediction};
 use crate::engine::Quantity;
 use crate::measure::{Measurement, WindowKind};
 
-pub use close::{OPEN_SECONDS, expired, next};
+pub use close::{OPEN_SECONDS, expired, measured, next};
 pub use record::{Coverage, LeverRecord, TrackRecord};
 pub use room::{KEPT_SECONDS, MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, superseded};
 

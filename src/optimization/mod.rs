@@ -53,8 +53,8 @@ pub use declared::DeclaredSettings;
 pub use in_force::{InForce, SettingInForce, SettingSource, SettingValue};
 pub use ledger::{
     ActualQuantity, Baseline, Coverage, Ended, KEPT_SECONDS, LedgerEntry, LedgerState, LeverRecord,
-    MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, next,
-    superseded,
+    MAX_ENTRIES, MAX_OPEN_OF_INSTANCE, Made, OPEN_SECONDS, Origin, TrackRecord, expired, measured,
+    next, superseded,
 };
 pub use lever::{families, lever_names, levers, verdict_without_changes};
 pub use predict::predict;

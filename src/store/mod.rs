@@ -33,7 +33,7 @@ pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Durable state.
 #[async_trait]
-pub trait Store: Debug + Send + Sync {
+pub trait Store: WorkflowStore + Debug {
     /// All registered instances, by id.
     ///
     /// # Errors
@@ -71,11 +71,12 @@ pub trait Store: Debug + Send + Sync {
         now: SystemTime,
     ) -> Result<Written, StoreError>;
 
-    /// Deletes an instance, and answers with what it was. Its open predictions expire.
+    /// Deletes an instance, and answers with what it was. Its open predictions expire; its workflows, their events and its
+    /// snapshots stay readable.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Changed`] where `expected` is not its revision, a repeated request that
-    /// differs, a store that cannot be written.
+    /// [`StoreError::NotFound`], [`StoreError::Changed`] where `expected` is not its revision, [`StoreError::Locked`] where
+    /// a workflow holds it, a repeated request that differs, a store that cannot be written.
     async fn delete_instance(
         &self,
         id: &str,

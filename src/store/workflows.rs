@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use super::{Once, StoreError};
-use crate::instance::InstanceSpec;
+use crate::instance::{Instance, InstanceSpec};
 use crate::workflow::{Event, RecordedEvent, Status, Workflow, WorkflowKind};
 
 /// Durable state of workflows.
@@ -200,6 +200,8 @@ pub struct Committed {
     pub workflow: Workflow,
     /// The event in its place; none where the request had been carried out before, and nothing was changed now.
     pub event: Option<RecordedEvent>,
+    /// The instance that was registered with it, where it was not there before.
+    pub registered: Option<Instance>,
 }
 
 /// Which workflows are asked for; all where nothing is given.

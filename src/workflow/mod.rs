@@ -29,8 +29,8 @@ pub use event::{
 pub use evolve::evolve;
 pub use gate::{Approval, GateKind, GatePolicy, GateState, OnTimeout};
 pub use plan::{
-    Analysis, FindingSummary, MeasuredEffect, MeasuredEffects, Plan, PlanDraft, PlanTarget,
-    Strategy,
+    Analysis, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue, Plan, PlanDraft,
+    PlanTarget, Strategy,
 };
 pub use spec::{Timeouts, WorkflowSpec};
 pub use state::{

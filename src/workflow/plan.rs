@@ -17,6 +17,17 @@ pub struct Analysis {
     pub end_unix_seconds: f64,
     /// The endpoint says that it is simulated.
     pub simulated: bool,
+    /// What was measured of what can be predicted, before any change.
+    pub before: Vec<MeasuredValue>,
+}
+
+/// A quantity as it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+pub struct MeasuredValue {
+    /// Which.
+    pub quantity: PredictedQuantity,
+    /// In the quantity's unit.
+    pub value: f64,
 }
 
 /// One thing that holds the instance back.
@@ -57,6 +68,8 @@ pub struct PlanDraft {
     pub targets: Vec<PlanTarget>,
     /// Snapshot of the settings before. None without an actuator.
     pub snapshot_id: Option<String>,
+    /// Where the store keeps what the settings become. None without an actuator.
+    pub planned_snapshot_id: Option<String>,
     /// How the change goes out.
     pub strategy: Strategy,
     /// Answers may become others.

@@ -56,9 +56,16 @@ fn expected(path: &str) -> Option<BTreeSet<&'static str>> {
     let method = path.rsplit('/').next().unwrap();
     match method {
         _ if path.starts_with("/grpc.health.v1.Health/") => None,
-        "RegisterInstance" | "UpdateInstance" | "DeleteInstance" => {
-            Some(BTreeSet::from(["operator", "admin"]))
-        }
+        "RegisterInstance"
+        | "UpdateInstance"
+        | "DeleteInstance"
+        | "StartWorkflow"
+        | "PauseWorkflow"
+        | "ResumeWorkflow"
+        | "CancelWorkflow"
+        | "RollbackWorkflow"
+        | "CreateConfigSnapshot" => Some(BTreeSet::from(["operator", "admin"])),
+        "ApproveWorkflow" | "RejectWorkflow" => Some(BTreeSet::from(["approver", "admin"])),
         _ => Some(BTreeSet::from(["viewer", "operator", "approver", "admin"])),
     }
 }

@@ -77,6 +77,22 @@ async fn it_walks_to_its_end_and_says_that_it_is_simulated() {
         cap.contains("--max-num-seqs") && cap.contains(" → "),
         "{cap}"
     );
+    // and what came of it
+    let happened: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .collect();
+    for event in ["planned", "approved", "written", "ready", "completed"] {
+        assert!(happened.contains(&event), "{event}: {shown}");
+    }
+    let gain = shown
+        .lines()
+        .rfind(|line| line.contains("throughput"))
+        .unwrap();
+    assert!(
+        gain.contains(" times") && gain.contains("predicted"),
+        "{gain}"
+    );
 }
 
 #[tokio::test]

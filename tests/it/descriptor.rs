@@ -34,6 +34,7 @@ async fn the_set_has_all_that_tools_need() {
         "perfagent.v1.InstanceService",
         "perfagent.v1.MetricsService",
         "perfagent.v1.OptimizationService",
+        "perfagent.v1.WorkflowService",
         "grpc.health.v1.Health",
     ] {
         assert!(pool.get_service_by_name(service).is_some(), "{service}");
@@ -93,14 +94,15 @@ async fn written_to(file: std::fs::File) -> Output {
     child.unwrap().wait_with_output().await.unwrap()
 }
 
-/// A terminal to write to, and its other end.
-fn terminal() -> (std::fs::File, std::fs::File) {
+/// A terminal to read from and write to, and its other end.
+pub fn terminal() -> (std::fs::File, std::fs::File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let other_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&other_end).unwrap();
     unlockpt(&other_end).unwrap();
     let name = ptsname(&other_end, Vec::new()).unwrap();
     let terminal = std::fs::OpenOptions::new()
+        .read(true)
         .write(true)
         .open(name.to_str().unwrap())
         .unwrap();

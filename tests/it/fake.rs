@@ -17,6 +17,7 @@ use perfagent::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::pb::optimization_service_client::OptimizationServiceClient;
+use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
 use perfagent::edge::grpc::{Server, ServerHandle, pb};
 use perfagent::store::{SqliteStore, Store};
 use tempfile::TempDir;
@@ -222,7 +223,7 @@ impl TestAgent {
 
     /// Over a store.
     pub async fn over(config: &Config, store: Arc<dyn Store>, state: Option<TempDir>) -> Self {
-        let agent = Arc::new(Agent::start(config, store).await.unwrap());
+        let agent = Agent::start(config, store).await.unwrap();
         let config = config.clone();
         let server = Server::bind(agent, config.server, &config.auth)
             .await
@@ -252,6 +253,10 @@ impl TestAgent {
 
     pub async fn optimization(&self) -> OptimizationServiceClient<Channel> {
         OptimizationServiceClient::new(self.channel().await)
+    }
+
+    pub async fn workflows(&self) -> WorkflowServiceClient<Channel> {
+        WorkflowServiceClient::new(self.channel().await)
     }
 
     pub async fn metrics(&self) -> MetricsServiceClient<Channel> {

@@ -1,7 +1,7 @@
 //! Every refusal that has to do with instances and the store.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use perfagent::agent::Reason;
 use perfagent::config::Config;
@@ -9,8 +9,11 @@ use perfagent::edge::grpc::pb;
 use perfagent::instance::{Instance, InstanceSpec};
 use perfagent::optimization::LedgerEntry;
 use perfagent::store::{
-    Change, Once, PredictionFilter, PredictionPlace, Store, StoreError, Written,
+    Advance, Change, Committed, Delivery, EventFilter, EventsPage, Lease, NewWorkflow, Once,
+    PredictionFilter, PredictionPlace, Snapshot, Store, StoreError, WorkflowFilter, WorkflowStore,
+    Written,
 };
+use perfagent::workflow::Workflow;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -227,7 +230,7 @@ pub async fn every_refusal(seen: &Seen) {
 
 /// A store whose every write fails.
 #[derive(Debug)]
-struct BrokenStore(StoreError);
+pub struct BrokenStore(pub StoreError);
 
 #[tonic::async_trait]
 impl Store for BrokenStore {
@@ -284,5 +287,105 @@ impl Store for BrokenStore {
 
     async fn forget_predictions(&self, _: SystemTime, _: u32) -> Result<(), StoreError> {
         Err(self.0.clone())
+    }
+}
+
+#[tonic::async_trait]
+impl WorkflowStore for BrokenStore {
+    async fn start_workflow(
+        &self,
+        _: &NewWorkflow<'_>,
+        _: Option<&Once>,
+        _: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn advance_workflow(
+        &self,
+        _: &Advance<'_>,
+        _: Option<&Once>,
+        _: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn answered_workflow(
+        &self,
+        _: &Once,
+        _: SystemTime,
+    ) -> Result<Option<Workflow>, StoreError> {
+        Ok(None)
+    }
+
+    async fn workflow(&self, _: &str) -> Result<Option<Workflow>, StoreError> {
+        Ok(None)
+    }
+
+    async fn workflows(
+        &self,
+        _: &WorkflowFilter,
+        _: Option<&str>,
+        _: u32,
+    ) -> Result<Vec<Workflow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn events(
+        &self,
+        after_revision: u64,
+        _: &EventFilter,
+        _: u32,
+    ) -> Result<EventsPage, StoreError> {
+        Ok(EventsPage {
+            events: Vec::new(),
+            read_to_revision: after_revision,
+            more: false,
+        })
+    }
+
+    async fn compact_events(&self, _: u64) -> Result<u64, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn revision_before(&self, _: SystemTime) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn acquire_lease(&self, _: &str, _: &str, _: Duration) -> Result<Lease, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn release_lease(&self, _: &Lease) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn put_snapshot(&self, _: &Snapshot) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn snapshot(&self, _: &str) -> Result<Option<Snapshot>, StoreError> {
+        Ok(None)
+    }
+
+    async fn snapshots(
+        &self,
+        _: Option<&str>,
+        _: Option<&str>,
+        _: u32,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn outbox(&self, _: u32) -> Result<Vec<Delivery>, StoreError> {
+        Ok(Vec::new())
     }
 }

@@ -118,6 +118,47 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+func TestWorkflow(t *testing.T) {
+	agent := simulated(t)
+	output := run(t, agent, "", "workflow", "sim-1")
+	matches(t, output, `(?s)^Workflow created: \S+\n.*Workflow approved\n.*started: .*planned: .*completed: .*Workflow WORKFLOW_STATUS_COMPLETED\n`)
+	matches(t, output, `generation_tokens_per_second \S+: x([2-9]|1\.[5-9])`)
+}
+
+func TestRollback(t *testing.T) {
+	agent := simulated(t)
+	// half the places
+	output := run(t, agent, "", "rollback", "sim-1", "max_num_seqs", "2")
+	var statuses []pb.WorkflowStatus
+	for workflow, err := range dial(t, agent).ListWorkflows(t.Context(), &pb.ListWorkflowsRequest{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		statuses = append(statuses, workflow.GetStatus())
+	}
+	if len(statuses) != 1 || statuses[0] != pb.WorkflowStatus_WORKFLOW_STATUS_ROLLED_BACK {
+		t.Errorf("ended as %v:\n%s", statuses, output)
+	}
+}
+
+// simulated is an agent that has measured a simulated engine for a while and may change it.
+func simulated(t *testing.T) *testagent.Agent {
+	t.Helper()
+	agent := testagent.StartWith(t, testagent.Simulated(t))
+	ctx, cancel := context.WithTimeout(t.Context(), testagent.Patience)
+	defer cancel()
+	for seen, err := range dial(t, agent).WatchMetrics(ctx, &pb.WatchMetricsRequest{InstanceIds: []string{"sim-1"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen.GetMeasurement().GetWindow().GetObservedSeconds() >= 4 {
+			return agent
+		}
+	}
+	t.Fatal("the watch ended")
+	return nil
+}
+
 // The program of the README is built as it says there.
 func TestReadme(t *testing.T) {
 	agent, engine := testagent.Start(t), testagent.StartEngine(t)
@@ -154,7 +195,7 @@ func TestReadme(t *testing.T) {
 
 // Each is shorter than what users had for the same without this client.
 func TestExamplesAreShort(t *testing.T) {
-	for name, limit := range map[string]int{"detect": 22, "measure": 10, "batch": 23, "watch": 23, "compare": 17, "recommend": 20} {
+	for name, limit := range map[string]int{"detect": 22, "measure": 10, "batch": 23, "watch": 23, "compare": 17, "recommend": 20, "workflow": 32} {
 		text, err := os.ReadFile(filepath.Join(name, "main.go"))
 		if err != nil {
 			t.Fatal(err)

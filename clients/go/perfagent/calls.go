@@ -51,10 +51,46 @@ var rpcs = map[string]rpc{
 	pb.OptimizationService_GetInstanceConfig_FullMethodName:      {windowPlus(25 * time.Second), true},
 	pb.OptimizationService_PredictPerformance_FullMethodName:     {windowPlus(30 * time.Second), true},
 	pb.OptimizationService_ListPredictions_FullMethodName:        {within(5 * time.Second), true},
+
+	// with a request_id
+	pb.WorkflowService_StartWorkflow_FullMethodName:    {waitPlus(10 * time.Second), true},
+	pb.WorkflowService_ApproveWorkflow_FullMethodName:  {within(10 * time.Second), true},
+	pb.WorkflowService_RejectWorkflow_FullMethodName:   {within(10 * time.Second), true},
+	pb.WorkflowService_PauseWorkflow_FullMethodName:    {within(10 * time.Second), true},
+	pb.WorkflowService_ResumeWorkflow_FullMethodName:   {within(10 * time.Second), true},
+	pb.WorkflowService_CancelWorkflow_FullMethodName:   {within(10 * time.Second), true},
+	pb.WorkflowService_RollbackWorkflow_FullMethodName: {within(10 * time.Second), true},
+	// without
+	pb.WorkflowService_GetWorkflow_FullMethodName:          {within(5 * time.Second), true},
+	pb.WorkflowService_ListWorkflows_FullMethodName:        {within(5 * time.Second), true},
+	pb.WorkflowService_ListWorkflowEvents_FullMethodName:   {waitPlus(5 * time.Second), true},
+	pb.WorkflowService_WatchWorkflow_FullMethodName:        {nil, true},
+	pb.WorkflowService_WatchWorkflows_FullMethodName:       {nil, true},
+	pb.WorkflowService_CreateConfigSnapshot_FullMethodName: {within(60 * time.Second), false},
+	pb.WorkflowService_ListConfigSnapshots_FullMethodName:  {within(5 * time.Second), true},
 }
 
 func within(deadline time.Duration) func(proto.Message) time.Duration {
 	return func(proto.Message) time.Duration { return deadline }
+}
+
+// How long an agent waits for the plan of a dry run that says nothing of it.
+const dryRunWait = time.Minute
+
+// waitPlus is for calls whose answer may be held back for as long as they ask for.
+func waitPlus(rest time.Duration) func(proto.Message) time.Duration {
+	return func(request proto.Message) time.Duration {
+		wait := time.Duration(0)
+		switch request := request.(type) {
+		case *pb.StartWorkflowRequest:
+			if wait = request.GetWait().AsDuration(); request.GetWait() == nil && request.GetValidateOnly() {
+				wait = dryRunWait
+			}
+		case *pb.ListWorkflowEventsRequest:
+			wait = request.GetWait().AsDuration()
+		}
+		return max(0, wait) + rest
+	}
 }
 
 // The window of an inline target that asks for none.

@@ -28,13 +28,15 @@ import (
 // Client calls an agent. It may be used by many goroutines at once, and one is enough for a program.
 //
 // The clients of the services are embedded. Where the Client has a method of its own beside theirs, it is
-// the better one: [Client.WatchMetrics], [Client.WatchBottlenecks], [Client.BatchCollectMetrics], [Client.ListInstances].
+// the better one: [Client.WatchMetrics], [Client.WatchBottlenecks], [Client.BatchCollectMetrics], [Client.ListInstances],
+// [Client.WatchWorkflow], [Client.WatchWorkflows], [Client.ListWorkflows], [Client.ListConfigSnapshots].
 type Client struct {
 	pb.AgentServiceClient
 	pb.AnalysisServiceClient
 	pb.InstanceServiceClient
 	pb.MetricsServiceClient
 	pb.OptimizationServiceClient
+	pb.WorkflowServiceClient
 
 	conn   *grpc.ClientConn
 	policy policy
@@ -82,6 +84,7 @@ func New(address string, options ...Option) (*Client, error) {
 	client.InstanceServiceClient = pb.NewInstanceServiceClient(client.conn)
 	client.MetricsServiceClient = pb.NewMetricsServiceClient(client.conn)
 	client.OptimizationServiceClient = pb.NewOptimizationServiceClient(client.conn)
+	client.WorkflowServiceClient = pb.NewWorkflowServiceClient(client.conn)
 	return client, nil
 }
 

@@ -78,6 +78,40 @@ const (
 	ErrStoreUnavailable Reason = "STORE_UNAVAILABLE"
 	// The store holds what this version cannot read.
 	ErrStoreUnreadable Reason = "STORE_UNREADABLE"
+	// There is no workflow of this id.
+	ErrWorkflowNotFound Reason = "WORKFLOW_NOT_FOUND"
+	// The workflow moved on while the request was worked on.
+	ErrWorkflowMoved Reason = "WORKFLOW_MOVED"
+	// Another workflow runs on the instance.
+	ErrInstanceLocked Reason = "INSTANCE_LOCKED"
+	// The verb means nothing in the status that the workflow has.
+	ErrWrongStatus Reason = "WRONG_STATUS"
+	// The plan of the workflow is not ready yet.
+	ErrPlanNotReady Reason = "PLAN_NOT_READY"
+	// The plan is another one than the caller read.
+	ErrPlanChanged Reason = "PLAN_CHANGED"
+	// The caller may not approve this workflow.
+	ErrNotAnApprover Reason = "NOT_AN_APPROVER"
+	// The caller has approved this workflow already.
+	ErrApprovedAlready Reason = "APPROVED_ALREADY"
+	// The workflow has changed nothing that could be rolled back.
+	ErrNothingApplied Reason = "NOTHING_APPLIED"
+	// Leaving settings as they are has to be acknowledged.
+	ErrAcknowledgeNeeded Reason = "ACKNOWLEDGE_NEEDED"
+	// The agent's policy lets no workflow go on without an approval.
+	ErrAutoApproveNotAllowed Reason = "AUTO_APPROVE_NOT_ALLOWED"
+	// The instance has no actuator.
+	ErrNoActuator Reason = "NO_ACTUATOR"
+	// The actuator did not do what it was asked.
+	ErrActuatorFailed Reason = "ACTUATOR_FAILED"
+	// No plan could be made in time.
+	ErrNotPlanned Reason = "NOT_PLANNED"
+	// There is no snapshot of this id.
+	ErrSnapshotNotFound Reason = "SNAPSHOT_NOT_FOUND"
+	// The part of the log that was asked for is gone.
+	ErrLogCompacted Reason = "LOG_COMPACTED"
+	// The reader did not take events for too long.
+	ErrWatcherTooSlow Reason = "WATCHER_TOO_SLOW"
 	// The stream has lived as long as streams live.
 	ErrStreamLifetime Reason = "STREAM_LIFETIME"
 )

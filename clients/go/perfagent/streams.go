@@ -39,25 +39,12 @@ func (c *Client) BatchCollectMetrics(ctx context.Context, request *pb.BatchColle
 
 // ListInstances lists instances by id, page after page.
 func (c *Client) ListInstances(ctx context.Context, request *pb.ListInstancesRequest) iter.Seq2[*pb.Instance, error] {
-	return func(yield func(*pb.Instance, error) bool) {
-		page := proto.CloneOf(request)
-		for {
-			answer, err := c.InstanceServiceClient.ListInstances(ctx, page)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, instance := range answer.GetInstances() {
-				if !yield(instance, nil) {
-					return
-				}
-			}
-			page.PageToken = answer.GetNextPageToken()
-			if page.PageToken == "" {
-				return
-			}
-		}
-	}
+	page := proto.CloneOf(request)
+	return pages(func() ([]*pb.Instance, string, error) {
+		answer, err := c.InstanceServiceClient.ListInstances(ctx, page)
+		page.PageToken = answer.GetNextPageToken()
+		return answer.GetInstances(), page.PageToken, err
+	})
 }
 
 // opener begins a stream of answers of type A to a request of type Q, as generated clients do.
@@ -92,6 +79,12 @@ func results[Q proto.Message, A any](ctx context.Context, c *Client, method stri
 
 // watch is a stream that goes on until the context ends, or the agent ends it for good.
 func watch[Q proto.Message, A any](ctx context.Context, c *Client, method string, request Q, open opener[Q, A]) iter.Seq2[*A, error] {
+	return watchFrom(ctx, c, method, request, open, nil)
+}
+
+// watchFrom is a watch whose request may be another one when it is begun again: the reader, and what is told of each error
+// that broke it off, may change it.
+func watchFrom[Q proto.Message, A any](ctx context.Context, c *Client, method string, request Q, open opener[Q, A], broke func(*Error)) iter.Seq2[*A, error] {
 	return func(yield func(*A, error) bool) {
 		for failures := 1; ; failures++ {
 			heard, err := follow(ctx, c.policy.silence, method, request, open, yield)
@@ -106,6 +99,9 @@ func watch[Q proto.Message, A any](ctx context.Context, c *Client, method string
 				yield(nil, err)
 				return
 			}
+			if broke != nil {
+				broke(failed)
+			}
 			wait := pauseAfter(failures, failed)
 			c.policy.log.InfoContext(ctx, "watch broke off, and is resumed", "rpc", failed.RPC, "error", err, "wait", wait)
 			if !pause(ctx, wait) {
@@ -118,7 +114,7 @@ func watch[Q proto.Message, A any](ctx context.Context, c *Client, method string
 
 // resumes tells whether a watch that ended so is to go on.
 func resumes(err *Error) bool {
-	if passes(err) {
+	if passes(err) || err.Reason == ErrWatcherTooSlow {
 		return true
 	}
 	// proxies end streams as they like; the agent gives its own errors a reason

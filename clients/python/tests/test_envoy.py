@@ -351,6 +351,34 @@ def test_calls_and_finite_streams_as_json(envoy: Envoy) -> None:
     assert results["unknown"]["failure"]["reason"] == "INSTANCE_NOT_FOUND"
 
 
+def test_workflows_as_json(envoy: Envoy) -> None:
+    where = f"http://{envoy.address}/api/v1"
+    body = {"instance_id": "quiet", "workflow_type": "analysis", "note": "From curl."}
+    # the workflow itself is the body, and not an answer around it
+    started = json.loads(curl(f"{where}/workflows", "--json", json.dumps(body)))
+    assert (started["instance_id"], started["note"]) == ("quiet", "From curl.")
+    assert started["workflow_type"] == "WORKFLOW_TYPE_ANALYSIS"
+    # each agent has its own here, and calls go to them in turn
+    found = (json.loads(curl(f"{where}/workflows/{started['workflow_id']}")) for _ in range(8))
+    assert started["workflow_id"] in {one.get("workflow_id") for one in found}
+    lists = [json.loads(curl(f"{where}/workflows?instance_id=quiet")) for _ in range(8)]
+    assert any(one["workflow_id"] == started["workflow_id"] for page in lists for one in page.get("workflows", []))
+    pages = [json.loads(curl(f"{where}/workflow-events?workflow_id={started['workflow_id']}&wait=1s")) for _ in range(8)]
+    assert "started" in {event["type"] for page in pages for event in page.get("events", [])}
+    status, _, text = asked(envoy, "POST", f"/api/v1/workflows/{started['workflow_id']}/approve", b'{"plan_etag": "x"}')
+    assert status in {400, 404, 409}, text
+    reader = subprocess.Popen(
+        [*CURL, "--no-buffer", f"{where}/workflows:watch?include_snapshot=true"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert reader.stdout
+        first = json.loads(reader.stdout.readline())
+    finally:
+        reader.kill()
+        reader.communicate()
+    assert "snapshot" in first or "bookmark" in first
+
+
 def test_a_watch_as_lines_of_json(envoy: Envoy) -> None:
     url = f"http://{envoy.address}/api/v1/metrics/watch"
     reader = subprocess.Popen(
@@ -375,6 +403,9 @@ def test_a_watch_as_lines_of_json(envoy: Envoy) -> None:
         ("POST", "metrics/collect", {"instance_id": "x", "metrics_url": "ftp://x/"}, 400, 3, "INVALID_ARGUMENT"),
         ("POST", "metrics/collect", {"instance_id": "x", "metrics_url": GONE}, 503, 14, "CONNECT_FAILED"),
         ("DELETE", "instances/busy", None, 400, 9, "READ_ONLY_INSTANCE"),
+        ("GET", "workflows/7", None, 400, 3, "INVALID_ARGUMENT"),
+        ("GET", "workflows/01980000-0000-7000-8000-000000000001", None, 404, 5, "WORKFLOW_NOT_FOUND"),
+        ("POST", "workflows", {"instance_id": "unknown"}, 404, 5, "INSTANCE_NOT_FOUND"),
     ],
 )
 def test_errors_as_json(

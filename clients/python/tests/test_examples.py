@@ -23,6 +23,8 @@ GUIDE = {
     "recommend_optimizations.py": 20,
     "watch_a_fleet.py": 28,
     "compare_before_and_after.py": 9 + 13,
+    "run_a_workflow.py": 32,
+    "change_and_roll_back.py": 9 + 5,
 }
 
 

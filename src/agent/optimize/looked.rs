@@ -112,7 +112,7 @@ impl Agent {
                 .map(|state| state.load_range.windows())
                 .unwrap_or_default(),
             launch_args: state
-                .map(|state| state.instance.spec.launch_args.clone())
+                .map(|state| self.actuated.launch_args(&state.instance))
                 .unwrap_or_default(),
         }
     }

@@ -15,11 +15,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::terminal::note;
+use super::terminal::{clean, note};
 use super::transport::{Noticed, Problem, connector};
 use super::{Failure, Outcome};
 use crate::edge::files::{is_open_to_all, read_text};
 use crate::edge::grpc::tls::{certificates, private_key};
+use crate::optimization::quote;
 
 /// How to reach an agent.
 #[derive(Debug, Clone, Default, Args)]
@@ -116,12 +117,23 @@ impl ConnectArgs {
         }
     }
 
-    fn uri(&self) -> Result<Uri, Failure> {
-        const DEFAULT: &str = "127.0.0.1:8002";
-        let given = self.server.clone().or_else(|| {
+    /// What another command needs behind it to reach the same agent: ` --server ADDRESS`, or nothing.
+    pub(super) fn as_flag(&self) -> String {
+        self.named().map_or_else(String::new, |server| {
+            format!(" --server {}", quote(&clean(&server)))
+        })
+    }
+
+    fn named(&self) -> Option<String> {
+        self.server.clone().or_else(|| {
             let variable = std::env::var("PERFAGENT_SERVER").ok();
             variable.filter(|text| !text.is_empty())
-        });
+        })
+    }
+
+    fn uri(&self) -> Result<Uri, Failure> {
+        const DEFAULT: &str = "127.0.0.1:8002";
+        let given = self.named();
         let given = given.as_deref().unwrap_or(DEFAULT).trim_end_matches('/');
         let uri = if given.contains("://") {
             given.to_owned()

@@ -1,6 +1,7 @@
 //! `perfagent demo`: the product in one command, on engines that are simulated.
 
 mod listener;
+mod rollout;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::optimize::effect::in_short;
 use super::table::{duration, number};
 use super::terminal::{clean, print};
 use super::{Failure, Outcome};
+use crate::actuator::ActuatorEntry;
 use crate::agent::Agent;
 use crate::config::{Config, InstanceEntry};
 use crate::edge::audit::AuditLog;
@@ -71,6 +73,10 @@ const TROUBLES: [Trouble; 3] = [
     },
 ];
 
+/// What its settings are changed by, and whose are.
+const ACTUATOR: &str = "simulator";
+const CHANGED: &str = "demo-vllm";
+
 /// Between two scrapes, and what a measurement covers: short, so that nobody waits.
 const INTERVAL: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(15);
@@ -117,7 +123,7 @@ async fn walk(args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> 
         print(&named(trouble, &found));
         print(&advised(&recommend(&channel, trouble.id).await?));
     }
-    print("Rollouts will go on from here.\n");
+    rollout::roll_out(&channel, CHANGED).await?;
     if args.once {
         return Ok(());
     }
@@ -138,13 +144,16 @@ async fn start(
     config.server.listen = args.listen;
     // asked for by whoever runs a demo where others can reach it
     config.server.insecure_listen = !args.listen.ip().is_loopback();
+    // whoever tries it is alone with it
+    config.workflows.auto_approve = true;
+    config.actuators.push(actuator()?);
     let mut engines = Vec::new();
     for trouble in &TROUBLES {
         let simulated = simulated(trouble).await?;
         config.instances.push(InstanceEntry {
             slos: Vec::new(),
             launch_args: Vec::new(),
-            actuator: None,
+            actuator: Some(ACTUATOR.to_owned()),
             instance_id: trouble.id.to_owned(),
             instance_type: None,
             metrics_url: None,
@@ -163,7 +172,7 @@ async fn start(
     let agent = Agent::start(&config, Arc::new(store))
         .await
         .map_err(|error| failed(&error))?;
-    let server = match Server::bind(Arc::new(agent), config.server, &config.auth).await {
+    let server = match Server::bind(agent, config.server, &config.auth).await {
         Ok(server) => server,
         Err(error) => {
             let by = listener::of(args.listen)
@@ -192,6 +201,12 @@ async fn start(
         "  an agent watches them, and serves gRPC at {address}\n\n"
     ));
     Ok((address, state))
+}
+
+/// What drives the simulated engines.
+fn actuator() -> Result<ActuatorEntry, Failure> {
+    let entry = format!("name = \"{ACTUATOR}\"\ntype = \"simulator\"");
+    toml::from_str(&entry).map_err(|error| failed(&error))
 }
 
 async fn simulated(trouble: &Trouble) -> Result<Simulated, Failure> {
@@ -378,7 +393,9 @@ fn to_try(agent: SocketAddr) -> String {
         "\nThe agent stays up; Ctrl-C ends it. Try, from another terminal:
   perfagent watch --server {agent}
   perfagent diagnose demo-vllm --server {agent}
-  perfagent recommend demo-vllm --server {agent}
+  perfagent recommend demo-sglang --server {agent}
+  perfagent workflow start demo-sglang --server {agent}
+  perfagent workflow rollback demo-vllm --watch --server {agent}
   grpcurl -plaintext -d '{{\"instance_id\": \"demo-sglang\"}}' {agent} perfagent.v1.MetricsService/CollectMetrics
   python3 -c 'import perfagent; print(perfagent.Client(\"{agent}\").collect_metrics(\"demo-tgi\"))'
   curl http://{agent}/metrics

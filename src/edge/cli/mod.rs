@@ -27,6 +27,7 @@ mod terminal;
 mod token;
 mod transport;
 mod watch;
+mod workflow;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,8 +50,9 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica;
-10 findings, a missed SLO, or something to change; 11 it cannot be told.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica; of a workflow
+that ended: 4 rejected or cancelled, 5 rolled back, 6 rollback failed; 10 findings, a missed SLO, or something to change;
+11 it cannot be told.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -74,6 +76,9 @@ enum Command {
     Predictions(predictions::PredictionsArgs),
     /// Watch the instances of an agent live
     Watch(watch::WatchArgs),
+    /// Change settings safely: plan, approve, apply, measure, and roll back
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
     /// Register, show, change and delete the instances of an agent
     #[command(subcommand)]
     Instances(instances::InstancesCommand),
@@ -131,6 +136,12 @@ pub(crate) enum Outcome {
     Findings,
     /// Diagnosed: the engine does not say enough to tell.
     CannotTell,
+    /// The workflow ended, rejected or cancelled, before it changed anything; or somebody took over.
+    NotDone,
+    /// The workflow ended, and settings are what they were before it.
+    RolledBack,
+    /// The workflow ended, and settings could not be restored.
+    RollbackFailed,
 }
 
 /// Why a command did not do what it should.
@@ -164,6 +175,9 @@ impl From<Outcome> for ExitCode {
             Outcome::Failed => 1,
             Outcome::Usage => 2,
             Outcome::Partial => 3,
+            Outcome::NotDone => 4,
+            Outcome::RolledBack => 5,
+            Outcome::RollbackFailed => 6,
             Outcome::Findings => 10,
             Outcome::CannotTell => 11,
         })
@@ -221,6 +235,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Settings(args) => settings::run(args).await,
         Command::Predictions(args) => predictions::run(args).await,
         Command::Watch(args) => watch::run(args).await,
+        Command::Workflow(command) => workflow::run(command).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),
         Command::Actuator(command) => actuator::run(command).await,

@@ -114,7 +114,7 @@ async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // what is known of checks of actuators is there too
     config.store.state_dir = Some(state_dir.clone());
     let store = Arc::new(SqliteStore::open(&state_dir).await?);
-    let agent = Arc::new(Agent::start(&config, store).await?);
+    let agent = Agent::start(&config, store).await?;
     let warnings = warnings(&config);
     let server = Server::bind(agent.clone(), config.server.clone(), &config.auth).await?;
     let mut server = server.with_audit_log(AuditLog::open(&state_dir)?);

@@ -29,6 +29,7 @@ pub(in crate::edge) fn rule_of(path: &str) -> Option<&'static Rule> {
 
 const ALL: Who = Who::Roles(Role::ALL);
 const OPERATING: Who = Who::Roles(Role::OPERATING);
+const APPROVING: Who = Who::Roles(Role::APPROVING);
 
 /// Who may measure a target that is given by URL is not said here but by `Caller::may_name_targets`: the same methods
 /// measure registered instances, which every role may.
@@ -64,6 +65,20 @@ const TABLE: &[Rule] = &[
     reads(ALL,         "/perfagent.v1.OptimizationService/ListPredictions"),
     reads(ALL,         "/perfagent.v1.OptimizationService/PredictPerformance"),
     reads(ALL,         "/perfagent.v1.OptimizationService/RecommendOptimizations"),
+    writes(APPROVING,  "/perfagent.v1.WorkflowService/ApproveWorkflow"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/CancelWorkflow"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/CreateConfigSnapshot"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/GetWorkflow"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/ListConfigSnapshots"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/ListWorkflowEvents"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/ListWorkflows"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/PauseWorkflow"),
+    writes(APPROVING,  "/perfagent.v1.WorkflowService/RejectWorkflow"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/ResumeWorkflow"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/RollbackWorkflow"),
+    writes(OPERATING,  "/perfagent.v1.WorkflowService/StartWorkflow"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/WatchWorkflow"),
+    reads(ALL,         "/perfagent.v1.WorkflowService/WatchWorkflows"),
 ];
 
 const fn reads(who: Who, path: &'static str) -> Rule {

@@ -20,7 +20,8 @@ pub fn recommendation(of: &Recommendation) -> pb::RecommendOptimizationsResponse
     }
 }
 
-fn optimization(of: &Optimization) -> pb::Optimization {
+/// What is recommended, without the id under which its prediction is kept.
+pub(super) fn optimization(of: &Optimization) -> pb::Optimization {
     let effect = effect(&of.effect);
     pb::Optimization {
         optimization_id: of.id.clone(),

@@ -27,8 +27,8 @@ impl Framed {
     }
 
     /// Made once, and kept among the forms of what it tells of.
-    pub(super) fn kept(forms: &Forms, view: View, make: impl FnOnce() -> Self) -> Self {
-        Self(forms.get_or_make(view as usize, || make().0))
+    pub(super) fn kept(forms: &Forms, form: usize, make: impl FnOnce() -> Self) -> Self {
+        Self(forms.get_or_make(form, || make().0))
     }
 
     /// Length of the message.
@@ -125,7 +125,7 @@ pub(super) fn encode(measurement: &Measurement, view: View) -> Bytes {
 
 /// The answer that is the last measurement and nothing more, made once.
 fn whole(latest: &Latest, view: View) -> Framed {
-    Framed::kept(&latest.forms, view, || {
+    Framed::kept(&latest.forms, view as usize, || {
         Framed::of(&CollectMetricsResponse {
             measurement: Some(encode(latest.measurement(), view)),
             stale: false,

@@ -142,7 +142,7 @@ fn hidden(agent: &Agent, state: &InstanceState, args: &[String]) -> Vec<String> 
 }
 
 /// Carries out a change to its end, whether or not the caller waits for it, and has the audit log say what became of it.
-async fn carried_through<M, T, F>(
+pub(super) async fn carried_through<M, T, F>(
     request: Request<M>,
     change: impl FnOnce(M) -> F,
 ) -> Result<T, Status>
@@ -171,12 +171,12 @@ const MAX_PAGE: usize = 500;
 const PAGE_MARGIN_BYTES: usize = 1_024;
 
 /// A token that begins the page after this id.
-fn page_token(id: &str) -> String {
+pub(super) fn page_token(id: &str) -> String {
     id.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The id that a page begins after.
-fn page_start(token: &str) -> Result<String, Error> {
+pub(super) fn page_start(token: &str) -> Result<String, Error> {
     let byte = |pair: &[u8]| {
         let text = std::str::from_utf8(pair).ok()?;
         u8::from_str_radix(text, 16).ok()

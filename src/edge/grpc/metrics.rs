@@ -140,7 +140,7 @@ fn batch_answer(
 /// What watchers are told, which is the same for all that missed nothing.
 fn told(event: &WatchEvent, view: View) -> Framed {
     match event {
-        WatchEvent::State { state, missed: 0 } => Framed::kept(&state.forms, view, || {
+        WatchEvent::State { state, missed: 0 } => Framed::kept(&state.forms, view as usize, || {
             Framed::of(&watch_answer(event, view))
         }),
         other => Framed::of(&watch_answer(other, view)),

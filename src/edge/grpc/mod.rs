@@ -14,6 +14,8 @@ pub mod convert_ledger;
 pub mod convert_optimization;
 pub mod convert_slo;
 pub mod convert_struct;
+mod convert_workflow;
+mod convert_workflow_event;
 mod cork;
 mod deadline;
 pub(in crate::edge) mod detect;
@@ -39,6 +41,9 @@ mod server;
 mod spans;
 mod status;
 pub(in crate::edge) mod tls;
+mod workflow;
+mod workflow_request;
+mod workflow_watch;
 
 pub(in crate::edge) use access::{Who, rule_of};
 pub use server::{ServeError, Server, ServerHandle};

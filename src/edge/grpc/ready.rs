@@ -10,16 +10,17 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame};
 use tokio_stream::Stream;
 use tonic::{Response, Status};
 
 use super::encoded::Framed;
+use super::lifetime::{ReadTo, trailers};
 
 /// The messages of an answer.
-type Messages = Pin<Box<dyn Stream<Item = Framed> + Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Result<Framed, Status>> + Send>>;
 
 /// An answer's messages, until they are sent. Extensions are shared, streams are not.
 #[derive(Clone)]
@@ -30,17 +31,30 @@ pub(super) type Nothing<T> = stream::Empty<Result<T, Status>>;
 
 /// An answer of one message.
 pub(super) fn one<T: Default>(message: Framed) -> Response<T> {
-    beside(T::default(), stream::iter([message]))
+    beside(T::default(), stream::iter([Ok(message)]))
 }
 
 /// An answer of many.
 pub(super) fn many<T>(
     messages: impl Stream<Item = Framed> + Send + 'static,
 ) -> Response<Nothing<T>> {
-    beside(stream::empty(), messages)
+    beside(stream::empty(), messages.map(Ok))
 }
 
-fn beside<T>(nothing: T, messages: impl Stream<Item = Framed> + Send + 'static) -> Response<T> {
+/// An answer of many that can break off, and be gone on with from where its reader is.
+pub(super) fn resumable<T>(
+    messages: impl Stream<Item = Result<Framed, Status>> + Send + 'static,
+    read_to: ReadTo,
+) -> Response<Nothing<T>> {
+    let mut response = beside(stream::empty(), messages);
+    response.extensions_mut().insert(read_to);
+    response
+}
+
+fn beside<T>(
+    nothing: T,
+    messages: impl Stream<Item = Result<Framed, Status>> + Send + 'static,
+) -> Response<T> {
     let mut response = Response::new(nothing);
     let messages: Messages = Box::pin(messages);
     let ready = Ready(Arc::new(Mutex::new(Some(messages))));
@@ -84,7 +98,11 @@ impl HttpBody for ReadyBody {
         };
         messages.as_mut().poll_next(context).map(|message| {
             Some(Ok(match message {
-                Some(message) => Frame::data(message.into_bytes()),
+                Some(Ok(message)) => Frame::data(message.into_bytes()),
+                Some(Err(status)) => {
+                    self.messages = None;
+                    Frame::trailers(trailers(&status))
+                }
                 None => {
                     self.messages = None;
                     let mut trailers = HeaderMap::new();

@@ -33,10 +33,12 @@ use super::pb::analysis_service_server::AnalysisServiceServer;
 use super::pb::instance_service_server::InstanceServiceServer;
 use super::pb::metrics_service_server::MetricsServiceServer;
 use super::pb::optimization_service_server::OptimizationServiceServer;
+use super::pb::workflow_service_server::WorkflowServiceServer;
 use super::ready::send_ready;
 use super::spans::Spans;
 use super::status::complete_details;
 use super::tls::TlsFiles;
+use super::workflow::WorkflowHandler;
 use crate::agent::{Agent, LIMITS};
 use crate::config::ServerConfig;
 use crate::config::security::AuthConfig;
@@ -227,10 +229,12 @@ pub(super) const REFLECTION: [&str; 2] = [
 ];
 
 /// Methods whose streams do not end by themselves, beside those of reflection.
-const ENDLESS: [&str; 3] = [
+const ENDLESS: [&str; 5] = [
     "/grpc.health.v1.Health/Watch",
     "/perfagent.v1.AnalysisService/WatchBottlenecks",
     "/perfagent.v1.MetricsService/WatchMetrics",
+    "/perfagent.v1.WorkflowService/WatchWorkflow",
+    "/perfagent.v1.WorkflowService/WatchWorkflows",
 ];
 
 /// Paths of everything that is served.
@@ -284,11 +288,22 @@ fn routes(
     let instances = InstanceServiceServer::new(InstanceHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
+    let workflows = WorkflowServiceServer::new(WorkflowHandler {
+        agent: agent.clone(),
+        draining: draining.clone(),
+    })
+    .max_decoding_message_size(LIMITS.request_bytes)
+    .max_encoding_message_size(LIMITS.response_bytes);
     let info = AgentServiceServer::new(AgentHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
     let endless = REFLECTION.into_iter().chain(ENDLESS);
-    let lifetimes = Lifetimes::new(endless, config.stream_lifetime, draining, open);
+    let lifetimes = Lifetimes::new(
+        endless,
+        (config.stream_lifetime, config.stream_stall),
+        draining,
+        open,
+    );
     let limits = Arc::new(CallLimits::new(config.max_calls, LIMITS.streams_per_peer));
     let observer = Arc::new(Observer {
         metrics: agent.metrics().clone(),
@@ -300,6 +315,7 @@ fn routes(
         .add_service(analysis)
         .add_service(optimization)
         .add_service(instances)
+        .add_service(workflows)
         .add_service(info)
         .add_service(HealthServer::new(health))
         .add_service(reflection)

@@ -15,7 +15,7 @@ use crate::agent::{Error, LIMITS, Reason};
 use crate::instance::told;
 use crate::scrape::{ScrapeError, ScrapeFailure};
 use crate::store::StoreError;
-use crate::workflow::RefusalReason;
+use crate::workflow::{Refusal, RefusalReason};
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "perfagent";
@@ -28,13 +28,29 @@ const RETRY_LATER: Duration = Duration::from_secs(60);
 
 /// The status of an error.
 pub fn status_of(error: &Error) -> Status {
-    let mut metadata = HashMap::new();
+    status_at(error, None)
+}
+
+/// The status of an error that ends a stream which can be resumed after a revision.
+pub(super) fn status_at(error: &Error, revision: Option<u64>) -> Status {
+    let mut metadata = at(revision);
     if let Error::Scrape(scrape) = error {
         metadata.insert("step".to_owned(), scrape.failure.step().as_str().to_owned());
         metadata.insert("url".to_owned(), scrape.url.clone());
         if let ScrapeFailure::Status(status) = scrape.failure {
             metadata.insert("http_status".to_owned(), status.to_string());
         }
+    }
+    if let Error::Store(StoreError::Compacted { oldest_revision }) = error {
+        let oldest = oldest_revision.to_string();
+        metadata.insert("oldest_revision".to_owned(), oldest);
+    }
+    if let Error::Workflow(Refusal {
+        status: Some(status),
+        ..
+    }) = error
+    {
+        metadata.insert("status".to_owned(), status.as_str().to_owned());
     }
     if let Some(hint) = hint_of(error) {
         metadata.insert("hint".to_owned(), hint);
@@ -44,6 +60,18 @@ pub fn status_of(error: &Error) -> Status {
         for violation in told(violations) {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
+    }
+    if let (Error::Workflow(refusal), Code::FailedPrecondition) = (error, code_of(error)) {
+        let kind = Reason::of(error).as_str();
+        details.add_precondition_failure_violation(kind, "workflow.status", &refusal.message);
+    }
+    if let Error::Store(StoreError::Locked {
+        instance_id,
+        workflow_id,
+    }) = error
+    {
+        let why = format!("it runs on instance {instance_id}");
+        details.set_resource_info("perfagent.v1.Workflow", workflow_id, "", why);
     }
     let message = match hint_of(error) {
         Some(hint) => format!("{error} ({hint})"),
@@ -70,6 +98,21 @@ pub(super) const ROLE_HINT: &str = "use a credential with one of these roles";
 /// A status that has nothing to do with any target.
 pub(super) fn refusal(code: Code, reason: Reason, message: impl Into<String>) -> Status {
     Status::with_error_details(code, message, details_of(code, reason, HashMap::new()))
+}
+
+/// The same of a stream that can be resumed after a revision.
+pub(super) fn refusal_at(
+    revision: Option<u64>,
+    code: Code,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Status {
+    Status::with_error_details(code, message, details_of(code, reason, at(revision)))
+}
+
+fn at(revision: Option<u64>) -> HashMap<String, String> {
+    let revision = revision.map(|revision| ("revision".to_owned(), revision.to_string()));
+    revision.into_iter().collect()
 }
 
 fn details_of(code: Code, reason: Reason, metadata: HashMap<String, String>) -> ErrorDetails {
@@ -165,6 +208,7 @@ fn hint_of(error: &Error) -> Option<String> {
             "define one in [[actuators]] of the config file, and name it in `actuator` of the instance".to_owned(),
         ),
         Error::Actuator(_) => Some("see the agent's log, and try `perfagent actuator check`".to_owned()),
+        Error::NotPlanned(_) => Some("try again, or give it more time".to_owned()),
         Error::NoSnapshot(_) => Some("list what there is with ListConfigSnapshots".to_owned()),
     }
 }
@@ -239,6 +283,7 @@ fn code_of(error: &Error) -> Code {
         Error::AutoApproveNotAllowed | Error::NoActuator(_) | Error::Actuator(_) => {
             Code::FailedPrecondition
         }
+        Error::NotPlanned(_) => Code::Unavailable,
         Error::NoSnapshot(_) => Code::NotFound,
     }
 }

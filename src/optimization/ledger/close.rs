@@ -240,7 +240,8 @@ fn actual(predicted: &[QuantityPrediction], measurement: &Measurement) -> Vec<Ac
     actual.collect()
 }
 
-fn measured(quantity: PredictedQuantity, measurement: &Measurement) -> Option<f64> {
+/// What was measured of a quantity that can be predicted; none where the engine does not tell, or only a bound.
+pub fn measured(quantity: PredictedQuantity, measurement: &Measurement) -> Option<f64> {
     let figures = &measurement.figures;
     let of = |quantity| figures.distribution(quantity);
     let p99 = |quantity| {

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqlitePool;
 
 use crate::store::OpenError;
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "instances",
@@ -19,6 +19,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "predictions",
         include_str!("../migrations/3_predictions.sql"),
+    ),
+    (
+        4,
+        "workflows",
+        include_str!("../migrations/4_workflows.sql"),
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::{SqliteStore, Write, micros, trouble};
+use super::{SqliteStore, Write, commit, json, micros, trouble};
 use crate::optimization::{Ended, LedgerEntry, LedgerState};
 use crate::store::{PredictionFilter, PredictionPlace, StoreError};
 
@@ -38,7 +38,7 @@ pub(super) async fn put(
         .await
         .map_err(trouble)?;
     }
-    write.commit().await.map_err(trouble)
+    commit(write).await
 }
 
 /// The newest first.
@@ -94,7 +94,7 @@ pub(super) async fn forget(
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
-    write.commit().await.map_err(trouble)
+    commit(write).await
 }
 
 /// Expires what is open of an instance that is deleted.
@@ -119,10 +119,6 @@ pub(super) async fn expire_all_of(
     .await
     .map_err(trouble)?;
     Ok(())
-}
-
-fn json(of: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(of).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 fn entry_of(row: &SqliteRow) -> Result<LedgerEntry, StoreError> {

@@ -115,7 +115,10 @@ type Instance struct {
 	// Launch arguments that the engine runs with now, each word its own: `--max-num-seqs`, `64`. They tell settings that the
 	// engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
 	// something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others.
-	LaunchArgs    []string `protobuf:"bytes,13,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
+	LaunchArgs []string `protobuf:"bytes,13,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
+	// Name of an actuator of the agent's config file that reads and writes its settings. Empty for none: plans of workflows
+	// are then made, and not applied.
+	Actuator      string `protobuf:"bytes,14,opt,name=actuator,proto3" json:"actuator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +242,13 @@ func (x *Instance) GetLaunchArgs() []string {
 		return x.LaunchArgs
 	}
 	return nil
+}
+
+func (x *Instance) GetActuator() string {
+	if x != nil {
+		return x.Actuator
+	}
+	return ""
 }
 
 // How an instance is, as the last scrape showed it.
@@ -451,7 +461,9 @@ type RegisterInstanceRequest struct {
 	// engine itself does not. At most 256, of 8 KiB each and 64 KiB in all. A value is kept only of a flag that sets
 	// something the agent knows of the engine, since a launch line can hold secrets; `***` stands for others. Empty for
 	// none.
-	LaunchArgs    []string `protobuf:"bytes,10,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
+	LaunchArgs []string `protobuf:"bytes,10,rep,name=launch_args,json=launchArgs,proto3" json:"launch_args,omitempty"`
+	// Name of an actuator of the agent's config file that reads and writes its settings. Empty for none.
+	Actuator      string `protobuf:"bytes,11,opt,name=actuator,proto3" json:"actuator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,6 +566,13 @@ func (x *RegisterInstanceRequest) GetLaunchArgs() []string {
 		return x.LaunchArgs
 	}
 	return nil
+}
+
+func (x *RegisterInstanceRequest) GetActuator() string {
+	if x != nil {
+		return x.Actuator
+	}
+	return ""
 }
 
 // The instance as it was registered.
@@ -1048,7 +1067,7 @@ var File_perfagent_v1_instance_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\n" +
-	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xa3\x05\n" +
+	"\x1bperfagent/v1/instance.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xbf\x05\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12#\n" +
@@ -1067,7 +1086,8 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\x06status\x18\v \x01(\v2\x1c.perfagent.v1.InstanceStatusR\x06status\x12%\n" +
 	"\x04slos\x18\f \x03(\v2\x11.perfagent.v1.SloR\x04slos\x12\x1f\n" +
 	"\vlaunch_args\x18\r \x03(\tR\n" +
-	"launchArgs\x1a9\n" +
+	"launchArgs\x12\x1a\n" +
+	"\bactuator\x18\x0e \x01(\tR\bactuator\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x03\n" +
@@ -1092,7 +1112,7 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"metricsUrl\x12\x13\n" +
 	"\x02up\x18\x02 \x01(\bH\x00R\x02up\x88\x01\x01\x126\n" +
 	"\afailure\x18\x03 \x01(\v2\x1c.perfagent.v1.CollectFailureR\afailureB\x05\n" +
-	"\x03_up\"\x87\x04\n" +
+	"\x03_up\"\xa3\x04\n" +
 	"\x17RegisterInstanceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1f\n" +
@@ -1108,7 +1128,8 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\x04slos\x18\t \x03(\v2\x11.perfagent.v1.SloR\x04slos\x12\x1f\n" +
 	"\vlaunch_args\x18\n" +
 	" \x03(\tR\n" +
-	"launchArgs\x1a9\n" +
+	"launchArgs\x12\x1a\n" +
+	"\bactuator\x18\v \x01(\tR\bactuator\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +

@@ -16,6 +16,7 @@ from perfagent.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    OutOfRange,
     PerfagentError,
     PermissionDenied,
     ResourceExhausted,
@@ -36,6 +37,17 @@ from perfagent.v1.prediction_pb2 import PredictionState
 from perfagent.v1.recommendation_pb2 import OptimizationAdvice, OptimizationPriority
 from perfagent.v1.setting_pb2 import SettingSource, SettingState
 from perfagent.v1.slo_pb2 import Slo, SloAggregation, SloStatus
+from perfagent.v1.workflow_state_pb2 import (
+    ConfigSnapshot,
+    Workflow,
+    WorkflowEvent,
+    WorkflowGate,
+    WorkflowOnTimeout,
+    WorkflowOutcome,
+    WorkflowStage,
+    WorkflowStatus,
+    WorkflowType,
+)
 
 __all__ = [
     "Aborted",
@@ -46,6 +58,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "ComparisonVerdict",
+    "ConfigSnapshot",
     "DataLoss",
     "DeadlineExceeded",
     "DiagnosisVerdict",
@@ -60,6 +73,7 @@ __all__ = [
     "OptimizationConstraints",
     "OptimizationPriority",
     "OptimizationType",
+    "OutOfRange",
     "PerfagentError",
     "PermissionDenied",
     "PredictionState",
@@ -76,6 +90,14 @@ __all__ = [
     "Violation",
     "Watch",
     "WatchEvent",
+    "Workflow",
+    "WorkflowEvent",
+    "WorkflowGate",
+    "WorkflowOnTimeout",
+    "WorkflowOutcome",
+    "WorkflowStage",
+    "WorkflowStatus",
+    "WorkflowType",
     "__version__",
     "aio",
     "error_of",

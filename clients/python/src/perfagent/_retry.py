@@ -16,6 +16,8 @@ from perfagent.errors import PerfagentError
 
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
+_TOO_SLOW: Final = "WATCHER_TOO_SLOW"
+"""A watch that fell behind goes on where it was."""
 
 
 def _passes(failure: PerfagentError) -> bool:
@@ -91,7 +93,7 @@ class Resumption:
             grpc.StatusCode.INTERNAL,
             grpc.StatusCode.UNKNOWN,
         )
-        if not (broke or _passes(failure)):
+        if not (broke or _passes(failure) or failure.reason == _TOO_SLOW):
             return None
         now = time.monotonic()
         if self._lost_at is None:

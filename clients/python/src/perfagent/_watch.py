@@ -42,11 +42,13 @@ class Watch(Iterator[_Event], Generic[_Event]):
         connection: Connection,
         resumption: Resumption,
         shown: Callable[[_Event], bool] | None,
+        broke: Callable[[PerfagentError], None] | None = None,
     ) -> None:
         self._start: Final = start
         self._connection: Final = connection
         self._resumption: Final = resumption
         self._shown: Final = shown
+        self._broke: Final = broke
         self._ended: Final = threading.Event()
         self._alarm: Final = _Alarm(SILENCE)
         self._call: MessageStream[_Event] | None = None
@@ -93,6 +95,8 @@ class Watch(Iterator[_Event], Generic[_Event]):
                     return event
                 continue
             self._call = None
+            if self._broke is not None:
+                self._broke(failure)
             pause = self._resumption.pause_after(failure)
             if pause is None:
                 self.cancel()
@@ -126,11 +130,13 @@ class AsyncWatch(AsyncIterator[_Event], Generic[_Event]):
         connection: Connection,
         resumption: Resumption,
         shown: Callable[[_Event], bool] | None,
+        broke: Callable[[PerfagentError], None] | None = None,
     ) -> None:
         self._start: Final = start
         self._connection: Final = connection
         self._resumption: Final = resumption
         self._shown: Final = shown
+        self._broke: Final = broke
         self._ended: Final = asyncio.Event()
         self._call: aio.UnaryStreamCall[Any, _Event] | None = None
         self.resumed = 0
@@ -178,6 +184,8 @@ class AsyncWatch(AsyncIterator[_Event], Generic[_Event]):
                     return event
                 continue
             self._call = None
+            if self._broke is not None:
+                self._broke(failure)
             pause = self._resumption.pause_after(failure)
             if pause is None:
                 self.cancel()

@@ -83,7 +83,7 @@ class DeadlineExceeded(PerfagentError):
 
 
 class NotFound(PerfagentError):
-    """There is no such instance."""
+    """There is no such instance, workflow or snapshot."""
 
 
 class AlreadyExists(PerfagentError):
@@ -104,6 +104,10 @@ class FailedPrecondition(PerfagentError):
 
 class Aborted(PerfagentError):
     """Somebody else changed it since it was read."""
+
+
+class OutOfRange(PerfagentError):
+    """Events before `metadata["oldest_revision"]` are not kept any more."""
 
 
 class Unimplemented(PerfagentError):
@@ -136,6 +140,7 @@ _CLASSES: Final[Mapping[grpc.StatusCode, type[PerfagentError]]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.INTERNAL: Internal,
     grpc.StatusCode.UNAVAILABLE: Unavailable,

@@ -184,7 +184,7 @@ fn row(of: &pb::QuantityPrediction) -> [String; 4] {
 }
 
 /// After over before: `1.9 times`, and where hardly anything is left `1/520`.
-fn times(ratio: f64) -> String {
+pub(in crate::edge::cli) fn times(ratio: f64) -> String {
     match ratio {
         ratio if ratio > 0.0 && ratio < 0.095 => format!("1/{:.0}", 1.0 / ratio),
         ratio => format!("{ratio:.2} times"),

@@ -87,6 +87,7 @@ class Instance(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     SLOS_FIELD_NUMBER: _builtins.int
     LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
+    ACTUATOR_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Its id: 1 to 63 lower-case letters, digits, `-` and `.`."""
     instance_type: _builtins.str
@@ -97,6 +98,10 @@ class Instance(_message.Message):
     """Where it is from. Set by the agent, as is all that follows."""
     etag: _builtins.str
     """Changes with each change of the instance. Empty for one of the config file."""
+    actuator: _builtins.str
+    """Name of an actuator of the agent's config file that reads and writes its settings. Empty for none: plans of workflows
+    are then made, and not applied.
+    """
     @_builtins.property
     def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metrics URLs, one a replica; 1 to 64. Callers who may not register instances see them without query."""
@@ -159,10 +164,11 @@ class Instance(_message.Message):
         status: Global___InstanceStatus | None = ...,
         slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
         launch_args: _abc.Iterable[_builtins.str] | None = ...,
+        actuator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scrape_interval", b"scrape_interval", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "slos", b"slos", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuator", b"actuator", "create_time", b"create_time", "etag", b"etag", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_urls", b"metrics_urls", "scrape_interval", b"scrape_interval", "slos", b"slos", "source", b"source", "status", b"status", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +317,7 @@ class RegisterInstanceRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SLOS_FIELD_NUMBER: _builtins.int
     LAUNCH_ARGS_FIELD_NUMBER: _builtins.int
+    ACTUATOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that the caller makes for this request, so that it can be repeated without harm. Empty for none."""
     instance_id: _builtins.str
@@ -319,6 +326,8 @@ class RegisterInstanceRequest(_message.Message):
     """Engine: `vllm`, `sglang`, `tgi`, the name of a custom engine, or `auto`. Empty means `auto`."""
     metrics_url: _builtins.str
     """Metrics URL of the engine, such as `http://127.0.0.1:8000/metrics`. Required unless `metrics_urls` is given."""
+    actuator: _builtins.str
+    """Name of an actuator of the agent's config file that reads and writes its settings. Empty for none."""
     @_builtins.property
     def metrics_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metrics URLs of more replicas; at most 64 in all. Empty for a single replica."""
@@ -365,10 +374,11 @@ class RegisterInstanceRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         slos: _abc.Iterable[_slo_pb2.Slo] | None = ...,
         launch_args: _abc.Iterable[_builtins.str] | None = ...,
+        actuator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrape_interval", b"scrape_interval", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "slos", b"slos", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuator", b"actuator", "instance_id", b"instance_id", "instance_type", b"instance_type", "labels", b"labels", "launch_args", b"launch_args", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "request_id", b"request_id", "scrape_interval", b"scrape_interval", "slos", b"slos", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

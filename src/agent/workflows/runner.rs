@@ -1,0 +1,305 @@
+//! What carries workflows on: a task for each that has not ended.
+//!
+//! A task asks what comes next, does it, and commits what came of it; then it asks again. It keeps nothing that the store
+//! does not have, so that it can be ended at any point and begun again.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use super::came::Came;
+use super::lease::Held;
+use super::site::{ACTOR, Site, failure};
+use super::{Workflows, micros};
+use crate::agent::{Agent, Error};
+use crate::store::{Snapshot, Store, StoreError};
+use crate::workflow::{Command, Failure, Phase, Step, StepEffect, Workflow, next_step};
+
+/// After a store or a lease that cannot be had.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+
+/// Carries a workflow on until it has ended.
+pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) {
+    let mut runner = Runner {
+        id,
+        wake,
+        held: None,
+        tries: (Phase::Analysing, 0),
+        problem: None,
+    };
+    loop {
+        let Some(strong) = agent.upgrade() else {
+            return;
+        };
+        let Some((store, workflows)) = strong.store.clone().zip(strong.workflows.clone()) else {
+            return;
+        };
+        let turn = runner.turn(&strong, store, &workflows).await;
+        drop(strong);
+        let pause = match turn {
+            Turn::Again => continue,
+            Turn::Ended => return,
+            Turn::Wait(until) => until,
+        };
+        let stop = workflows.stop.clone();
+        drop(workflows);
+        let slept = async {
+            match pause {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = runner.wake.notified() => {}
+            () = slept => {}
+        }
+    }
+}
+
+/// What a turn came to.
+enum Turn {
+    /// There is more to do.
+    Again,
+    /// Nothing to do for so long, or until somebody asks for something.
+    Wait(Option<Duration>),
+    /// Nothing more.
+    Ended,
+}
+
+struct Runner {
+    id: String,
+    wake: Arc<Notify>,
+    held: Option<Held>,
+    /// How often the effect of this phase was tried.
+    tries: (Phase, u32),
+    /// What stood in the way last.
+    problem: Option<String>,
+}
+
+impl Runner {
+    async fn turn(
+        &mut self,
+        agent: &Arc<Agent>,
+        store: Arc<dyn Store>,
+        workflows: &Workflows,
+    ) -> Turn {
+        let state = match store.workflow(&self.id).await {
+            Ok(Some(state)) => state,
+            Ok(None) => return Turn::Ended,
+            Err(error @ StoreError::Unreadable(_)) => {
+                // another version may read it: nothing is done to it
+                tracing::error!(workflow_id = self.id, "the workflow is stopped: {error}");
+                return Turn::Ended;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "the workflow cannot be read: {error}"
+                );
+                return Turn::Wait(Some(AFTER_TROUBLE));
+            }
+        };
+        if self.tries.0 != state.phase {
+            self.tries = (state.phase, 0);
+            self.problem = None;
+        }
+        let now_us = micros(SystemTime::now());
+        let left = state.deadline_us.map(|deadline| left(deadline, now_us));
+        let effect = match next_step(&state) {
+            Step::Nothing => {
+                self.let_go(&*store).await;
+                return Turn::Ended;
+            }
+            Step::Wait { .. } => {
+                self.let_go(&*store).await;
+                return match left {
+                    Some(Duration::ZERO) => {
+                        self.commit(agent, &state, Command::TimeOver, Vec::new())
+                            .await
+                    }
+                    left => Turn::Wait(left),
+                };
+            }
+            Step::Do(effect) => effect,
+        };
+        if let Err(turn) = self.hold(store, workflows).await {
+            return turn;
+        }
+        let site = match agent.site_of(&state) {
+            Ok(site) => site,
+            Err(failure) => {
+                return self
+                    .commit(agent, &state, Command::Fail(failure), Vec::new())
+                    .await;
+            }
+        };
+        // measuring ends by itself: what is known at the end counts
+        if left == Some(Duration::ZERO) && effect != StepEffect::Measure {
+            let command = self.time_over(&state);
+            return self.commit(agent, &state, command, Vec::new()).await;
+        }
+        match self.do_it(agent, &state, &site, effect, now_us).await {
+            Some(Came::Command(command, snapshots)) => {
+                self.commit(agent, &state, *command, snapshots).await
+            }
+            Some(Came::Later { after, problem }) => {
+                self.tries.1 = self.tries.1.saturating_add(1);
+                self.problem = Some(problem);
+                Turn::Wait(Some(left.map_or(after, |left| after.min(left))))
+            }
+            Some(Came::NotOurs) => {
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "a later holder acts for the workflow"
+                );
+                self.held = None;
+                Turn::Wait(Some(AFTER_TROUBLE))
+            }
+            // somebody has asked for something meanwhile, or the time is over
+            None => Turn::Again,
+        }
+    }
+
+    /// Does it; none where it was broken off because the workflow may be elsewhere by now. What may be under way at an
+    /// engine is not broken off.
+    async fn do_it(
+        &self,
+        agent: &Arc<Agent>,
+        state: &Workflow,
+        site: &Site,
+        effect: StepEffect,
+        now_us: i64,
+    ) -> Option<Came> {
+        let held = self.held.as_ref()?;
+        let tries = self.tries.1;
+        let work = async {
+            match effect {
+                StepEffect::Analyse => agent.analyse(site).await,
+                StepEffect::Plan => agent.make_plan(site, state, true).await,
+                StepEffect::BeginWrite => agent.begin_write(site, state, held).await,
+                StepEffect::Write { target } => agent.write_target(site, state, target, held).await,
+                StepEffect::AwaitReady { target } | StepEffect::AwaitRestored { target } => {
+                    agent.await_ready(site, state, target).await
+                }
+                StepEffect::Measure => match agent.drift_while_measuring(site, state).await {
+                    Some(drift) => drift,
+                    None => agent.measure_effects(site, state, now_us).await,
+                },
+                StepEffect::BeginRestore => Came::command(match state.next_to_restore() {
+                    Some(_) => Command::Intend {
+                        epoch: held.epoch(),
+                    },
+                    None => Command::AllRestored,
+                }),
+                StepEffect::Restore { target } => {
+                    agent.restore_target(site, state, target, held, tries).await
+                }
+            }
+        };
+        if state.phase.has_intent() {
+            return Some(work.await);
+        }
+        let left = state.deadline_us.map(|deadline| left(deadline, now_us));
+        tokio::select! {
+            came = work => Some(came),
+            () = self.wake.notified() => None,
+            () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some_and(|left| !left.is_zero()) => None,
+        }
+    }
+
+    /// Takes the lease, if it is not held already.
+    async fn hold(&mut self, store: Arc<dyn Store>, workflows: &Workflows) -> Result<(), Turn> {
+        if self.held.as_ref().is_some_and(Held::may_act) {
+            return Ok(());
+        }
+        match Held::take(store, &self.id, &workflows.holder).await {
+            Ok(held) => {
+                self.held = Some(held);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(workflow_id = self.id, "no lease of the workflow: {error}");
+                self.held = None;
+                Err(Turn::Wait(Some(AFTER_TROUBLE)))
+            }
+        }
+    }
+
+    async fn let_go(&mut self, store: &dyn Store) {
+        if let Some(held) = self.held.take()
+            && let Err(error) = store.release_lease(held.lease()).await
+        {
+            tracing::warn!(workflow_id = self.id, "a lease was not released: {error}");
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        agent: &Arc<Agent>,
+        state: &Workflow,
+        command: Command,
+        snapshots: Vec<Snapshot>,
+    ) -> Turn {
+        let epoch = self.held.as_ref().map(Held::epoch);
+        match agent
+            .commit(state, &command, ACTOR, epoch, &snapshots, None)
+            .await
+        {
+            Ok(_) => Turn::Again,
+            // somebody was faster: what comes next is looked up again
+            Err(Error::Workflow(_)) => Turn::Again,
+            Err(Error::Store(StoreError::Moved(_))) => {
+                if self.held.as_ref().is_some_and(|held| !held.may_act()) {
+                    self.held = None;
+                }
+                self.tries.1 = self.tries.1.saturating_add(1);
+                match self.tries.1 > 3 {
+                    true => {
+                        self.held = None;
+                        Turn::Wait(Some(AFTER_TROUBLE))
+                    }
+                    false => Turn::Again,
+                }
+            }
+            Err(error @ Error::Store(StoreError::Unreadable(_))) => {
+                tracing::error!(workflow_id = self.id, "the workflow is stopped: {error}");
+                Turn::Ended
+            }
+            Err(error) => {
+                tracing::warn!(
+                    workflow_id = self.id,
+                    "a step of the workflow could not be committed: {error}"
+                );
+                Turn::Wait(Some(AFTER_TROUBLE))
+            }
+        }
+    }
+
+    /// The time of the phase is over: with what stood in the way, where that is known.
+    fn time_over(&self, state: &Workflow) -> Command {
+        let Some(problem) = &self.problem else {
+            return Command::TimeOver;
+        };
+        let (reason, what) = match state.phase {
+            Phase::Analysing | Phase::Planning => ("TIME_OVER", "No plan could be made in time"),
+            Phase::Writing { .. } | Phase::AwaitingReady { .. } => (
+                "NOT_READY",
+                "A target was not ready with its new settings in time",
+            ),
+            _ => (
+                "TIME_OVER",
+                "The settings from before could not be restored in time",
+            ),
+        };
+        Command::Fail(Failure {
+            hint: "See the agent's log, and the status of the instance.".to_owned(),
+            ..failure(reason, &format!("{what}: {problem}"))
+        })
+    }
+}
+
+fn left(deadline_us: i64, now_us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(deadline_us.saturating_sub(now_us)).unwrap_or(0))
+}

@@ -1,0 +1,5 @@
+//! Workflows over a store on disk, with an engine that answers and an actuator that can be made to fail.
+
+mod bench;
+mod faults;
+mod whole;

@@ -1,0 +1,140 @@
+//! Leases: one holder at a time, by the store's clock, with epochs that only rise.
+
+use std::time::Duration;
+
+use super::at;
+use super::support::{With, advance_with, failed, id, paused, resumed, start};
+use crate::store::{Lease, Store, StoreError};
+use crate::workflow::Workflow;
+
+const LONG: Duration = Duration::from_secs(3_600);
+const SHORT: Duration = Duration::from_millis(5);
+
+pub(super) async fn conform(store: &dyn Store) {
+    one_holds_it_at_a_time(store).await;
+    its_time_ends_by_the_clock_of_the_store(store).await;
+    who_has_it_no_more_changes_nothing(store).await;
+}
+
+/// Takes a lease as soon as it can be had.
+async fn take(store: &dyn Store, workflow_id: &str, holder: &str) -> Lease {
+    loop {
+        match store.acquire_lease(workflow_id, holder, LONG).await {
+            Ok(lease) => return lease,
+            Err(StoreError::Leased { .. }) => tokio::time::sleep(SHORT).await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+async fn one_holds_it_at_a_time(store: &dyn Store) {
+    let (w, v) = (id(80), id(81));
+    let none = store.acquire_lease(&w, "one", LONG).await;
+    assert_eq!(none, Err(StoreError::NoWorkflow(w.clone())));
+    start(store, &w, "e", None, at(0)).await.unwrap();
+    start(store, &v, "f", None, at(0)).await.unwrap();
+    let first = store.acquire_lease(&w, "one", LONG).await.unwrap();
+    assert_eq!((&first.workflow_id, first.holder.as_str()), (&w, "one"));
+    let leased = Err(StoreError::Leased {
+        workflow_id: w.clone(),
+        holder: "one".to_owned(),
+    });
+    assert_eq!(store.acquire_lease(&w, "two", LONG).await, leased);
+    // epochs are of all workflows
+    let other = store.acquire_lease(&v, "two", LONG).await.unwrap();
+    assert!(other.epoch > first.epoch);
+    // who takes it again has another epoch
+    let again = store.acquire_lease(&w, "one", LONG).await.unwrap();
+    assert!(again.epoch > other.epoch);
+    store.renew_lease(&again, LONG).await.unwrap();
+    assert_eq!(
+        store.renew_lease(&first, LONG).await,
+        Err(StoreError::Moved(w.clone()))
+    );
+    // the one of before gives up nothing
+    store.release_lease(&first).await.unwrap();
+    assert!(store.acquire_lease(&w, "two", LONG).await.is_err());
+    store.release_lease(&again).await.unwrap();
+    let moved = Err(StoreError::Moved(w.clone()));
+    assert_eq!(store.renew_lease(&again, LONG).await, moved);
+    let two = store.acquire_lease(&w, "two", LONG).await.unwrap();
+    assert!(two.epoch > again.epoch);
+    store.release_lease(&again).await.unwrap();
+    assert!(store.acquire_lease(&w, "one", LONG).await.is_err());
+    // one that is never over
+    let for_ever = store.acquire_lease(&v, "two", Duration::MAX).await.unwrap();
+    assert!(store.acquire_lease(&v, "one", LONG).await.is_err());
+    store.release_lease(&for_ever).await.unwrap();
+    for workflow_id in [w, v] {
+        super::support::end(store, &workflow_id).await;
+    }
+}
+
+async fn its_time_ends_by_the_clock_of_the_store(store: &dyn Store) {
+    let w = id(82);
+    start(store, &w, "e", None, at(0)).await.unwrap();
+    let short = store.acquire_lease(&w, "one", SHORT).await.unwrap();
+    let taken = take(store, &w, "two").await;
+    assert!(taken.epoch > short.epoch);
+    assert_eq!(
+        store.renew_lease(&short, LONG).await,
+        Err(StoreError::Moved(w.clone()))
+    );
+    // shorter from now on
+    store.renew_lease(&taken, SHORT).await.unwrap();
+    let back = take(store, &w, "one").await;
+    // and longer
+    store.renew_lease(&back, SHORT).await.unwrap();
+    store.renew_lease(&back, LONG).await.unwrap();
+    assert!(store.acquire_lease(&w, "two", LONG).await.is_err());
+    super::support::end(store, &w).await;
+}
+
+async fn who_has_it_no_more_changes_nothing(store: &dyn Store) {
+    let w = id(83);
+    let begun = start(store, &w, "e", None, at(0)).await.unwrap().workflow;
+    let under = async |state: &Workflow, epoch: u64| {
+        let with = With {
+            epoch: Some(epoch),
+            ..With::default()
+        };
+        let event = if state.pause.is_some() {
+            resumed()
+        } else {
+            paused()
+        };
+        advance_with(store, state, &event, with).await
+    };
+    let moved = || Err(StoreError::Moved(w.clone()));
+    // none has it
+    assert_eq!(under(&begun, 1).await, moved());
+    let one = store.acquire_lease(&w, "one", LONG).await.unwrap();
+    assert_eq!(under(&begun, one.epoch + 1).await, moved());
+    let held = under(&begun, one.epoch).await.unwrap().workflow;
+    // the lease of another workflow is none of this one
+    start(store, &id(84), "f", None, at(0)).await.unwrap();
+    let other = store.acquire_lease(&id(84), "one", LONG).await.unwrap();
+    assert_eq!(under(&held, other.epoch).await, moved());
+    // what callers ask needs none
+    let with = With::default();
+    let resumed = advance_with(store, &held, &resumed(), with)
+        .await
+        .unwrap()
+        .workflow;
+    // its time is over, though nobody has taken it
+    store.renew_lease(&one, Duration::ZERO).await.unwrap();
+    assert_eq!(under(&resumed, one.epoch).await, moved());
+    // and had for longer after all, since nobody has
+    store.renew_lease(&one, LONG).await.unwrap();
+    let held = under(&resumed, one.epoch).await.unwrap().workflow;
+    store.renew_lease(&one, SHORT).await.unwrap();
+    let two = take(store, &w, "two").await;
+    assert_eq!(under(&held, one.epoch).await, moved());
+    let resumed = under(&held, two.epoch).await.unwrap().workflow;
+    store.release_lease(&two).await.unwrap();
+    assert_eq!(under(&resumed, two.epoch).await, moved());
+    advance_with(store, &resumed, &failed(), With::default())
+        .await
+        .unwrap();
+    super::support::end(store, &id(84)).await;
+}

@@ -1,0 +1,103 @@
+//! What every store must do; each backend runs it.
+
+mod full;
+mod instances;
+mod leases;
+mod log;
+mod predictions;
+mod snapshots;
+mod support;
+mod workflows;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Once, OpenError, SqliteStore, Store};
+use crate::analysis::Slo;
+use crate::instance::{DEFAULT_INTERVAL, DEFAULT_WINDOW, InstanceSpec};
+
+/// Everything, one after the other in one store that may hold other things.
+async fn conforms(store: &dyn Store) {
+    instances::instances_are_kept(store).await;
+    instances::repeats_change_nothing(store).await;
+    predictions::predictions_are_kept(store).await;
+    workflows::conform(store).await;
+    log::conforms(store).await;
+    leases::conform(store).await;
+    snapshots::conform(store).await;
+}
+
+fn spec(id: &str) -> InstanceSpec {
+    InstanceSpec {
+        instance_id: id.to_owned(),
+        instance_type: Some("vllm".to_owned()),
+        metrics_urls: vec![format!("http://{id}:8000/metrics")],
+        scrape_interval: DEFAULT_INTERVAL,
+        window: DEFAULT_WINDOW,
+        labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+        slos: Slo::defaults(),
+        launch_args: vec!["--max-num-seqs".to_owned(), "64".to_owned()],
+        actuator: Some("host".to_owned()),
+    }
+}
+
+fn once(request_id: &str, digest: u8) -> Once {
+    Once {
+        principal: "alice".to_owned(),
+        method: "RegisterInstance",
+        request_id: request_id.to_owned(),
+        digest: [digest; 32],
+    }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+#[tokio::test]
+async fn sqlite_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    conforms(&store).await;
+    let before = store.instances().await.unwrap();
+    let refused = SqliteStore::open(directory.path()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+    drop(store);
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    assert_eq!(store.instances().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    store.pretend_schema(7).await;
+    drop(store);
+    let refused = SqliteStore::open(directory.path()).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Newer {
+                found: 7,
+                known: 4,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("newer perfagent"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("lock"), "").unwrap();
+    let file = directory.path().join("perfagent.db");
+    std::fs::write(&file, "no database, but somebody's").unwrap();
+    let refused = SqliteStore::open(directory.path()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Database { .. }), "{refused}");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        "no database, but somebody's"
+    );
+}

@@ -1,0 +1,345 @@
+//! Workflows: the state as JSON, beside what it is found by; and the transition, one transaction for all that it changes.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use super::{
+    SqliteStore, Write, commit, instances, json, leases, log, micros, requests, signed, snapshots,
+    trouble, unsigned,
+};
+use crate::store::{
+    Advance, Committed, Delivery, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot,
+    StoreError, WorkflowFilter, WorkflowStore,
+};
+use crate::workflow::{RecordedEvent, Workflow};
+
+#[async_trait]
+impl WorkflowStore for SqliteStore {
+    async fn start_workflow(
+        &self,
+        start: &NewWorkflow<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        self.settled(self.start(start, once, now).await)
+    }
+
+    async fn advance_workflow(
+        &self,
+        advance: &Advance<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        self.settled(self.advance(advance, once, now).await)
+    }
+
+    async fn answered_workflow(
+        &self,
+        once: &Once,
+        now: SystemTime,
+    ) -> Result<Option<Workflow>, StoreError> {
+        let mut read = self.readers.acquire().await.map_err(trouble)?;
+        requests::earlier(&mut read, Some(once), now).await
+    }
+
+    async fn workflow(&self, workflow_id: &str) -> Result<Option<Workflow>, StoreError> {
+        let row = sqlx::query("SELECT workflow_id, state FROM workflows WHERE workflow_id = ?")
+            .bind(workflow_id)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(trouble)?;
+        row.as_ref().map(workflow_of).transpose()
+    }
+
+    async fn workflows(
+        &self,
+        filter: &WorkflowFilter,
+        before: Option<&str>,
+        size: u32,
+    ) -> Result<Vec<Workflow>, StoreError> {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("SELECT workflow_id, state FROM workflows WHERE TRUE");
+        for (column, value) in [
+            (" AND instance_id = ", filter.instance_id.as_deref()),
+            (" AND kind = ", filter.kind.map(|kind| kind.as_str())),
+            (" AND workflow_id < ", before),
+        ] {
+            if let Some(value) = value {
+                query.push(column).push_bind(value);
+            }
+        }
+        if !filter.statuses.is_empty() {
+            query.push(" AND status IN (");
+            let mut statuses = query.separated(", ");
+            for status in &filter.statuses {
+                statuses.push_bind(status.as_str());
+            }
+            query.push(")");
+        }
+        query.push(" ORDER BY workflow_id DESC LIMIT ");
+        query.push_bind(i64::from(size));
+        let rows = query.build().fetch_all(&self.readers).await;
+        rows.map_err(trouble)?.iter().map(workflow_of).collect()
+    }
+
+    async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError> {
+        let rows =
+            sqlx::query("SELECT workflow_id FROM workflows WHERE ended = 0 ORDER BY workflow_id")
+                .fetch_all(&self.readers)
+                .await
+                .map_err(trouble)?;
+        let ids = rows.iter().map(|row| row.try_get("workflow_id"));
+        ids.collect::<Result<_, _>>().map_err(trouble)
+    }
+
+    async fn events(
+        &self,
+        after_revision: u64,
+        filter: &EventFilter,
+        size: u32,
+    ) -> Result<EventsPage, StoreError> {
+        log::read(&self.readers, after_revision, filter, size).await
+    }
+
+    async fn compact_events(&self, up_to_revision: u64) -> Result<u64, StoreError> {
+        self.settled(log::compact(self, up_to_revision).await)
+    }
+
+    async fn revision_before(&self, time: SystemTime) -> Result<u64, StoreError> {
+        log::revision_before(&self.readers, time).await
+    }
+
+    async fn acquire_lease(
+        &self,
+        workflow_id: &str,
+        holder: &str,
+        time: Duration,
+    ) -> Result<Lease, StoreError> {
+        self.settled(leases::acquire(self, workflow_id, holder, time).await)
+    }
+
+    async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError> {
+        self.settled(leases::renew(self, lease, time).await)
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.settled(leases::release(self, lease).await)
+    }
+
+    async fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.settled(snapshots::put_alone(self, snapshot).await)
+    }
+
+    async fn snapshot(&self, snapshot_id: &str) -> Result<Option<Snapshot>, StoreError> {
+        let mut read = self.readers.begin().await.map_err(trouble)?;
+        snapshots::read(&mut read, snapshot_id).await
+    }
+
+    async fn snapshots(
+        &self,
+        instance_id: Option<&str>,
+        before: Option<&str>,
+        size: u32,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        snapshots::list(&self.readers, instance_id, before, size).await
+    }
+
+    async fn outbox(&self, size: u32) -> Result<Vec<Delivery>, StoreError> {
+        log::outbox(&self.readers, size).await
+    }
+}
+
+impl SqliteStore {
+    async fn start(
+        &self,
+        start: &NewWorkflow<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        let mut write = self.begin().await?;
+        if let Some(before) = earlier(&mut write, once, now).await? {
+            return Ok(before);
+        }
+        if place_of(&mut write, start.workflow_id).await?.is_some() {
+            return Err(StoreError::Moved(start.workflow_id.to_owned()));
+        }
+        let registered = match start.register {
+            Some(spec) => instances::ensure(&mut write, spec, now).await?,
+            None => None,
+        };
+        let recorded = RecordedEvent {
+            workflow_id: start.workflow_id.to_owned(),
+            instance_id: start.instance_id.to_owned(),
+            revision: log::next_revision(&mut write).await?,
+            sequence: 1,
+            at_us: micros(now),
+            actor: start.actor.to_owned(),
+            event: start.event.clone(),
+        };
+        let workflow = (start.begin)(&recorded)?;
+        put(&mut write, &workflow, &recorded).await?;
+        log::append(&mut write, &recorded, start.deliveries).await?;
+        requests::remember(&mut write, once, &workflow, now).await?;
+        commit(write).await?;
+        Ok(Committed {
+            workflow,
+            event: Some(recorded),
+            registered,
+        })
+    }
+
+    async fn advance(
+        &self,
+        advance: &Advance<'_>,
+        once: Option<&Once>,
+        now: SystemTime,
+    ) -> Result<Committed, StoreError> {
+        let id = advance.workflow_id;
+        let mut write = self.begin().await?;
+        if let Some(before) = earlier(&mut write, once, now).await? {
+            return Ok(before);
+        }
+        let Some((instance_id, sequence)) = place_of(&mut write, id).await? else {
+            return Err(StoreError::NoWorkflow(id.to_owned()));
+        };
+        if sequence != advance.expect_sequence {
+            return Err(StoreError::Moved(id.to_owned()));
+        }
+        if let Some(epoch) = advance.epoch {
+            leases::check(&mut write, id, epoch).await?;
+        }
+        let recorded = RecordedEvent {
+            workflow_id: id.to_owned(),
+            instance_id,
+            revision: log::next_revision(&mut write).await?,
+            sequence: sequence.saturating_add(1),
+            at_us: micros(now),
+            actor: advance.actor.to_owned(),
+            event: advance.event.clone(),
+        };
+        let workflow = (advance.evolve)(&recorded)?;
+        put(&mut write, &workflow, &recorded).await?;
+        log::append(&mut write, &recorded, advance.deliveries).await?;
+        for snapshot in advance.snapshots {
+            snapshots::put(&mut write, snapshot).await?;
+        }
+        requests::remember(&mut write, once, &workflow, now).await?;
+        commit(write).await?;
+        Ok(Committed {
+            workflow,
+            event: Some(recorded),
+            registered: None,
+        })
+    }
+}
+
+/// Refuses where a workflow holds an instance, other than this one.
+pub(super) async fn refuse_if_locked(
+    connection: &mut SqliteConnection,
+    instance_id: &str,
+    but_for: Option<&str>,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT workflow_id FROM workflows WHERE instance_id = ? AND locks = 1")
+        .bind(instance_id)
+        .fetch_optional(connection)
+        .await
+        .map_err(trouble)?;
+    let Some(row) = row else { return Ok(()) };
+    let workflow_id: String = row.try_get("workflow_id").map_err(trouble)?;
+    if but_for == Some(workflow_id.as_str()) {
+        return Ok(());
+    }
+    Err(StoreError::Locked {
+        instance_id: instance_id.to_owned(),
+        workflow_id,
+    })
+}
+
+async fn earlier(
+    write: &mut Write,
+    once: Option<&Once>,
+    now: SystemTime,
+) -> Result<Option<Committed>, StoreError> {
+    let answer: Option<Workflow> = requests::earlier(write, once, now).await?;
+    Ok(answer.map(|workflow| Committed {
+        workflow,
+        event: None,
+        registered: None,
+    }))
+}
+
+/// Of which instance a workflow is, and how many events it has had.
+async fn place_of(write: &mut Write, id: &str) -> Result<Option<(String, u64)>, StoreError> {
+    let row = sqlx::query("SELECT instance_id, sequence FROM workflows WHERE workflow_id = ?")
+        .bind(id)
+        .fetch_optional(&mut **write)
+        .await
+        .map_err(trouble)?;
+    let Some(row) = row else { return Ok(None) };
+    let instance_id = row.try_get("instance_id").map_err(trouble)?;
+    Ok(Some((instance_id, unsigned(&row, "sequence")?)))
+}
+
+/// Keeps the state that an event led to, with the lock of the instance.
+async fn put(
+    write: &mut Write,
+    workflow: &Workflow,
+    recorded: &RecordedEvent,
+) -> Result<(), StoreError> {
+    let is_after = workflow.workflow_id == recorded.workflow_id
+        && workflow.sequence == recorded.sequence
+        && workflow.revision == recorded.revision;
+    if !is_after {
+        return Err(StoreError::Unreadable(format!(
+            "workflow {}: the state is not the one after event {}",
+            recorded.workflow_id, recorded.sequence
+        )));
+    }
+    let locks = workflow.locks_instance();
+    if locks {
+        let own = Some(recorded.workflow_id.as_str());
+        refuse_if_locked(write, &recorded.instance_id, own).await?;
+    }
+    let status = workflow.status();
+    sqlx::query(
+        "INSERT INTO workflows \
+         (workflow_id, instance_id, kind, status, ended, locks, sequence, revision, started_us, state) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (workflow_id) DO UPDATE SET status = excluded.status, ended = excluded.ended, \
+         locks = excluded.locks, sequence = excluded.sequence, revision = excluded.revision, state = excluded.state",
+    )
+    .bind(&recorded.workflow_id)
+    .bind(&recorded.instance_id)
+    .bind(workflow.spec.kind.as_str())
+    .bind(status.as_str())
+    .bind(status.has_ended())
+    .bind(locks)
+    .bind(signed(recorded.sequence))
+    .bind(signed(recorded.revision))
+    .bind(workflow.started_us)
+    .bind(readable(workflow)?)
+    .execute(&mut **write)
+    .await
+    .map_err(trouble)?;
+    Ok(())
+}
+
+/// The state as it is stored; one that could not be read again (a number that is none) would be lost.
+fn readable(workflow: &Workflow) -> Result<String, StoreError> {
+    let text = json(workflow)?;
+    state_of(&workflow.workflow_id, &text).map(|_| text)
+}
+
+fn state_of(workflow_id: &str, text: &str) -> Result<Workflow, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Unreadable(format!("workflow {workflow_id}: {error}")))
+}
+
+fn workflow_of(row: &SqliteRow) -> Result<Workflow, StoreError> {
+    let workflow_id: String = row.try_get("workflow_id").map_err(trouble)?;
+    let state: String = row.try_get("state").map_err(trouble)?;
+    state_of(&workflow_id, &state)
+}
