@@ -1,5 +1,9 @@
 //! Whether an actuator keeps what it promises, shown on a real target that is left as it was found.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -452,36 +456,4 @@ fn with_flag(words: &[String], flag: &str, value: &str) -> Vec<String> {
         value.clone_into(word);
     }
     words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        text.split_whitespace().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_flag_is_changed_where_it_stands() {
-        let with = |text: &str| with_flag(&words(text), "--cap", "7").join(" ");
-        assert_eq!(with("m --cap 8 --x"), "m --cap 7 --x");
-        assert_eq!(with("m --cap=8 --x"), "m --cap=7 --x");
-        assert_eq!(with("m --capped 8"), "m --capped 8 --cap 7");
-    }
-
-    #[test]
-    fn the_cap_is_moved_by_one() {
-        let cap = |text: &str| moved_cap(&words(text)).map(|(flag, value)| flag + " " + &value);
-        assert_eq!(
-            cap("--max-num-seqs=64").as_deref(),
-            Some("--max-num-seqs 63")
-        );
-        assert_eq!(
-            cap("--max-running-requests 1").as_deref(),
-            Some("--max-running-requests 2")
-        );
-        assert_eq!(cap("--max-num-seqs lots"), None);
-        assert_eq!(cap("serve m"), None);
-    }
 }
