@@ -8,6 +8,8 @@
 
 mod access;
 mod accuracy;
+mod actuator_host;
+mod actuators;
 mod board;
 mod bounds;
 mod breaking;

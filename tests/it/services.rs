@@ -236,6 +236,8 @@ async fn the_agent_says_what_it_is_and_can() {
             .any(|one| one.name == "sequence_cap" && !one.custom)
     );
     assert!(levers.iter().all(|one| one.description.ends_with('.')));
+    let actuators = &capabilities.actuators;
+    assert_eq!((actuators.len(), actuators[0].kind.as_str()), (1, "none"));
     let tgi = &capabilities.engines[2];
     assert!(
         !tgi.quantities
