@@ -236,6 +236,7 @@ fn noted(sentence: &str, note: &str) -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use crate::workflow::MeasuredEffects;
     use crate::optimization::PredictedQuantity;
     use crate::workflow::{Approval, Failure, MeasuredEffect, PauseReason, RollbackCause};
 
