@@ -395,10 +395,14 @@ impl Decision<'_> {
         {
             return Err(self.late("it is paused for drift already"));
         }
+        let target = seen.or(target);
+        if target.is_some_and(|place| self.state.target(place).is_none()) {
+            return Err(self.late("the plan has no such target"));
+        }
         Ok(Event::Paused {
             reason: PauseReason::Drift,
             message: message.clone(),
-            target: seen.or(target),
+            target,
             digest: Some(digest.clone()),
         })
     }
