@@ -267,9 +267,11 @@ impl Change<'_> {
         target: Option<u32>,
         digest: Option<&str>,
     ) -> Option<()> {
-        let left_us = match reason {
-            PauseReason::ApprovalTimeout => None,
-            _ => self
+        let left_us = match (&self.state.pause, reason) {
+            // its time stands still already
+            (Some(pause), _) => pause.left_us,
+            (None, PauseReason::ApprovalTimeout) => None,
+            (None, _) => self
                 .state
                 .deadline_us
                 .map(|deadline| deadline.saturating_sub(self.at_us).max(0)),

@@ -19,3 +19,30 @@ fn drift_of_a_target_that_there_is_not_is_refused() {
     assert_eq!(refusal.reason, RefusalReason::Late);
     assert_eq!(run.report(drifted(Some(0))).kind(), "paused");
 }
+
+#[test]
+fn drift_while_paused_takes_no_time_and_gives_none() {
+    let mut run = Run::writing(1);
+    let deadline = run.state().deadline_us.unwrap();
+    run.wait_seconds(100);
+    run.ask("bob", &pause()).unwrap();
+    run.wait_seconds(50);
+    run.report(drifted(None));
+    let left = run.state().pause.as_ref().unwrap().left_us;
+    assert_eq!(left, Some(deadline - run.now_us + 50 * SECOND_US));
+}
+
+#[test]
+fn what_was_being_written_is_brought_to_its_end_while_paused() {
+    let mut run = Run::writing(2);
+    run.wait_seconds(1);
+    run.ask("bob", &pause()).unwrap();
+    run.report(written());
+    assert_eq!(run.state().status(), Status::Paused);
+    assert!(run.ask(RUNNER, &Command::Ready).is_err());
+    run.report(drifted(None));
+    assert_eq!(
+        run.state().pause.as_ref().unwrap().reason,
+        PauseReason::Drift
+    );
+}
