@@ -228,6 +228,7 @@ impl Decision<'_> {
             cause,
             overwrites: drifted || state.status() == Status::RollbackFailed,
             message,
+            failure: None,
         }
     }
 
@@ -325,6 +326,7 @@ impl Decision<'_> {
                 cause: RollbackCause::Failure,
                 overwrites: false,
                 message: format!("{}: {}", failure.reason, failure.message),
+                failure: Some(failure),
             },
             false => Event::Failed { failure },
         })

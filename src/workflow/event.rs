@@ -150,6 +150,9 @@ pub enum Event {
         overwrites: bool,
         /// In a sentence.
         message: String,
+        /// What went wrong, where that is why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// The settings of a target are about to be restored.
     RestoreIntended {

@@ -182,8 +182,12 @@ impl Change<'_> {
                 cause,
                 overwrites,
                 message,
+                failure,
             } => {
                 self.state.pause = None;
+                if failure.is_some() {
+                    self.state.failure.clone_from(failure);
+                }
                 self.state.rollback = Some(Rollback {
                     attempt: *attempt,
                     cause: *cause,

@@ -33,6 +33,18 @@ fn drift_while_paused_takes_no_time_and_gives_none() {
 }
 
 #[test]
+fn why_it_was_rolled_back_is_still_said_afterwards() {
+    let mut run = Run::writing(1);
+    run.report(Command::Fail(failure()));
+    run.report(Command::Intend { epoch: 2 });
+    run.report(written());
+    run.report(Command::Ready);
+    run.report(Command::AllRestored);
+    assert_eq!(run.state().status(), Status::RolledBack);
+    assert_eq!(run.state().failure, Some(failure()));
+}
+
+#[test]
 fn what_was_being_written_is_brought_to_its_end_while_paused() {
     let mut run = Run::writing(2);
     run.wait_seconds(1);
