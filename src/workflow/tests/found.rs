@@ -45,6 +45,21 @@ fn why_it_was_rolled_back_is_still_said_afterwards() {
 }
 
 #[test]
+fn what_could_not_be_read_again_is_not_written() {
+    for number in [f64::NAN, f64::INFINITY] {
+        let mut effects = effects();
+        effects.quantities[0].ratio = number;
+        let event = Event::Completed {
+            effects: Some(Box::new(effects)),
+        };
+        assert!(matches!(
+            encode_event(&event),
+            Err(EventError::Unreadable(_))
+        ));
+    }
+}
+
+#[test]
 fn what_was_being_written_is_brought_to_its_end_while_paused() {
     let mut run = Run::writing(2);
     run.wait_seconds(1);
