@@ -439,12 +439,8 @@ fn late(state: Option<&Workflow>, message: &str) -> Refusal {
 
 /// The plan with the digest of what an approval is bound to.
 fn with_etag(draft: &PlanDraft) -> Plan {
-    let bound = (
-        &draft.changes,
-        &draft.targets,
-        &draft.strategy,
-        &draft.snapshot_id,
-    );
+    // where the store keeps the settings is not among it: their digests are
+    let bound = (&draft.changes, &draft.targets, &draft.strategy);
     // serialising plain data cannot fail; if it did, no approval would match
     let text = serde_json::to_vec(&bound).unwrap_or_default();
     let digest = digest(&SHA256, &text);

@@ -60,6 +60,19 @@ fn what_could_not_be_read_again_is_not_written() {
 }
 
 #[test]
+fn the_same_plan_made_again_has_the_same_etag() {
+    let etag = |snapshot: &str| {
+        let mut run = Run::begin(spec(WorkflowKind::ConfigChange));
+        let mut draft = draft(1);
+        draft.snapshot_id = Some(snapshot.to_owned());
+        run.report(Command::Analysed(Box::new(super::example::analysis())));
+        run.report(Command::Planned(Box::new(draft)));
+        run.state().plan.as_ref().unwrap().etag.clone()
+    };
+    assert_eq!(etag("one"), etag("two"));
+}
+
+#[test]
 fn what_was_being_written_is_brought_to_its_end_while_paused() {
     let mut run = Run::writing(2);
     run.wait_seconds(1);
