@@ -199,7 +199,7 @@ pub enum EventError {
         found: u64,
     },
     /// It is no event.
-    #[error("event that cannot be read: {0}")]
+    #[error("event that cannot be read: {0}; if a newer perfagent wrote it, run that one")]
     Unreadable(String),
     /// It cannot follow what was before.
     #[error("event {event} cannot follow in phase {phase}")]

@@ -73,6 +73,20 @@ fn the_same_plan_made_again_has_the_same_etag() {
 }
 
 #[test]
+fn what_a_newer_version_wrote_says_so() {
+    let error = decode_event(r#"{"v":1,"type":"promoted"}"#).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("promoted") && text.contains("newer"),
+        "{text}"
+    );
+    let error = decode_event(r#"{"v":2,"type":"started"}"#).unwrap_err();
+    assert_eq!(error, EventError::Newer { found: 2 });
+    assert!(decode_event(r#"{"type":"rolled_back"}"#).is_err());
+    assert!(decode_event("[]").is_err());
+}
+
+#[test]
 fn what_was_being_written_is_brought_to_its_end_while_paused() {
     let mut run = Run::writing(2);
     run.wait_seconds(1);
