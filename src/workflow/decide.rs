@@ -268,11 +268,6 @@ impl Decision<'_> {
             (Phase::Approved, Command::PlanOutdated { message }) => Ok(Event::PlanOutdated {
                 message: message.clone(),
             }),
-            (Phase::RollingOut, Command::PlanOutdated { message }) if !state.has_touched() => {
-                Ok(Event::PlanOutdated {
-                    message: message.clone(),
-                })
-            }
             (Phase::Approved | Phase::RollingOut, Command::Intend { epoch }) => {
                 match state.next_target() {
                     Some(target) => Ok(Event::WriteIntended {
