@@ -12,7 +12,7 @@ import (
 // wait for one of 4 places. The engine ends with the test.
 func Simulated(t testing.TB) string {
 	t.Helper()
-	engine := exec.Command(Binary(t), "simulate", "--port", "0", "--max-num-seqs", "4", "--clients", "32", "--speed", "10")
+	engine := exec.Command(Binary(t), "simulate", "--port", "0", "--max-num-seqs", "4", "--clients", "32", "--output-tokens", "40")
 	engine.Env = environment()
 	output, err := engine.StdoutPipe()
 	if err == nil {

@@ -13,7 +13,9 @@ class Simulator:
     """A vLLM that may run 4 requests at once while 32 clients ask: the queue is the trouble."""
 
     def __init__(self, binary: Path) -> None:
-        command = [str(binary), "simulate", "--port", "0", "--max-num-seqs", "4", "--clients", "32", "--speed", "10"]
+        # short answers, so that a short window has many of them
+        load = ["--clients", "32", "--output-tokens", "40"]
+        command = [str(binary), "simulate", "--port", "0", "--max-num-seqs", "4", *load]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
