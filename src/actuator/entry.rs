@@ -10,7 +10,7 @@ use super::none::NONE;
 use crate::units::is_id;
 
 /// `[[actuators]]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActuatorEntry {
     /// Its name, as instances say it; the same rule as for ids.
@@ -30,6 +30,17 @@ pub struct ActuatorEntry {
     /// Of a command: it is driven without having passed `perfagent actuator check`.
     #[serde(default, rename = "unsafe")]
     pub is_unsafe: bool,
+}
+
+// arguments can hold secrets: no log shows them
+impl std::fmt::Debug for ActuatorEntry {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ActuatorEntry")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("program", &self.command.first())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an actuator of the config file is.

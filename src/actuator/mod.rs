@@ -4,6 +4,7 @@
 //! byte. A write is of a desired state: it names the revision that it replaces, and an epoch that rises with each holder of
 //! a workflow, and is refused where either is stale. Repeating one changes nothing.
 
+pub mod check;
 mod command;
 mod entry;
 mod none;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::fleet::InstanceState;
 use super::{Agent, Caller, Error, FieldViolation, LIMITS};
+use crate::actuator::Actuators;
 use crate::analysis::Slo;
 use crate::instance::{
     Instance, InstanceSpec, LaunchArgs, Source, default_window, label_violations, shortened,
@@ -306,6 +307,11 @@ impl Agent {
             return too_many("replicas", LIMITS.watched_replicas);
         }
         Ok(())
+    }
+
+    /// What reads and writes the settings of instances.
+    pub fn actuators(&self) -> &Actuators {
+        &self.actuators
     }
 
     fn actuator_violation(&self, spec: &InstanceSpec) -> Option<FieldViolation> {

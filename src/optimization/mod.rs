@@ -66,3 +66,4 @@ pub use recommend::recommend;
 pub use recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};
 pub use score::Service;
 pub use situation::{Limits, Situation};
+pub(crate) use trade_off::shown;

@@ -89,15 +89,26 @@ impl SqliteStore {
 
     async fn begin(&self) -> Result<Write, StoreError> {
         if self.broken.swap(false, Ordering::SeqCst) {
-            let connection = self.writer.acquire().await.map_err(trouble)?;
-            // what it still holds was acknowledged to nobody
-            let _ = connection.close().await;
+            self.take_another_connection().await?;
         }
         // refused within another transaction, which there must never be
-        self.writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(trouble)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            Ok(write) => Ok(write),
+            Err(error @ sqlx::Error::PoolTimedOut) => Err(trouble(error)),
+            // who used it before may not have said yet that it is broken
+            Err(_) => {
+                self.take_another_connection().await?;
+                let write = self.writer.begin_with("BEGIN IMMEDIATE").await;
+                write.map_err(trouble)
+            }
+        }
+    }
+
+    async fn take_another_connection(&self) -> Result<(), StoreError> {
+        let connection = self.writer.acquire().await.map_err(trouble)?;
+        // what it still holds was acknowledged to nobody
+        let _ = connection.close().await;
+        Ok(())
     }
 
     /// Remembers whether the connection can be used again.
@@ -190,17 +201,17 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 
 /// The only place where anything is committed.
 async fn commit(write: Write) -> Result<(), StoreError> {
-    failpoint!("store::before_commit");
+    failpoint!("store::before_commit", Err(failpoint_says()));
     write.commit().await.map_err(trouble)?;
     failpoint!("store::after_commit");
     // done, and told that it failed
-    failpoint!(
-        "store::told_failed",
-        Err(StoreError::Unavailable(
-            "a failpoint says that the commit failed".to_owned()
-        ))
-    );
+    failpoint!("store::told_failed", Err(failpoint_says()));
     Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+fn failpoint_says() -> StoreError {
+    StoreError::Unavailable("a failpoint says that it was not committed".to_owned())
 }
 
 fn json(of: &impl Serialize) -> Result<String, StoreError> {
@@ -254,6 +265,8 @@ fn trouble(error: sqlx::Error) -> StoreError {
 impl SqliteStore {
     /// Leaves room for this many pages more than there are, as a disk that fills up does.
     pub(crate) async fn leave_pages(&self, more: i64) {
+        // of the connection that takes over, where the last write failed
+        drop(self.begin().await.unwrap());
         let mut connection = self.writer.acquire().await.unwrap();
         let row = sqlx::query("PRAGMA page_count")
             .fetch_one(&mut *connection)
@@ -269,13 +282,21 @@ impl SqliteStore {
 
     /// As if a later version had upgraded it.
     pub(super) async fn pretend_schema(&self, version: i64) {
-        sqlx::query(
+        self.run(&format!(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-             VALUES (?, 'later', TRUE, x'00', 0)",
-        )
-        .bind(version)
-        .execute(&self.writer)
-        .await
-        .unwrap();
+             VALUES ({version}, 'later', TRUE, x'00', 0)"
+        ))
+        .await;
+    }
+
+    /// Writes what no store would.
+    pub(super) async fn run(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::query(sql).execute(&self.writer).await.unwrap();
+    }
+
+    /// Is writing for as long as this is kept.
+    pub(super) async fn keep_writing(&self) -> impl Drop + use<> {
+        self.begin().await.unwrap()
     }
 }

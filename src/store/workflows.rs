@@ -9,13 +9,19 @@ use crate::instance::{Instance, InstanceSpec};
 use crate::workflow::{Event, RecordedEvent, Status, Workflow, WorkflowKind};
 
 /// Durable state of workflows.
+///
+/// What this version cannot read (a later one wrote it, or it is damaged) stops its own workflow and no other: see each
+/// method. No list leaves it out silently: one that it belongs to is refused with [`StoreError::Unreadable`], which names
+/// the workflow, and a filter that passes it over gives the rest.
 #[async_trait]
 pub trait WorkflowStore: Send + Sync {
     /// Starts a workflow in one transaction: its first event, its state, and the registration of an instance that came
-    /// with it. `begin` makes the state of the first event, once its revision is known.
+    /// with it. `begin` makes the state of the first event, once its revision is known. Where anything fails nothing is
+    /// written, and the revision is the next event's.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] where another workflow holds the instance, [`StoreError::Exists`] where an instance that is
+    /// What `begin` fails with, [`StoreError::Moved`] where there is a workflow of this id, [`StoreError::Unreadable`] where
+    /// event or state could not be read again (a number that is none), [`StoreError::Locked`] where another workflow holds the instance, [`StoreError::Exists`] where an instance that is
     /// to be registered is there already with another spec, a repeated request that differs, a store that cannot be
     /// written.
     async fn start_workflow(
@@ -25,10 +31,12 @@ pub trait WorkflowStore: Send + Sync {
         now: SystemTime,
     ) -> Result<Committed, StoreError>;
 
-    /// Adds an event to a workflow in one transaction: event, state, snapshots, outbox, lock of the instance.
+    /// Adds an event to a workflow in one transaction: event, state, snapshots, outbox, lock of the instance. Where anything
+    /// fails nothing is written, and the revision is the next event's.
     ///
     /// # Errors
-    /// [`StoreError::NoWorkflow`], [`StoreError::Moved`] where it has had other events since, or its lease is another's,
+    /// What `evolve` fails with, [`StoreError::NoWorkflow`], [`StoreError::Moved`] where it has had other events since, or the lease of this epoch
+    /// is over or another's,
     /// [`StoreError::Locked`] where it takes the lock of its instance again and another workflow has it, a repeated request
     /// that differs, a store that cannot be written.
     async fn advance_workflow(
@@ -65,16 +73,18 @@ pub trait WorkflowStore: Send + Sync {
         size: u32,
     ) -> Result<Vec<Workflow>, StoreError>;
 
-    /// Ids of all workflows that have not ended, the oldest first.
+    /// Ids of all workflows that have not ended, the oldest first; also of those whose state this version cannot read.
     ///
     /// # Errors
     /// A store that cannot be read.
     async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError>;
 
-    /// The log after a revision, at most so many events, in order.
+    /// The log after a revision, at most so many events, in order. Before an event that this version cannot read the page
+    /// ends early, so that all before it can be read.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] where events after it are gone, a store that cannot be read.
+    /// [`StoreError::Compacted`] where events after it are gone, [`StoreError::Unreadable`] where the very next one cannot be
+    /// read, a store that cannot be read.
     async fn events(
         &self,
         after_revision: u64,
@@ -82,20 +92,22 @@ pub trait WorkflowStore: Send + Sync {
         size: u32,
     ) -> Result<EventsPage, StoreError>;
 
-    /// Forgets the log up to a revision, but nothing of workflows that have not ended, and says up to where it is gone.
+    /// Forgets the log up to a revision, but not from the first event on of a workflow that holds its instance (it has not
+    /// ended, or could not be rolled back), and says up to where it is gone. States and snapshots stay.
     ///
     /// # Errors
     /// A store that cannot be written.
     async fn compact_events(&self, up_to_revision: u64) -> Result<u64, StoreError>;
 
-    /// The revision at which the log stood at this time, as far as is known: what is older may be compacted.
+    /// The revision at which the log stood at this time, as far as is known: what is older may be compacted. Where clocks
+    /// were set back, nothing younger is taken for old.
     ///
     /// # Errors
     /// A store that cannot be read.
     async fn revision_before(&self, time: SystemTime) -> Result<u64, StoreError>;
 
     /// Takes the lease of a workflow, or takes it again: from now on nobody else advances it, until the time is over by
-    /// the store's clock. The epoch is higher than any before, of any workflow.
+    /// the store's clock. The epoch is higher than any before, of any workflow. Who has it already gets another epoch.
     ///
     /// # Errors
     /// [`StoreError::Leased`] where another has it, [`StoreError::NoWorkflow`], a store that cannot be written.
@@ -106,10 +118,10 @@ pub trait WorkflowStore: Send + Sync {
         time: Duration,
     ) -> Result<Lease, StoreError>;
 
-    /// Has a lease for longer.
+    /// Has a lease for this time from now on, also one that is over and that nobody has taken.
     ///
     /// # Errors
-    /// [`StoreError::Moved`] where it is another's by now, a store that cannot be written.
+    /// [`StoreError::Moved`] where it is another's by now or was given up, a store that cannot be written.
     async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError>;
 
     /// Gives a lease up; one that is another's by now stays with it.
@@ -118,10 +130,10 @@ pub trait WorkflowStore: Send + Sync {
     /// A store that cannot be written.
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Keeps a snapshot that no workflow makes.
+    /// Keeps a snapshot that no workflow makes. An equal one is left as it is.
     ///
     /// # Errors
-    /// A repeated request that differs, a store that cannot be written.
+    /// A store that cannot be written, or has another snapshot of this id, which is never written over.
     async fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 
     /// A snapshot with its content.

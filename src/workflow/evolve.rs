@@ -165,7 +165,7 @@ impl Change<'_> {
                 self.state.effects = effects.as_deref().cloned();
                 let outcome = match effects {
                     Some(effects) => {
-                        self.state.headline.clone_from(&effects.headline);
+                        self.state.headline = effects.in_words();
                         Outcome::Applied
                     }
                     None => {

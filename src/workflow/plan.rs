@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::optimization::{Effect, KnobChange, Optimization, PredictedQuantity};
+use crate::optimization::{Effect, KnobChange, Optimization, PredictedQuantity, shown};
 
 /// What was found out about the instance.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -137,4 +137,33 @@ pub struct MeasuredEffect {
     pub ratio: f64,
     /// The predicted ratio and the ends of its 90 % interval, where one was predicted.
     pub predicted: Option<[f64; 3]>,
+}
+
+impl MeasuredEffects {
+    /// What users and operators ask for first, in a sentence.
+    pub fn in_words(&self) -> String {
+        let told = self.quantities.iter().filter(|one| {
+            matches!(
+                one.quantity,
+                PredictedQuantity::GenerationTokensPerSecond
+                    | PredictedQuantity::TimeToFirstTokenMean
+                    | PredictedQuantity::InterTokenLatencyMean
+            )
+        });
+        let told: Vec<String> = told
+            .map(|one| {
+                let value = |value| shown(one.quantity, value);
+                format!(
+                    "{} {} → {}",
+                    one.quantity.short(),
+                    value(one.before),
+                    value(one.after)
+                )
+            })
+            .collect();
+        match told.is_empty() {
+            true => format!("The change is in force. Now: {}.", self.headline),
+            false => format!("The change is in force: {}.", told.join(", ")),
+        }
+    }
 }

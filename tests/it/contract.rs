@@ -168,7 +168,7 @@ fn is_number(field: &FieldDescriptor) -> bool {
 
 #[test]
 fn every_number_has_a_unit() {
-    const UNITS: [&str; 16] = [
+    const UNITS: [&str; 21] = [
         // of time, size and shares
         "econd",
         "ytes",
@@ -181,6 +181,11 @@ fn every_number_has_a_unit() {
         "andidate over baseline",
         "above 1",
         // counts and places
+        "umber of times",
+        "evision",
+        "poch of",
+        "lace among",
+        "lace in",
         "ow many",
         "as many",
         "umber of",

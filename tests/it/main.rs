@@ -8,6 +8,8 @@
 
 mod access;
 mod accuracy;
+mod actuator_host;
+mod actuators;
 mod board;
 mod bounds;
 mod breaking;
@@ -62,6 +64,7 @@ mod truth;
 mod verdicts;
 mod watching;
 mod windows;
+mod workflow_crowd;
 mod workflow_refusals;
 mod workflow_watches;
 mod workflows;

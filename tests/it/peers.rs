@@ -15,7 +15,7 @@ use crate::captures;
 use crate::fake::{TestAgent, counting_vllm};
 
 /// A Python that has what the tests need.
-fn python() -> &'static PathBuf {
+pub fn python() -> &'static PathBuf {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");

@@ -236,6 +236,8 @@ async fn the_agent_says_what_it_is_and_can() {
             .any(|one| one.name == "sequence_cap" && !one.custom)
     );
     assert!(levers.iter().all(|one| one.description.ends_with('.')));
+    let actuators = &capabilities.actuators;
+    assert_eq!((actuators.len(), actuators[0].kind.as_str()), (1, "none"));
     let tgi = &capabilities.engines[2];
     assert!(
         !tgi.quantities
@@ -277,7 +279,7 @@ async fn health_is_as_its_proto_says() {
         .unwrap()
         .into_inner()
         .statuses;
-    assert_eq!(listed.len(), 6);
+    assert_eq!(listed.len(), 7);
     // a Watch of an unknown service says so and stays open
     let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
     let first = unknown.message().await.unwrap().unwrap();

@@ -74,6 +74,10 @@ impl Simulator {
         serde_json::from_str(&body).unwrap()
     }
 
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path}"), "").await
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(&format!("POST {path}"), &body.to_string()).await;
         assert_eq!(status, 200, "{answer}");

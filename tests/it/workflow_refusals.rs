@@ -82,7 +82,13 @@ async fn requests(seen: &Seen) {
     let status = client.start_workflow(wrong).await.unwrap_err();
     seen.check(&status, Code::InvalidArgument, Reason::InvalidArgument);
     assert_eq!(fields(&status), ["changes", "snapshot_id", "note"]);
-    let mut other = start("a", "analysis");
+    let typed = pb::RegisterInstanceRequest {
+        instance_type: "vllm".to_owned(),
+        ..registration("typed", NOWHERE)
+    };
+    let registered = agent.instances().await.register_instance(typed).await;
+    registered.unwrap();
+    let mut other = start("typed", "analysis");
     other.instance_type = "sglang".to_owned();
     let status = client.start_workflow(other).await.unwrap_err();
     assert_eq!(fields(&status), ["instance_type"]);
@@ -94,6 +100,11 @@ async fn requests(seen: &Seen) {
         Code::FailedPrecondition,
         Reason::AutoApproveNotAllowed,
     );
+    let mut shown = start("a", "analysis");
+    shown.validate_only = true;
+    shown.wait = Some(crate::instances::millis(1));
+    let status = client.start_workflow(shown).await.unwrap_err();
+    seen.check(&status, Code::Unavailable, Reason::NotPlanned);
     let mut given = start("a", "analysis");
     given.metrics_url = "http://127.0.0.1:2/metrics".to_owned();
     let status = client.start_workflow(given).await.unwrap_err();

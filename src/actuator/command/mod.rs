@@ -28,7 +28,6 @@ use protocol::{Ask, Said, SaidError};
 use text::Secrets;
 
 /// An actuator that is the operator's own program.
-#[derive(Debug)]
 pub struct CommandActuator {
     name: String,
     argv: Vec<String>,
@@ -226,6 +225,17 @@ impl CommandActuator {
             instance_id: instance.instance_id.clone(),
             target: target.to_owned(),
         }
+    }
+}
+
+// arguments can hold secrets: no log shows them
+impl std::fmt::Debug for CommandActuator {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("CommandActuator")
+            .field("name", &self.name)
+            .field("program", &self.argv.first())
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
     }
 }
 

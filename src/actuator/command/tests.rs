@@ -313,6 +313,18 @@ async fn a_program_that_fails_says_so_and_gives_no_secret_away() {
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
     }
     assert!(!format!("{secret:?}").contains(CANARY));
+    let canary = entry(CANARY, Duration::from_secs(60));
+    let actuator = CommandActuator::to_be_checked(&canary);
+    let shown = format!("{actuator:?} {canary:?}");
+    assert!(
+        !shown.contains(CANARY) && shown.contains("/bin/sh"),
+        "{shown}"
+    );
+    let settings = super::super::PlannedSettings {
+        content: secret.content.clone(),
+        needs_restart: true,
+    };
+    assert!(!format!("{settings:?}").contains(CANARY));
     let killed = program("kill -9 $$").read(&instance()).await.unwrap_err();
     assert!(killed.to_string().contains("signal: 9"), "{killed}");
     // who answers and then fails has not done it

@@ -76,9 +76,14 @@ impl Agent {
         let is_over = state.deadline_us.is_some_and(|deadline| now_us >= deadline);
         let seen = self.see(site).await;
         let since = state.phase_since_us as f64 / 1e6;
+        let full = self.full_window_seconds(site);
         let is_after = |seen: &Seen| {
             let window = seen.diagnosed.window;
             window.kind == WindowKind::Interval && window.start_unix_seconds >= since && !seen.stale
+        };
+        let is_full = |seen: &Seen| {
+            let window = seen.diagnosed.window;
+            window.end_unix_seconds - window.start_unix_seconds >= full
         };
         match seen {
             Ok(seen) if is_after(&seen) => {
@@ -88,12 +93,17 @@ impl Agent {
                 let enough = seen
                     .finished
                     .is_some_and(|finished| finished >= LEAST_REQUESTS);
-                if enough || (is_over && seen.finished.is_some_and(|finished| finished > 0.0)) {
+                if (enough && is_full(&seen))
+                    || (is_over && seen.finished.is_some_and(|finished| finished > 0.0))
+                {
                     return Came::command(Command::Measured(Some(Box::new(effects(state, &seen)))));
                 }
                 match is_over {
                     true => Came::command(Command::Measured(None)),
-                    false => Came::later(AGAIN, &"too few requests have finished since the change"),
+                    false => Came::later(
+                        AGAIN,
+                        &"the window since the change is not full yet, or has too few requests",
+                    ),
                 }
             }
             _ if !is_over => {
@@ -112,6 +122,15 @@ impl Agent {
                 hint: "See the engine's log: does it serve?".to_owned(),
             })),
         }
+    }
+
+    /// How long a window of the instance is, less the jitter of scrapes.
+    fn full_window_seconds(&self, site: &Site) -> f64 {
+        let known = self.instance(&site.instance.instance_id);
+        known.map_or(0.0, |known| {
+            let spec = &known.instance.spec;
+            (spec.window.as_secs_f64() - 1.5 * spec.scrape_interval.as_secs_f64()).max(0.0)
+        })
     }
 
     fn health_of(&self, site: &Site) -> Option<Health> {

@@ -241,6 +241,17 @@ async fn get(args: GetArgs) -> Result<String, Failure> {
     }
 }
 
+/// An instance that an agent knows.
+pub(super) async fn spec_of(connect: &ConnectArgs, id: &str) -> Result<pb::Instance, Failure> {
+    let (agent, mut client) = client(connect).await?;
+    let request = request(pb::GetInstanceRequest {
+        instance_id: id.to_owned(),
+    });
+    let answer = client.get_instance(request).await;
+    let answer = answer.map_err(|status| failed(&agent, &status))?;
+    Ok(answer.into_inner().instance.unwrap_or_default())
+}
+
 async fn list(args: ListArgs) -> Result<String, Failure> {
     let (agent, mut client) = client(&args.answer.connect).await?;
     let mut all = pb::ListInstancesResponse::default();

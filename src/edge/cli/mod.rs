@@ -1,5 +1,6 @@
 //! The command line.
 
+mod actuator;
 mod check;
 mod collect;
 mod compare;
@@ -83,6 +84,9 @@ enum Command {
     Instances(instances::InstancesCommand),
     /// Say what differs between two measurements that `collect --output json` wrote
     Compare(compare::CompareArgs),
+    /// Check actuators: what reads and writes the settings of instances
+    #[command(subcommand)]
+    Actuator(actuator::ActuatorCommand),
     /// Work with the config file
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -234,6 +238,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Workflow(command) => workflow::run(command).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),
+        Command::Actuator(command) => actuator::run(command).await,
         Command::Config(command) => check::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Descriptor(args) => descriptor::run(&args),

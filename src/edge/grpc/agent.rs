@@ -33,6 +33,7 @@ impl AgentService for AgentHandler {
             engines,
             self.0.thresholds(),
             self.0.optimizers(),
+            self.0.actuators(),
         )))
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use prost_types::Timestamp;
 
 use super::{convert_analysis, pb};
+use crate::actuator::Actuators;
 use crate::agent::{AgentInfo, FieldViolation, Target, WindowRequest};
 use crate::analysis::Thresholds;
 use crate::engine::{EngineProfile, Quantity, QuantityKind, Setting};
@@ -320,6 +321,7 @@ pub fn capabilities<'p>(
     engines: impl Iterator<Item = &'p EngineProfile>,
     thresholds: &Thresholds,
     custom: &[CustomOptimizer],
+    actuators: &Actuators,
 ) -> pb::GetCapabilitiesResponse {
     pb::GetCapabilitiesResponse {
         engines: engines.map(engine).collect(),
@@ -350,6 +352,13 @@ pub fn capabilities<'p>(
                 name: name.to_owned(),
                 description: description.to_owned(),
                 custom,
+            })
+            .collect(),
+        actuators: actuators
+            .names()
+            .map(|(name, kind)| pb::ActuatorDescription {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
             })
             .collect(),
     }

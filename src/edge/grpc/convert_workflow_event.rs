@@ -3,7 +3,7 @@
 use super::convert_workflow as write;
 use super::pb;
 use crate::agent::LIMITS;
-use crate::workflow::{Event, MeasuredEffects, Plan, RecordedEvent, WorkflowKind, WorkflowSpec};
+use crate::workflow::{Event, Plan, RecordedEvent, WorkflowKind, WorkflowSpec};
 use prost::Message;
 
 /// An event.
@@ -33,8 +33,6 @@ pub(super) fn event(of: &RecordedEvent) -> pb::WorkflowEvent {
 
 /// Room for what an event is sent in.
 const MARGIN_BYTES: usize = 1_024;
-/// Quantities that a sentence names.
-const NAMED: usize = 3;
 
 fn carried(of: &Event) -> pb::WorkflowEvent {
     let none = pb::WorkflowEvent::default();
@@ -148,7 +146,7 @@ fn sentence(of: &RecordedEvent) -> String {
         Event::Ready { target } => format!("{} is ready.", capital(&nth(*target))),
         Event::Completed {
             effects: Some(effects),
-        } => completed(effects),
+        } => effects.in_words(),
         Event::Completed { effects: None } => {
             "The change is in force; what came of it could not be measured in time.".to_owned()
         }
@@ -206,28 +204,6 @@ fn planned(plan: &Plan) -> String {
     format!("Plan: {} ({changes}{on}{restart}.)", draft.headline)
 }
 
-fn completed(effects: &MeasuredEffects) -> String {
-    let quantities: Vec<String> = effects
-        .quantities
-        .iter()
-        .take(NAMED)
-        .map(|one| {
-            format!(
-                "{} {} {:.3} → {:.3} (×{:.2})",
-                one.quantity.quantity(),
-                one.quantity.statistic(),
-                one.before,
-                one.after,
-                one.ratio
-            )
-        })
-        .collect();
-    match quantities.is_empty() {
-        true => format!("The change is in force. {}", effects.headline),
-        false => format!("The change is in force: {}.", quantities.join(", ")),
-    }
-}
-
 /// A target by its place: names are in the plan.
 fn nth(target: u32) -> String {
     format!("target {target}")
@@ -260,6 +236,7 @@ fn noted(sentence: &str, note: &str) -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use crate::workflow::MeasuredEffects;
     use crate::optimization::PredictedQuantity;
     use crate::workflow::{Approval, Failure, MeasuredEffect, PauseReason, RollbackCause};
 
@@ -365,7 +342,7 @@ mod tests {
         });
         assert_eq!(
             told.message,
-            "The change is in force: time_to_first_token_seconds mean 4.000 → 1.200 (×0.30)."
+            "The change is in force: mean TTFT 4.0 s → 1.2 s."
         );
         assert_eq!(told.effects.unwrap().quantities.len(), 1);
     }

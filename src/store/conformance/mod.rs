@@ -1,18 +1,22 @@
 //! What every store must do; each backend runs it.
 
+mod concurrent;
 mod full;
 mod instances;
 mod leases;
 mod log;
 mod predictions;
+mod property;
 mod snapshots;
 mod support;
+mod unreadable;
 mod workflows;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Once, OpenError, SqliteStore, Store};
+use super::{Once, OpenError, SqliteStore, Store, StoreError, WorkflowStore};
 use crate::analysis::Slo;
 use crate::instance::{DEFAULT_INTERVAL, DEFAULT_WINDOW, InstanceSpec};
 
@@ -65,6 +69,52 @@ async fn sqlite_conforms() {
     drop(store);
     let store = SqliteStore::open(directory.path()).await.unwrap();
     assert_eq!(store.instances().await.unwrap(), before);
+    unreadable::a_state_stops_its_own_workflow(&store).await;
+    unreadable::an_event_stops_who_would_miss_it(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_conforms_under_many_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    concurrent::the_log_is_followed_without_a_gap(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn sqlite_reads_while_it_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let begun = support::start(&store, "0190-1", "a", None, at(0)).await;
+    let begun = begun.unwrap().workflow;
+    let writing = store.keep_writing().await;
+    assert_eq!(store.workflow("0190-1").await, Ok(Some(begun)));
+    assert_eq!(support::whole_log(&store, 0).await.len(), 1);
+    assert_eq!(store.answered(&once("1", 1), at(0)).await, Ok(None));
+    assert!(store.instances().await.is_ok());
+    drop(writing);
+    support::end(&store, "0190-1").await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_workflows_and_forgets_who_held_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let begins = once("1", 1);
+    let begun = support::start(&store, "0190-1", "a", Some(&begins), at(0)).await;
+    let begun = begun.unwrap();
+    let long = Duration::from_secs(3_600);
+    let held = store.acquire_lease("0190-1", "one", long).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let state = Some(begun.workflow.clone());
+    assert_eq!(store.workflow("0190-1").await, Ok(state.clone()));
+    assert_eq!(store.answered_workflow(&begins, at(1)).await, Ok(state));
+    assert_eq!(support::whole_log(&store, 0).await, begun.event.as_slice());
+    // whoever had it is gone, and nobody waits for an hour
+    let moved = Err(StoreError::Moved("0190-1".to_owned()));
+    assert_eq!(store.renew_lease(&held, long).await, moved);
+    let taken = store.acquire_lease("0190-1", "two", long).await.unwrap();
+    assert!(taken.epoch > held.epoch);
 }
 
 #[tokio::test]

@@ -136,8 +136,9 @@ async fn a_transition_that_fails_leaves_nothing(store: &dyn Store) {
         begin: &|_| Err(why.clone()),
         deliveries: &[delivery("lost")],
     };
-    let refused = store.start_workflow(&begins, Some(&once("lost", 1)), at(0));
-    assert_eq!(refused.await, Err(why.clone()));
+    let lost = once("lost", 1);
+    let refused = store.start_workflow(&begins, Some(&lost), at(0)).await;
+    assert_eq!(refused, Err(why.clone()));
 
     assert_eq!(store.workflow(&id(2)).await, Ok(Some(begun.clone())));
     assert_eq!(store.workflow(&id(3)).await, Ok(None));

@@ -45,7 +45,9 @@ CREATE TABLE workflow_events (
     event TEXT NOT NULL,
     UNIQUE (workflow_id, sequence)
 ) STRICT;
+-- each has the revision within, by which the log of one is read on
 CREATE INDEX workflow_events_of_instance ON workflow_events (instance_id);
+CREATE INDEX workflow_events_of_workflow ON workflow_events (workflow_id);
 
 CREATE TABLE leases (
     workflow_id TEXT PRIMARY KEY REFERENCES workflows (workflow_id),

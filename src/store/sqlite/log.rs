@@ -127,8 +127,8 @@ pub(super) async fn compact(store: &SqliteStore, up_to_revision: u64) -> Result<
         let mut write = store.begin().await?;
         let (revision, compacted) = ends(&mut write).await?;
         let row = sqlx::query(
-            "SELECT min(event.revision) AS needed FROM workflows AS holder \
-             JOIN workflow_events AS event ON event.workflow_id = holder.workflow_id WHERE holder.locks = 1",
+            "SELECT min((SELECT min(revision) FROM workflow_events AS event \
+             WHERE event.workflow_id = holder.workflow_id)) AS needed FROM workflows AS holder WHERE holder.locks = 1",
         )
         .fetch_one(&mut *write)
         .await

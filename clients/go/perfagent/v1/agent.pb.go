@@ -382,7 +382,9 @@ type GetCapabilitiesResponse struct {
 	// Numbers that values are held against.
 	Thresholds []*ThresholdDescription `protobuf:"bytes,4,rep,name=thresholds,proto3" json:"thresholds,omitempty"`
 	// What recommendations come from, built in and from the config file.
-	Optimizers    []*OptimizerDescription `protobuf:"bytes,5,rep,name=optimizers,proto3" json:"optimizers,omitempty"`
+	Optimizers []*OptimizerDescription `protobuf:"bytes,5,rep,name=optimizers,proto3" json:"optimizers,omitempty"`
+	// What reads and writes the settings of instances: `none`, and those of the config file.
+	Actuators     []*ActuatorDescription `protobuf:"bytes,6,rep,name=actuators,proto3" json:"actuators,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +454,68 @@ func (x *GetCapabilitiesResponse) GetOptimizers() []*OptimizerDescription {
 	return nil
 }
 
+func (x *GetCapabilitiesResponse) GetActuators() []*ActuatorDescription {
+	if x != nil {
+		return x.Actuators
+	}
+	return nil
+}
+
+// Something that reads and writes the settings of instances.
+type ActuatorDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as in `actuator` of an instance.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is: `none` drives nothing, `command` is a program of the operator's, `simulator` drives simulated engines.
+	Kind          string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActuatorDescription) Reset() {
+	*x = ActuatorDescription{}
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActuatorDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActuatorDescription) ProtoMessage() {}
+
+func (x *ActuatorDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActuatorDescription.ProtoReflect.Descriptor instead.
+func (*ActuatorDescription) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ActuatorDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ActuatorDescription) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // Something that recommendations come from.
 type OptimizerDescription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -467,7 +531,7 @@ type OptimizerDescription struct {
 
 func (x *OptimizerDescription) Reset() {
 	*x = OptimizerDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +543,7 @@ func (x *OptimizerDescription) String() string {
 func (*OptimizerDescription) ProtoMessage() {}
 
 func (x *OptimizerDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[5]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +556,7 @@ func (x *OptimizerDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptimizerDescription.ProtoReflect.Descriptor instead.
 func (*OptimizerDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OptimizerDescription) GetName() string {
@@ -531,7 +595,7 @@ type CauseDescription struct {
 
 func (x *CauseDescription) Reset() {
 	*x = CauseDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +607,7 @@ func (x *CauseDescription) String() string {
 func (*CauseDescription) ProtoMessage() {}
 
 func (x *CauseDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[6]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +620,7 @@ func (x *CauseDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CauseDescription.ProtoReflect.Descriptor instead.
 func (*CauseDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CauseDescription) GetName() string {
@@ -601,7 +665,7 @@ type ThresholdDescription struct {
 
 func (x *ThresholdDescription) Reset() {
 	*x = ThresholdDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +677,7 @@ func (x *ThresholdDescription) String() string {
 func (*ThresholdDescription) ProtoMessage() {}
 
 func (x *ThresholdDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[7]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +690,7 @@ func (x *ThresholdDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThresholdDescription.ProtoReflect.Descriptor instead.
 func (*ThresholdDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ThresholdDescription) GetName() string {
@@ -690,7 +754,7 @@ type EngineCapability struct {
 
 func (x *EngineCapability) Reset() {
 	*x = EngineCapability{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +766,7 @@ func (x *EngineCapability) String() string {
 func (*EngineCapability) ProtoMessage() {}
 
 func (x *EngineCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[8]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +779,7 @@ func (x *EngineCapability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EngineCapability.ProtoReflect.Descriptor instead.
 func (*EngineCapability) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EngineCapability) GetName() string {
@@ -768,7 +832,7 @@ type QuantityDescription struct {
 
 func (x *QuantityDescription) Reset() {
 	*x = QuantityDescription{}
-	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +844,7 @@ func (x *QuantityDescription) String() string {
 func (*QuantityDescription) ProtoMessage() {}
 
 func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_agent_proto_msgTypes[9]
+	mi := &file_perfagent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +857,7 @@ func (x *QuantityDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuantityDescription.ProtoReflect.Descriptor instead.
 func (*QuantityDescription) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_perfagent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *QuantityDescription) GetName() string {
@@ -844,7 +908,7 @@ const file_perfagent_v1_agent_proto_rawDesc = "" +
 	" \x01(\rR\x12maxWatchedReplicas\x12\x1d\n" +
 	"\n" +
 	"max_labels\x18\v \x01(\rR\tmaxLabels\"\x18\n" +
-	"\x16GetCapabilitiesRequest\"\xd6\x02\n" +
+	"\x16GetCapabilitiesRequest\"\x97\x03\n" +
 	"\x17GetCapabilitiesResponse\x128\n" +
 	"\aengines\x18\x01 \x03(\v2\x1e.perfagent.v1.EngineCapabilityR\aengines\x12A\n" +
 	"\n" +
@@ -856,7 +920,11 @@ const file_perfagent_v1_agent_proto_rawDesc = "" +
 	"thresholds\x12B\n" +
 	"\n" +
 	"optimizers\x18\x05 \x03(\v2\".perfagent.v1.OptimizerDescriptionR\n" +
-	"optimizers\"d\n" +
+	"optimizers\x12?\n" +
+	"\tactuators\x18\x06 \x03(\v2!.perfagent.v1.ActuatorDescriptionR\tactuators\"=\n" +
+	"\x13ActuatorDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"d\n" +
 	"\x14OptimizerDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
@@ -907,7 +975,7 @@ func file_perfagent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_perfagent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_perfagent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_perfagent_v1_agent_proto_goTypes = []any{
 	(QuantityKind)(0),               // 0: perfagent.v1.QuantityKind
 	(*GetAgentInfoRequest)(nil),     // 1: perfagent.v1.GetAgentInfoRequest
@@ -915,37 +983,39 @@ var file_perfagent_v1_agent_proto_goTypes = []any{
 	(*Limits)(nil),                  // 3: perfagent.v1.Limits
 	(*GetCapabilitiesRequest)(nil),  // 4: perfagent.v1.GetCapabilitiesRequest
 	(*GetCapabilitiesResponse)(nil), // 5: perfagent.v1.GetCapabilitiesResponse
-	(*OptimizerDescription)(nil),    // 6: perfagent.v1.OptimizerDescription
-	(*CauseDescription)(nil),        // 7: perfagent.v1.CauseDescription
-	(*ThresholdDescription)(nil),    // 8: perfagent.v1.ThresholdDescription
-	(*EngineCapability)(nil),        // 9: perfagent.v1.EngineCapability
-	(*QuantityDescription)(nil),     // 10: perfagent.v1.QuantityDescription
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
-	(BottleneckType)(0),             // 13: perfagent.v1.BottleneckType
+	(*ActuatorDescription)(nil),     // 6: perfagent.v1.ActuatorDescription
+	(*OptimizerDescription)(nil),    // 7: perfagent.v1.OptimizerDescription
+	(*CauseDescription)(nil),        // 8: perfagent.v1.CauseDescription
+	(*ThresholdDescription)(nil),    // 9: perfagent.v1.ThresholdDescription
+	(*EngineCapability)(nil),        // 10: perfagent.v1.EngineCapability
+	(*QuantityDescription)(nil),     // 11: perfagent.v1.QuantityDescription
+	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
+	(BottleneckType)(0),             // 14: perfagent.v1.BottleneckType
 }
 var file_perfagent_v1_agent_proto_depIdxs = []int32{
-	11, // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	12, // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
+	12, // 0: perfagent.v1.GetAgentInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	13, // 1: perfagent.v1.GetAgentInfoResponse.uptime:type_name -> google.protobuf.Duration
 	3,  // 2: perfagent.v1.GetAgentInfoResponse.limits:type_name -> perfagent.v1.Limits
-	12, // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
-	12, // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
-	9,  // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
-	10, // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
-	7,  // 7: perfagent.v1.GetCapabilitiesResponse.causes:type_name -> perfagent.v1.CauseDescription
-	8,  // 8: perfagent.v1.GetCapabilitiesResponse.thresholds:type_name -> perfagent.v1.ThresholdDescription
-	6,  // 9: perfagent.v1.GetCapabilitiesResponse.optimizers:type_name -> perfagent.v1.OptimizerDescription
-	13, // 10: perfagent.v1.CauseDescription.type:type_name -> perfagent.v1.BottleneckType
-	0,  // 11: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
-	1,  // 12: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
-	4,  // 13: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
-	2,  // 14: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
-	5,  // 15: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 3: perfagent.v1.Limits.max_window:type_name -> google.protobuf.Duration
+	13, // 4: perfagent.v1.Limits.default_window:type_name -> google.protobuf.Duration
+	10, // 5: perfagent.v1.GetCapabilitiesResponse.engines:type_name -> perfagent.v1.EngineCapability
+	11, // 6: perfagent.v1.GetCapabilitiesResponse.quantities:type_name -> perfagent.v1.QuantityDescription
+	8,  // 7: perfagent.v1.GetCapabilitiesResponse.causes:type_name -> perfagent.v1.CauseDescription
+	9,  // 8: perfagent.v1.GetCapabilitiesResponse.thresholds:type_name -> perfagent.v1.ThresholdDescription
+	7,  // 9: perfagent.v1.GetCapabilitiesResponse.optimizers:type_name -> perfagent.v1.OptimizerDescription
+	6,  // 10: perfagent.v1.GetCapabilitiesResponse.actuators:type_name -> perfagent.v1.ActuatorDescription
+	14, // 11: perfagent.v1.CauseDescription.type:type_name -> perfagent.v1.BottleneckType
+	0,  // 12: perfagent.v1.QuantityDescription.kind:type_name -> perfagent.v1.QuantityKind
+	1,  // 13: perfagent.v1.AgentService.GetAgentInfo:input_type -> perfagent.v1.GetAgentInfoRequest
+	4,  // 14: perfagent.v1.AgentService.GetCapabilities:input_type -> perfagent.v1.GetCapabilitiesRequest
+	2,  // 15: perfagent.v1.AgentService.GetAgentInfo:output_type -> perfagent.v1.GetAgentInfoResponse
+	5,  // 16: perfagent.v1.AgentService.GetCapabilities:output_type -> perfagent.v1.GetCapabilitiesResponse
+	15, // [15:17] is the sub-list for method output_type
+	13, // [13:15] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_agent_proto_init() }
@@ -960,7 +1030,7 @@ func file_perfagent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfagent_v1_agent_proto_rawDesc), len(file_perfagent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

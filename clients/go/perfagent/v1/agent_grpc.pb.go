@@ -43,7 +43,7 @@ type AgentServiceClient interface {
 	// Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
 	GetAgentInfo(ctx context.Context, in *GetAgentInfoRequest, opts ...grpc.CallOption) (*GetAgentInfoResponse, error)
 	// The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-	// force, and the levers that recommendations come from.
+	// force, the levers that recommendations come from, and the actuators that instances can name.
 	//
 	// Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
 	GetCapabilities(ctx context.Context, in *GetCapabilitiesRequest, opts ...grpc.CallOption) (*GetCapabilitiesResponse, error)
@@ -95,7 +95,7 @@ type AgentServiceServer interface {
 	// Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
 	GetAgentInfo(context.Context, *GetAgentInfoRequest) (*GetAgentInfoResponse, error)
 	// The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-	// force, and the levers that recommendations come from.
+	// force, the levers that recommendations come from, and the actuators that instances can name.
 	//
 	// Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
 	GetCapabilities(context.Context, *GetCapabilitiesRequest) (*GetCapabilitiesResponse, error)

@@ -51,15 +51,15 @@ type StartWorkflowRequest struct {
 	// Of an optimization the one of those recommended that is to be carried out. Empty means the first that changes
 	// settings.
 	OptimizationId string `protobuf:"bytes,9,opt,name=optimization_id,json=optimizationId,proto3" json:"optimization_id,omitempty"`
-	// No change that needs a restart.
+	// No change that needs a restart. False means that engines may be restarted.
 	NoRestart bool `protobuf:"varint,10,opt,name=no_restart,json=noRestart,proto3" json:"no_restart,omitempty"`
-	// No change that can make answers others.
+	// No change that can make answers others. False means that such a change may be planned; it says so.
 	NoAnswerChange bool `protobuf:"varint,11,opt,name=no_answer_change,json=noAnswerChange,proto3" json:"no_answer_change,omitempty"`
-	// Go on without an approval, where the agent's config file allows it.
+	// Go on without an approval, where the agent's config file allows it. False means that somebody has to approve.
 	AutoApprove bool `protobuf:"varint,12,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
 	// What approval takes. Unset means what the agent's config file says.
 	Gate *WorkflowGate `protobuf:"bytes,13,opt,name=gate,proto3" json:"gate,omitempty"`
-	// How the change goes out.
+	// How the change goes out. Unspecified means IN_PLACE.
 	Strategy WorkflowStrategy `protobuf:"varint,14,opt,name=strategy,proto3,enum=perfagent.v1.WorkflowStrategy" json:"strategy,omitempty"`
 	// How long analysis and recommendation may take together: 1 second to 1 day. Unset means 10 minutes.
 	PlanTimeout *durationpb.Duration `protobuf:"bytes,15,opt,name=plan_timeout,json=planTimeout,proto3" json:"plan_timeout,omitempty"`
@@ -69,7 +69,7 @@ type StartWorkflowRequest struct {
 	ObserveTimeout *durationpb.Duration `protobuf:"bytes,17,opt,name=observe_timeout,json=observeTimeout,proto3" json:"observe_timeout,omitempty"`
 	// How long restoring all targets may take: 1 second to 1 day. Unset means an hour.
 	RollbackTimeout *durationpb.Duration `protobuf:"bytes,18,opt,name=rollback_timeout,json=rollbackTimeout,proto3" json:"rollback_timeout,omitempty"`
-	// Why, in the caller's words; at most 1,024 bytes.
+	// Why, in the caller's words; at most 1,024 bytes. Empty for none.
 	Note string `protobuf:"bytes,19,opt,name=note,proto3" json:"note,omitempty"`
 	// Answer when the plan is ready or the workflow has ended, or after this long: at most 60 seconds, and less than the
 	// time to the call's deadline. Unset means at once.
@@ -307,7 +307,7 @@ func (x *StartWorkflowResponse) GetWorkflow() *Workflow {
 // Which workflow.
 type GetWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Its id. Required.
 	WorkflowId    string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -538,11 +538,11 @@ type ApproveWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	// Etag of the plan that the caller read: `plan.etag`. Empty, for users of curl, means the plan as it is.
 	PlanEtag string `protobuf:"bytes,3,opt,name=plan_etag,json=planEtag,proto3" json:"plan_etag,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -657,9 +657,9 @@ type RejectWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -767,9 +767,9 @@ type PauseWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -877,9 +877,9 @@ type ResumeWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -987,11 +987,12 @@ type CancelWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// The caller knows that settings could not be restored, and takes over.
+	// The caller knows that settings could not be restored, and takes over. Required for a workflow whose rollback
+	// failed.
 	Acknowledge bool `protobuf:"varint,3,opt,name=acknowledge,proto3" json:"acknowledge,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1106,9 +1107,9 @@ type RollbackWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID that the caller gives the request, so that it can be repeated. Empty for none.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,2,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1214,11 +1215,11 @@ func (x *RollbackWorkflowResponse) GetWorkflow() *Workflow {
 // Which workflow to watch, from where.
 type WatchWorkflowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of the workflow.
+	// Id of the workflow. Required.
 	WorkflowId string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
 	// Events after this revision. 0 means from its first, or with `include_snapshot` after the snapshot.
 	AfterRevision uint64 `protobuf:"varint,2,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
-	// The workflow as it is comes first. With `after_revision` it does not.
+	// The workflow as it is comes first; with `after_revision` it does not. False means that it does not either.
 	IncludeSnapshot bool `protobuf:"varint,3,opt,name=include_snapshot,json=includeSnapshot,proto3" json:"include_snapshot,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1280,7 +1281,7 @@ type WatchWorkflowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whoever resumes after this revision misses nothing.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What is told.
+	// What is told. Always set.
 	//
 	// Types that are valid to be assigned to Told:
 	//
@@ -1441,7 +1442,8 @@ type WatchWorkflowsRequest struct {
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Events after this revision. 0 means from now on, or with `include_snapshot` after the snapshot.
 	AfterRevision uint64 `protobuf:"varint,2,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
-	// All workflows that have not ended come first, as they are. With `after_revision` they do not.
+	// All workflows that have not ended come first, as they are; with `after_revision` they do not. False means that
+	// they do not either.
 	IncludeSnapshot bool `protobuf:"varint,3,opt,name=include_snapshot,json=includeSnapshot,proto3" json:"include_snapshot,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1503,7 +1505,7 @@ type WatchWorkflowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whoever resumes after this revision misses nothing. 0 in snapshots: the bookmark after the last of them has it.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What is told.
+	// What is told. Always set.
 	//
 	// Types that are valid to be assigned to Told:
 	//
@@ -1762,9 +1764,9 @@ func (x *ListWorkflowEventsResponse) GetMore() bool {
 // Whose settings are to be kept.
 type CreateConfigSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of a registered instance that has an actuator.
+	// Id of a registered instance that has an actuator. Required.
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// In the caller's words; at most 1,024 bytes.
+	// In the caller's words; at most 1,024 bytes. Empty for none.
 	Note          string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

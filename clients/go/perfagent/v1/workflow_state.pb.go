@@ -712,9 +712,9 @@ type Workflow struct {
 	Failure *WorkflowFailure `protobuf:"bytes,19,opt,name=failure,proto3" json:"failure,omitempty"`
 	// Why it stands still. Unspecified where it does not.
 	PauseReason WorkflowPauseReason `protobuf:"varint,20,opt,name=pause_reason,json=pauseReason,proto3,enum=perfagent.v1.WorkflowPauseReason" json:"pause_reason,omitempty"`
-	// How often the settings from before were to be restored.
+	// Number of times that the settings from before were to be restored.
 	RollbackAttempts uint32 `protobuf:"varint,21,opt,name=rollback_attempts,json=rollbackAttempts,proto3" json:"rollback_attempts,omitempty"`
-	// What approval takes.
+	// What approval takes. Always set.
 	Gate *WorkflowGate `protobuf:"bytes,22,opt,name=gate,proto3" json:"gate,omitempty"`
 	// Name of the instance's actuator; `none` where it has none.
 	Actuator string `protobuf:"bytes,23,opt,name=actuator,proto3" json:"actuator,omitempty"`
@@ -724,9 +724,9 @@ type Workflow struct {
 	Note string `protobuf:"bytes,25,opt,name=note,proto3" json:"note,omitempty"`
 	// Measurements that it rests on are of a simulated engine.
 	Simulated bool `protobuf:"varint,26,opt,name=simulated,proto3" json:"simulated,omitempty"`
-	// When it was started.
+	// When it was started. Always set.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When its last event was.
+	// When its last event was. Always set.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Changes with each event.
 	Etag string `protobuf:"bytes,29,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -1054,7 +1054,7 @@ type WorkflowWaitingFor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who or what, in a sentence.
 	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
-	// Since when.
+	// Since when. Always set.
 	SinceTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
 	// Until when. Unset where for ever.
 	UntilTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
@@ -1519,7 +1519,7 @@ type WorkflowApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who: a principal, `anonymous` while authentication is off.
 	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
-	// When.
+	// When. Always set.
 	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
 	// In what words.
 	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
@@ -1673,13 +1673,13 @@ func (x *WorkflowGate) GetKind() WorkflowGateKind {
 // What came of a change: predicted beside measured.
 type WorkflowEffects struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Beginning of the window before the change.
+	// Beginning of the window before the change. Always set.
 	BeforeStartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=before_start_time,json=beforeStartTime,proto3" json:"before_start_time,omitempty"`
-	// Its end.
+	// Its end. Always set.
 	BeforeEndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=before_end_time,json=beforeEndTime,proto3" json:"before_end_time,omitempty"`
-	// Beginning of the window after the change.
+	// Beginning of the window after the change. Always set.
 	AfterStartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=after_start_time,json=afterStartTime,proto3" json:"after_start_time,omitempty"`
-	// Its end.
+	// Its end. Always set.
 	AfterEndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=after_end_time,json=afterEndTime,proto3" json:"after_end_time,omitempty"`
 	// What was measured in both.
 	Quantities []*WorkflowEffect `protobuf:"bytes,5,rep,name=quantities,proto3" json:"quantities,omitempty"`
@@ -1772,13 +1772,14 @@ type WorkflowEffect struct {
 	Before float64 `protobuf:"fixed64,3,opt,name=before,proto3" json:"before,omitempty"`
 	// After, in the unit of the quantity.
 	After float64 `protobuf:"fixed64,4,opt,name=after,proto3" json:"after,omitempty"`
-	// After over before.
+	// After over before: above 1 where there is more of it.
 	Ratio float64 `protobuf:"fixed64,5,opt,name=ratio,proto3" json:"ratio,omitempty"`
-	// The ratio that was predicted: the middle of what was likely. Unset where none was.
+	// After over before as it was predicted: the middle of what was likely, above 1 where more of it. Unset where none
+	// was.
 	PredictedRatio *float64 `protobuf:"fixed64,6,opt,name=predicted_ratio,json=predictedRatio,proto3,oneof" json:"predicted_ratio,omitempty"`
-	// Its 90 % interval, the lower end. Unset where none was predicted.
+	// The lower end of its 90 % interval, above 1 where more of it. Unset where none was predicted.
 	PredictedRatioLow *float64 `protobuf:"fixed64,7,opt,name=predicted_ratio_low,json=predictedRatioLow,proto3,oneof" json:"predicted_ratio_low,omitempty"`
-	// Its 90 % interval, the upper end. Unset where none was predicted.
+	// The upper end of its 90 % interval, above 1 where more of it. Unset where none was predicted.
 	PredictedRatioHigh *float64 `protobuf:"fixed64,8,opt,name=predicted_ratio_high,json=predictedRatioHigh,proto3,oneof" json:"predicted_ratio_high,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1946,7 +1947,7 @@ type WorkflowEvent struct {
 	InstanceId string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Place among the events of its workflow, from 1.
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// When it was committed.
+	// When it was committed. Always set.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
 	// Who caused it: a principal, or `perfagent`.
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
@@ -2156,7 +2157,7 @@ type ConfigSnapshot struct {
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Name of the actuator that read it.
 	Actuator string `protobuf:"bytes,3,opt,name=actuator,proto3" json:"actuator,omitempty"`
-	// When.
+	// When. Always set.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Who: a principal, or `perfagent`.
 	CreatedBy string `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`

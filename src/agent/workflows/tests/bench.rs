@@ -1,6 +1,7 @@
 //! An engine, an actuator that can be made to fail, and an agent over both.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,7 @@ pub(super) struct Target {
     pub(super) epoch: Option<u64>,
     pub(super) operation_id: Option<String>,
     loading: u32,
+    is_loaded: bool,
 }
 
 pub(super) const BEFORE: &[u8] =
@@ -74,6 +76,7 @@ impl FakeActuator {
             epoch: None,
             operation_id: None,
             loading: 0,
+            is_loaded: false,
         };
         Arc::new(Self(Mutex::new(Desk {
             targets: vec![target; targets],
@@ -125,8 +128,16 @@ impl FakeActuator {
     }
 }
 
+impl Target {
+    /// It has loaded.
+    pub(super) fn loaded(&mut self) {
+        self.loading = u32::MAX;
+        self.is_loaded = true;
+    }
+}
+
 impl Desk {
-    fn settings(&mut self, place: usize) -> TargetSettings {
+    pub(super) fn settings(&mut self, place: usize) -> TargetSettings {
         let (loads_for, never) = (self.loads_for, self.never_ready_with);
         let target = &mut self.targets[place];
         target.loading = target.loading.saturating_add(1);
@@ -137,7 +148,8 @@ impl Desk {
             revision: target.revision.to_string(),
             content: target.content.clone(),
             launch_args: serde_json::from_str(args).unwrap_or_default(),
-            ready: target.loading > loads_for && never.is_none_or(|never| !text.contains(never)),
+            ready: (target.is_loaded || target.loading > loads_for)
+                && never.is_none_or(|never| !text.contains(never)),
             operation_id: target.operation_id.clone(),
             epoch: target.epoch,
         }
@@ -216,6 +228,7 @@ impl Actuator for FakeActuator {
             target.revision += 1;
             target.operation_id = Some(write.operation_id.clone());
             target.loading = 0;
+            target.is_loaded = false;
             *desk.applies.entry(write.operation_id.clone()).or_default() += 1;
         }
         desk.targets[place].epoch = Some(write.epoch);
@@ -232,7 +245,7 @@ impl Actuator for FakeActuator {
 }
 
 /// A vLLM that serves, and counts. Its URL.
-async fn engine() -> String {
+async fn engine(serves: Arc<AtomicBool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/metrics", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -240,6 +253,9 @@ async fn engine() -> String {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 4_096];
             let read = stream.read(&mut asked).await.unwrap_or_default();
+            if !serves.load(Ordering::SeqCst) {
+                continue;
+            }
             let tokens = 1_000.0 * start.elapsed().as_secs_f64();
             let finished = tokens / 10.0;
             let answer = match asked
@@ -275,6 +291,8 @@ async fn engine() -> String {
 /// An agent over an engine and an actuator, that can be ended and begun again.
 pub(super) struct Bench {
     pub(super) actuator: Arc<FakeActuator>,
+    /// Whether the engine answers.
+    pub(super) serves: Arc<AtomicBool>,
     config: Config,
     directory: TempDir,
     pub(super) agent: Option<Arc<Agent>>,
@@ -286,11 +304,12 @@ impl Bench {
     }
 
     pub(super) async fn with(targets: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let serves = Arc::new(AtomicBool::new(true));
         let mut config = Config {
             instances: vec![InstanceEntry {
                 instance_id: "a".to_owned(),
                 instance_type: Some("vllm".to_owned()),
-                metrics_url: Some(engine().await),
+                metrics_url: Some(engine(serves.clone()).await),
                 metrics_urls: Vec::new(),
                 scrape_interval: Some(Duration::from_millis(200)),
                 window: Some(Duration::from_millis(600)),
@@ -305,6 +324,7 @@ impl Bench {
         change(&mut config);
         let mut bench = Self {
             actuator: FakeActuator::new(targets),
+            serves,
             config,
             directory: tempfile::tempdir().unwrap(),
             agent: None,

@@ -1,5 +1,6 @@
 //! What goes wrong: an actuator that fails, lies or hangs, settings that others change, a process that ends anywhere.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::bench::{BEFORE, Bench, Fault, cap, rollback};
@@ -172,4 +173,112 @@ async fn a_process_that_ends_anywhere_is_carried_on() {
         assert_eq!(bench.actuator.contents(), [changed(), changed()]);
         bench.actuator.assert_once();
     }
+}
+
+/// Where a fault comes, on the way of two targets.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// While this target is written.
+    Write(u32),
+    /// While this target gets ready.
+    Ready(u32),
+    /// While what came of it is measured.
+    Measure,
+}
+
+#[tokio::test]
+async fn whatever_fails_between_the_first_write_and_the_end_everything_is_as_before() {
+    let all = [
+        At::Write(0),
+        At::Write(1),
+        At::Ready(0),
+        At::Ready(1),
+        At::Measure,
+    ];
+    for at in all {
+        for fault in [Fault::Fails, Fault::Lies] {
+            if !matches!(at, At::Write(_)) && fault == Fault::Lies {
+                continue;
+            }
+            let bench = Bench::new(2).await;
+            // each target is held at its loading, so that the fault comes where it is meant to
+            bench.actuator.desk().loads_for = u32::MAX;
+            if let At::Write(0) = at {
+                bench.actuator.desk().fault = fault;
+            }
+            let start = WorkflowStart {
+                timeouts: TimeoutsAsked {
+                    ready: Some(Duration::from_secs(2)),
+                    observe: Some(Duration::from_secs(2)),
+                    ..TimeoutsAsked::default()
+                },
+                ..at_once()
+            };
+            let id = bench.start(start).await.unwrap().workflow_id;
+            let loading = async |target| {
+                let is = move |state: &Workflow| {
+                    state.rollback.is_some() || state.phase == Phase::AwaitingReady { target }
+                };
+                bench.state(&id, is).await;
+            };
+            match at {
+                At::Write(0) => {}
+                At::Write(_) => {
+                    loading(0).await;
+                    bench.actuator.desk().fault = fault;
+                    bench.actuator.desk().loads_for = 0;
+                }
+                At::Ready(0) => loading(0).await,
+                At::Ready(_) => {
+                    loading(0).await;
+                    bench.actuator.desk().never_ready_with = None;
+                    bench.actuator.desk().targets[0].loaded();
+                    loading(1).await;
+                }
+                At::Measure => {
+                    bench.actuator.desk().loads_for = 0;
+                    bench
+                        .state(&id, |state| state.phase == Phase::Measuring)
+                        .await;
+                    bench.serves.store(false, Ordering::SeqCst);
+                }
+            }
+            let rolling = bench.state(&id, |state| state.rollback.is_some()).await;
+            assert_eq!(rolling.rollback.unwrap().cause, RollbackCause::Failure);
+            bench.actuator.desk().fault = Fault::None;
+            bench.actuator.desk().loads_for = 0;
+            let done = bench.ended(&id).await;
+            assert_eq!(
+                done.status(),
+                Status::RolledBack,
+                "{at:?} {fault:?}: {done:#?}"
+            );
+            assert_eq!(
+                bench.actuator.contents(),
+                [BEFORE, BEFORE],
+                "{at:?} {fault:?}"
+            );
+            bench.actuator.assert_once();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_secret_in_settings_is_nowhere_but_in_the_snapshot() {
+    let bench = Bench::new(1).await;
+    let id = bench.start(at_once()).await.unwrap().workflow_id;
+    let done = bench.ended(&id).await;
+    let state = format!("{}{done:?}", serde_json::to_string(&done).unwrap());
+    let filter = crate::store::EventFilter::default();
+    let events = bench
+        .agent()
+        .workflow_events(0, &filter, 100, Duration::ZERO)
+        .await
+        .unwrap();
+    let snapshots = bench.agent().snapshots(None, None, 10).await.unwrap();
+    let shown = format!(
+        "{state}{events:?}{snapshots:?}{:?}",
+        bench.actuator.desk().settings(0)
+    );
+    assert!(shown.contains("api-key") && !shown.contains("s3cret"));
 }

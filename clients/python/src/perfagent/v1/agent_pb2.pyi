@@ -205,6 +205,7 @@ class GetCapabilitiesResponse(_message.Message):
     CAUSES_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     OPTIMIZERS_FIELD_NUMBER: _builtins.int
+    ACTUATORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineCapability]:
         """Engines that can be measured, built in and from the config file."""
@@ -225,6 +226,10 @@ class GetCapabilitiesResponse(_message.Message):
     def optimizers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OptimizerDescription]:
         """What recommendations come from, built in and from the config file."""
 
+    @_builtins.property
+    def actuators(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActuatorDescription]:
+        """What reads and writes the settings of instances: `none`, and those of the config file."""
+
     def __init__(
         self,
         *,
@@ -233,14 +238,41 @@ class GetCapabilitiesResponse(_message.Message):
         causes: _abc.Iterable[Global___CauseDescription] | None = ...,
         thresholds: _abc.Iterable[Global___ThresholdDescription] | None = ...,
         optimizers: _abc.Iterable[Global___OptimizerDescription] | None = ...,
+        actuators: _abc.Iterable[Global___ActuatorDescription] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "engines", b"engines", "optimizers", b"optimizers", "quantities", b"quantities", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuators", b"actuators", "causes", b"causes", "engines", b"engines", "optimizers", b"optimizers", "quantities", b"quantities", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class ActuatorDescription(_message.Message):
+    """Something that reads and writes the settings of instances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in `actuator` of an instance."""
+    kind: _builtins.str
+    """What it is: `none` drives nothing, `command` is a program of the operator's, `simulator` drives simulated engines."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActuatorDescription: _TypeAlias = ActuatorDescription  # noqa: Y015
 
 @_typing.final
 class OptimizerDescription(_message.Message):

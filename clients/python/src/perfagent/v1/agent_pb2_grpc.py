@@ -76,7 +76,7 @@ class AgentServiceServicer:
 
     def GetCapabilities(self, request, context):
         """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-        force, and the levers that recommendations come from.
+        force, the levers that recommendations come from, and the actuators that instances can name.
 
         Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
         """

@@ -48,7 +48,7 @@ class AgentServiceStub:
     """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetCapabilitiesRequest, _agent_pb2.GetCapabilitiesResponse]
     """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-    force, and the levers that recommendations come from.
+    force, the levers that recommendations come from, and the actuators that instances can name.
 
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
@@ -73,7 +73,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetCapabilitiesRequest, _agent_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
     """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-    force, and the levers that recommendations come from.
+    force, the levers that recommendations come from, and the actuators that instances can name.
 
     Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
     """
@@ -107,7 +107,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetCapabilitiesResponse, _abc.Awaitable[_agent_pb2.GetCapabilitiesResponse]]:
         """The engines that can be measured, the quantities that there are, the causes that are looked for, the thresholds in
-        force, and the levers that recommendations come from.
+        force, the levers that recommendations come from, and the actuators that instances can name.
 
         Errors: RESOURCE_EXHAUSTED (TOO_MANY_CALLS, TOO_MANY_STREAMS). Safe to retry. Deadline: 1 second.
         """

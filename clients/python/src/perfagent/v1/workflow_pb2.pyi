@@ -69,15 +69,15 @@ class StartWorkflowRequest(_message.Message):
     settings.
     """
     no_restart: _builtins.bool
-    """No change that needs a restart."""
+    """No change that needs a restart. False means that engines may be restarted."""
     no_answer_change: _builtins.bool
-    """No change that can make answers others."""
+    """No change that can make answers others. False means that such a change may be planned; it says so."""
     auto_approve: _builtins.bool
-    """Go on without an approval, where the agent's config file allows it."""
+    """Go on without an approval, where the agent's config file allows it. False means that somebody has to approve."""
     strategy: _workflow_state_pb2.WorkflowStrategy.ValueType
-    """How the change goes out."""
+    """How the change goes out. Unspecified means IN_PLACE."""
     note: _builtins.str
-    """Why, in the caller's words; at most 1,024 bytes."""
+    """Why, in the caller's words; at most 1,024 bytes. Empty for none."""
     validate_only: _builtins.bool
     """Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it
     would be. Nothing is kept, and nothing but reads reaches engine and actuator.
@@ -183,7 +183,7 @@ class GetWorkflowRequest(_message.Message):
 
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
-    """Its id."""
+    """Its id. Required."""
     def __init__(
         self,
         *,
@@ -302,11 +302,11 @@ class ApproveWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     plan_etag: _builtins.str
     """Etag of the plan that the caller read: `plan.etag`. Empty, for users of curl, means the plan as it is."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -359,9 +359,9 @@ class RejectWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -413,9 +413,9 @@ class PauseWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -467,9 +467,9 @@ class ResumeWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -522,11 +522,13 @@ class CancelWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     acknowledge: _builtins.bool
-    """The caller knows that settings could not be restored, and takes over."""
+    """The caller knows that settings could not be restored, and takes over. Required for a workflow whose rollback
+    failed.
+    """
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -579,9 +581,9 @@ class RollbackWorkflowRequest(_message.Message):
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,
@@ -631,11 +633,11 @@ class WatchWorkflowRequest(_message.Message):
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     INCLUDE_SNAPSHOT_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
-    """Id of the workflow."""
+    """Id of the workflow. Required."""
     after_revision: _builtins.int
     """Events after this revision. 0 means from its first, or with `include_snapshot` after the snapshot."""
     include_snapshot: _builtins.bool
-    """The workflow as it is comes first. With `after_revision` it does not."""
+    """The workflow as it is comes first; with `after_revision` it does not. False means that it does not either."""
     def __init__(
         self,
         *,
@@ -729,7 +731,9 @@ class WatchWorkflowsRequest(_message.Message):
     after_revision: _builtins.int
     """Events after this revision. 0 means from now on, or with `include_snapshot` after the snapshot."""
     include_snapshot: _builtins.bool
-    """All workflows that have not ended come first, as they are. With `after_revision` they do not."""
+    """All workflows that have not ended come first, as they are; with `after_revision` they do not. False means that
+    they do not either.
+    """
     def __init__(
         self,
         *,
@@ -872,9 +876,9 @@ class CreateConfigSnapshotRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
-    """Id of a registered instance that has an actuator."""
+    """Id of a registered instance that has an actuator. Required."""
     note: _builtins.str
-    """In the caller's words; at most 1,024 bytes."""
+    """In the caller's words; at most 1,024 bytes. Empty for none."""
     def __init__(
         self,
         *,

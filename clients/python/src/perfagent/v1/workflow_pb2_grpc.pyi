@@ -53,8 +53,8 @@ class WorkflowServiceStub:
     (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
     is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
     (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
-    (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; NOT_PLANNED: a
+    plan that is only to be shown was not ready in time), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
     Deadline: 10 seconds, and `wait`.
@@ -180,8 +180,8 @@ class WorkflowServiceStub:
     (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
-    takes its time.
+    Safe to retry: a repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a
+    program that takes its time.
     """
     ListConfigSnapshots: _grpc.UnaryUnaryMultiCallable[_workflow_pb2.ListConfigSnapshotsRequest, _workflow_pb2.ListConfigSnapshotsResponse]
     """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
@@ -216,8 +216,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
     is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
     (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
-    (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-    (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+    (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; NOT_PLANNED: a
+    plan that is only to be shown was not ready in time), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
     Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
     Deadline: 10 seconds, and `wait`.
@@ -343,8 +343,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
     (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-    A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
-    takes its time.
+    Safe to retry: a repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a
+    program that takes its time.
     """
     ListConfigSnapshots: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ListConfigSnapshotsRequest, _workflow_pb2.ListConfigSnapshotsResponse]  # type: ignore[assignment]
     """Snapshots that somebody took, and those that workflows took before they changed anything; the newest first, a page
@@ -382,8 +382,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         (INSTANCE_NOT_FOUND; SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (INSTANCE_EXISTS: an instance that is given, of an id that
         is registered as another), ABORTED (INSTANCE_LOCKED: another workflow runs on the instance), FAILED_PRECONDITION
         (NO_ACTUATOR: a restore without one; AUTO_APPROVE_NOT_ALLOWED), PERMISSION_DENIED (URL_REFUSED), RESOURCE_EXHAUSTED
-        (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE), DATA_LOSS
-        (STORE_UNREADABLE), DEADLINE_EXCEEDED.
+        (TOO_MANY_INSTANCES, STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE (STORE_UNAVAILABLE; NOT_PLANNED: a
+        plan that is only to be shown was not ready in time), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
         Safe to retry with the same `request_id`: a repeat within 24 hours starts nothing and is answered as before.
         Deadline: 10 seconds, and `wait`.
@@ -581,8 +581,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         (NO_ACTUATOR; ACTUATOR_FAILED), RESOURCE_EXHAUSTED (STORE_FULL, TOO_MANY_CALLS, TOO_MANY_STREAMS), UNAVAILABLE
         (STORE_UNAVAILABLE), DATA_LOSS (STORE_UNREADABLE), DEADLINE_EXCEEDED.
 
-        A repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a program that
-        takes its time.
+        Safe to retry: a repeat keeps another one, which does no harm. Deadline: 60 seconds, since the actuator may be a
+        program that takes its time.
         """
 
     @_abc_1.abstractmethod

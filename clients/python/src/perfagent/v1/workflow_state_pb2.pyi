@@ -440,7 +440,7 @@ class Workflow(_message.Message):
     pause_reason: Global___WorkflowPauseReason.ValueType
     """Why it stands still. Unspecified where it does not."""
     rollback_attempts: _builtins.int
-    """How often the settings from before were to be restored."""
+    """Number of times that the settings from before were to be restored."""
     actuator: _builtins.str
     """Name of the instance's actuator; `none` where it has none."""
     started_by: _builtins.str
@@ -493,15 +493,15 @@ class Workflow(_message.Message):
 
     @_builtins.property
     def gate(self) -> Global___WorkflowGate:
-        """What approval takes."""
+        """What approval takes. Always set."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was started."""
+        """When it was started. Always set."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When its last event was."""
+        """When its last event was. Always set."""
 
     def __init__(
         self,
@@ -600,7 +600,7 @@ class WorkflowWaitingFor(_message.Message):
     """What happens then, a sentence. Empty where it waits for ever."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
+        """Since when. Always set."""
 
     @_builtins.property
     def until_time(self) -> _timestamp_pb2.Timestamp:
@@ -830,7 +830,7 @@ class WorkflowApproval(_message.Message):
     """In what words."""
     @_builtins.property
     def approve_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When. Always set."""
 
     def __init__(
         self,
@@ -911,19 +911,19 @@ class WorkflowEffects(_message.Message):
     """The diagnosis after the change, in one line."""
     @_builtins.property
     def before_start_time(self) -> _timestamp_pb2.Timestamp:
-        """Beginning of the window before the change."""
+        """Beginning of the window before the change. Always set."""
 
     @_builtins.property
     def before_end_time(self) -> _timestamp_pb2.Timestamp:
-        """Its end."""
+        """Its end. Always set."""
 
     @_builtins.property
     def after_start_time(self) -> _timestamp_pb2.Timestamp:
-        """Beginning of the window after the change."""
+        """Beginning of the window after the change. Always set."""
 
     @_builtins.property
     def after_end_time(self) -> _timestamp_pb2.Timestamp:
-        """Its end."""
+        """Its end. Always set."""
 
     @_builtins.property
     def quantities(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowEffect]:
@@ -970,13 +970,15 @@ class WorkflowEffect(_message.Message):
     after: _builtins.float
     """After, in the unit of the quantity."""
     ratio: _builtins.float
-    """After over before."""
+    """After over before: above 1 where there is more of it."""
     predicted_ratio: _builtins.float
-    """The ratio that was predicted: the middle of what was likely. Unset where none was."""
+    """After over before as it was predicted: the middle of what was likely, above 1 where more of it. Unset where none
+    was.
+    """
     predicted_ratio_low: _builtins.float
-    """Its 90 % interval, the lower end. Unset where none was predicted."""
+    """The lower end of its 90 % interval, above 1 where more of it. Unset where none was predicted."""
     predicted_ratio_high: _builtins.float
-    """Its 90 % interval, the upper end. Unset where none was predicted."""
+    """The upper end of its 90 % interval, above 1 where more of it. Unset where none was predicted."""
     def __init__(
         self,
         *,
@@ -1099,7 +1101,7 @@ class WorkflowEvent(_message.Message):
     """Of `paused` why. Unspecified else."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was committed."""
+        """When it was committed. Always set."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowFinding]:
@@ -1182,7 +1184,7 @@ class ConfigSnapshot(_message.Message):
     """In the words of who made it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When. Always set."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigSnapshotTarget]:
