@@ -2132,21 +2132,21 @@ const file_perfagent_v1_workflow_proto_rawDesc = "" +
 	"instanceId\"\x81\x01\n" +
 	"\x1bListConfigSnapshotsResponse\x12:\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x1c.perfagent.v1.ConfigSnapshotR\tsnapshots\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8a\x10\n" +
-	"\x0fWorkflowService\x12\x80\x01\n" +
-	"\rStartWorkflow\x12\".perfagent.v1.StartWorkflowRequest\x1a#.perfagent.v1.StartWorkflowResponse\"&\x82\xd3\xe4\x93\x02 :\x01*b\bworkflow\"\x11/api/v1/workflows\x12\x85\x01\n" +
-	"\vGetWorkflow\x12 .perfagent.v1.GetWorkflowRequest\x1a!.perfagent.v1.GetWorkflowResponse\"1\x82\xd3\xe4\x93\x02+b\bworkflow\x12\x1f/api/v1/workflows/{workflow_id}\x12s\n" +
-	"\rListWorkflows\x12\".perfagent.v1.ListWorkflowsRequest\x1a#.perfagent.v1.ListWorkflowsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/workflows\x12\x9c\x01\n" +
-	"\x0fApproveWorkflow\x12$.perfagent.v1.ApproveWorkflowRequest\x1a%.perfagent.v1.ApproveWorkflowResponse\"<\x82\xd3\xe4\x93\x026:\x01*b\bworkflow\"'/api/v1/workflows/{workflow_id}/approve\x12\x98\x01\n" +
-	"\x0eRejectWorkflow\x12#.perfagent.v1.RejectWorkflowRequest\x1a$.perfagent.v1.RejectWorkflowResponse\";\x82\xd3\xe4\x93\x025:\x01*b\bworkflow\"&/api/v1/workflows/{workflow_id}/reject\x12\x94\x01\n" +
-	"\rPauseWorkflow\x12\".perfagent.v1.PauseWorkflowRequest\x1a#.perfagent.v1.PauseWorkflowResponse\":\x82\xd3\xe4\x93\x024:\x01*b\bworkflow\"%/api/v1/workflows/{workflow_id}/pause\x12\x98\x01\n" +
-	"\x0eResumeWorkflow\x12#.perfagent.v1.ResumeWorkflowRequest\x1a$.perfagent.v1.ResumeWorkflowResponse\";\x82\xd3\xe4\x93\x025:\x01*b\bworkflow\"&/api/v1/workflows/{workflow_id}/resume\x12\x98\x01\n" +
-	"\x0eCancelWorkflow\x12#.perfagent.v1.CancelWorkflowRequest\x1a$.perfagent.v1.CancelWorkflowResponse\";\x82\xd3\xe4\x93\x025:\x01*b\bworkflow\"&/api/v1/workflows/{workflow_id}/cancel\x12\xa0\x01\n" +
-	"\x10RollbackWorkflow\x12%.perfagent.v1.RollbackWorkflowRequest\x1a&.perfagent.v1.RollbackWorkflowResponse\"=\x82\xd3\xe4\x93\x027:\x01*b\bworkflow\"(/api/v1/workflows/{workflow_id}/rollback\x12\x89\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xae\x0f\n" +
+	"\x0fWorkflowService\x12v\n" +
+	"\rStartWorkflow\x12\".perfagent.v1.StartWorkflowRequest\x1a#.perfagent.v1.StartWorkflowResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/api/v1/workflows\x12{\n" +
+	"\vGetWorkflow\x12 .perfagent.v1.GetWorkflowRequest\x1a!.perfagent.v1.GetWorkflowResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/workflows/{workflow_id}\x12s\n" +
+	"\rListWorkflows\x12\".perfagent.v1.ListWorkflowsRequest\x1a#.perfagent.v1.ListWorkflowsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/workflows\x12\x92\x01\n" +
+	"\x0fApproveWorkflow\x12$.perfagent.v1.ApproveWorkflowRequest\x1a%.perfagent.v1.ApproveWorkflowResponse\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/api/v1/workflows/{workflow_id}/approve\x12\x8e\x01\n" +
+	"\x0eRejectWorkflow\x12#.perfagent.v1.RejectWorkflowRequest\x1a$.perfagent.v1.RejectWorkflowResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/workflows/{workflow_id}/reject\x12\x8a\x01\n" +
+	"\rPauseWorkflow\x12\".perfagent.v1.PauseWorkflowRequest\x1a#.perfagent.v1.PauseWorkflowResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/api/v1/workflows/{workflow_id}/pause\x12\x8e\x01\n" +
+	"\x0eResumeWorkflow\x12#.perfagent.v1.ResumeWorkflowRequest\x1a$.perfagent.v1.ResumeWorkflowResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/workflows/{workflow_id}/resume\x12\x8e\x01\n" +
+	"\x0eCancelWorkflow\x12#.perfagent.v1.CancelWorkflowRequest\x1a$.perfagent.v1.CancelWorkflowResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/workflows/{workflow_id}/cancel\x12\x96\x01\n" +
+	"\x10RollbackWorkflow\x12%.perfagent.v1.RollbackWorkflowRequest\x1a&.perfagent.v1.RollbackWorkflowResponse\"3\x82\xd3\xe4\x93\x02-:\x01*\"(/api/v1/workflows/{workflow_id}/rollback\x12\x89\x01\n" +
 	"\rWatchWorkflow\x12\".perfagent.v1.WatchWorkflowRequest\x1a#.perfagent.v1.WatchWorkflowResponse\"-\x82\xd3\xe4\x93\x02'\x12%/api/v1/workflows/{workflow_id}/watch0\x01\x12~\n" +
 	"\x0eWatchWorkflows\x12#.perfagent.v1.WatchWorkflowsRequest\x1a$.perfagent.v1.WatchWorkflowsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/workflows:watch0\x01\x12\x88\x01\n" +
-	"\x12ListWorkflowEvents\x12'.perfagent.v1.ListWorkflowEventsRequest\x1a(.perfagent.v1.ListWorkflowEventsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/workflow-events\x12\xad\x01\n" +
-	"\x14CreateConfigSnapshot\x12).perfagent.v1.CreateConfigSnapshotRequest\x1a*.perfagent.v1.CreateConfigSnapshotResponse\">\x82\xd3\xe4\x93\x028:\x01*b\bsnapshot\")/api/v1/instances/{instance_id}/snapshots\x12\x85\x01\n" +
+	"\x12ListWorkflowEvents\x12'.perfagent.v1.ListWorkflowEventsRequest\x1a(.perfagent.v1.ListWorkflowEventsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/workflow-events\x12\xa3\x01\n" +
+	"\x14CreateConfigSnapshot\x12).perfagent.v1.CreateConfigSnapshotRequest\x1a*.perfagent.v1.CreateConfigSnapshotResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/instances/{instance_id}/snapshots\x12\x85\x01\n" +
 	"\x13ListConfigSnapshots\x12(.perfagent.v1.ListConfigSnapshotsRequest\x1a).perfagent.v1.ListConfigSnapshotsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/snapshotsb\x06proto3"
 
 var (

@@ -20,7 +20,7 @@ const PLAN: Duration = Duration::from_secs(30);
 /// Carries out what is recommended for an instance, and shows each step and the gain.
 pub(super) async fn roll_out(channel: &Channel, id: &str) -> Result<(), Failure> {
     print(&format!(
-        "workflow: the change is planned for {id}, applied, measured, and kept only on disk; it asks for no approval here\n\n"
+        "workflow: what is recommended for {id} is applied and measured, here without the approval that is else waited for\n\n"
     ));
     let mut client = WorkflowServiceClient::new(channel.clone());
     let request = pb::StartWorkflowRequest {
@@ -79,7 +79,7 @@ fn told(event: &pb::WorkflowEvent) -> String {
 
 /// What was measured beside what was predicted.
 fn came_of(of: &pb::Workflow) -> String {
-    let mut text = format!("\n  {}\n", clean(&of.headline));
+    let mut text = "\n  what came of it, beside what was predicted:\n".to_owned();
     if let Some(effects) = &of.effects {
         for line in effects_table(effects).lines() {
             text += &format!("  {line}\n");

@@ -149,7 +149,7 @@ impl Page {
         when.extend(waiting.until_time.map(|until| {
             let left = seconds_between(prost_types::Timestamp::from(told.now), until);
             let then = clean(&waiting.then);
-            format!("until {} (in {}). {then}", instant(until), span(left))
+            format!("until {} (in {}); then: {then}", instant(until), span(left))
         }));
         if !when.is_empty() {
             self.line(1, when.join(", ").trim_end());

@@ -135,13 +135,14 @@ const UNFINISHED: [pb::WorkflowStatus; 5] = [
 ];
 
 /// Fields of requests by the flags that set them, where they are other ones than of `collect`.
-const FLAGS: [(&str, &str); 14] = [
+const FLAGS: [(&str, &str); 15] = [
     ("--id", "INSTANCE"),
     ("workflow_id", "WORKFLOW"),
     ("workflow_type", "--type"),
     ("snapshot_id", "--snapshot"),
     ("optimization_id", "--optimization"),
     ("auto_approve", "--auto-approve"),
+    ("gate", "--approvals, --separate-requester"),
     ("gate.approvals", "--approvals"),
     ("gate.approvers", "--approver"),
     ("gate.timeout", "--approval-timeout"),
