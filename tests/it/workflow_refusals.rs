@@ -216,6 +216,7 @@ fn stuck() -> Vec<Event> {
             cause: RollbackCause::Failure,
             overwrites: false,
             message: "It failed.".to_owned(),
+            failure: None,
         },
         Event::RollbackFailed { failure },
     ]

@@ -89,6 +89,10 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             failure: Some(write::failure(failure)),
             ..none
         },
+        Event::RollbackStarted { failure, .. } => pb::WorkflowEvent {
+            failure: failure.as_ref().map(write::failure),
+            ..none
+        },
         Event::NothingToDo { .. }
         | Event::ApprovalGiven { .. }
         | Event::Approved { .. }
@@ -96,7 +100,6 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
         | Event::Resumed { .. }
         | Event::Cancelled { .. }
         | Event::PlanOutdated { .. }
-        | Event::RollbackStarted { .. }
         | Event::RolledBack => none,
     }
 }
@@ -313,6 +316,7 @@ mod tests {
             cause: RollbackCause::Requested,
             overwrites: true,
             message: "alice rolls it back.".to_owned(),
+            failure: None,
         });
         assert!(
             again.message.contains("attempt 2: alice"),
