@@ -107,7 +107,8 @@ pub trait WorkflowStore: Send + Sync {
     async fn revision_before(&self, time: SystemTime) -> Result<u64, StoreError>;
 
     /// Takes the lease of a workflow, or takes it again: from now on nobody else advances it, until the time is over by
-    /// the store's clock. The epoch is higher than any before, of any workflow. Who has it already gets another epoch.
+    /// the store's clock. The epoch is higher than any before, of any workflow, and than those of a store that was lost
+    /// before: it is not below the store's unix time in microseconds. Who has it already gets another epoch.
     ///
     /// # Errors
     /// [`StoreError::Leased`] where another has it, [`StoreError::NoWorkflow`], a store that cannot be written.

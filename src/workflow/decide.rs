@@ -228,6 +228,7 @@ impl Decision<'_> {
             cause,
             overwrites: drifted || state.status() == Status::RollbackFailed,
             message,
+            failure: None,
         }
     }
 
@@ -267,11 +268,6 @@ impl Decision<'_> {
             (Phase::Approved, Command::PlanOutdated { message }) => Ok(Event::PlanOutdated {
                 message: message.clone(),
             }),
-            (Phase::RollingOut, Command::PlanOutdated { message }) if !state.has_touched() => {
-                Ok(Event::PlanOutdated {
-                    message: message.clone(),
-                })
-            }
             (Phase::Approved | Phase::RollingOut, Command::Intend { epoch }) => {
                 match state.next_target() {
                     Some(target) => Ok(Event::WriteIntended {
@@ -325,6 +321,7 @@ impl Decision<'_> {
                 cause: RollbackCause::Failure,
                 overwrites: false,
                 message: format!("{}: {}", failure.reason, failure.message),
+                failure: Some(failure),
             },
             false => Event::Failed { failure },
         })
@@ -395,10 +392,14 @@ impl Decision<'_> {
         {
             return Err(self.late("it is paused for drift already"));
         }
+        let target = seen.or(target);
+        if target.is_some_and(|place| self.state.target(place).is_none()) {
+            return Err(self.late("the plan has no such target"));
+        }
         Ok(Event::Paused {
             reason: PauseReason::Drift,
             message: message.clone(),
-            target: seen.or(target),
+            target,
             digest: Some(digest.clone()),
         })
     }
@@ -433,12 +434,8 @@ fn late(state: Option<&Workflow>, message: &str) -> Refusal {
 
 /// The plan with the digest of what an approval is bound to.
 fn with_etag(draft: &PlanDraft) -> Plan {
-    let bound = (
-        &draft.changes,
-        &draft.targets,
-        &draft.strategy,
-        &draft.snapshot_id,
-    );
+    // where the store keeps the settings is not among it: their digests are
+    let bound = (&draft.changes, &draft.targets, &draft.strategy);
     // serialising plain data cannot fail; if it did, no approval would match
     let text = serde_json::to_vec(&bound).unwrap_or_default();
     let digest = digest(&SHA256, &text);

@@ -150,6 +150,9 @@ pub enum Event {
         overwrites: bool,
         /// In a sentence.
         message: String,
+        /// What went wrong, where that is why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     /// The settings of a target are about to be restored.
     RestoreIntended {
@@ -196,7 +199,7 @@ pub enum EventError {
         found: u64,
     },
     /// It is no event.
-    #[error("event that cannot be read: {0}")]
+    #[error("event that cannot be read: {0}; if a newer perfagent wrote it, run that one")]
     Unreadable(String),
     /// It cannot follow what was before.
     #[error("event {event} cannot follow in phase {phase}")]
@@ -237,7 +240,7 @@ impl Event {
     }
 }
 
-/// An event as the log keeps it.
+/// An event as the log keeps it. What is given can be read again, and is the same then.
 ///
 /// # Errors
 /// Numbers that JSON has no form for.
@@ -247,7 +250,16 @@ pub fn encode_event(event: &Event) -> Result<String, EventError> {
     if let Some(fields) = value.as_object_mut() {
         fields.insert("v".to_owned(), Value::from(EVENT_VERSION));
     }
-    serde_json::to_string(&value).map_err(unreadable)
+    let text = serde_json::to_string(&value).map_err(unreadable)?;
+    // JSON has no infinity and no NaN: they become nulls, which nobody could read for ever after
+    match decode_event(&text) {
+        Ok(read) if read == *event => Ok(text),
+        Ok(_) => Err(EventError::Unreadable(format!(
+            "{} would not come back as it is",
+            event.kind()
+        ))),
+        Err(error) => Err(error),
+    }
 }
 
 /// An event from the log.

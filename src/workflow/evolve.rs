@@ -182,8 +182,12 @@ impl Change<'_> {
                 cause,
                 overwrites,
                 message,
+                failure,
             } => {
                 self.state.pause = None;
+                if failure.is_some() {
+                    self.state.failure.clone_from(failure);
+                }
                 self.state.rollback = Some(Rollback {
                     attempt: *attempt,
                     cause: *cause,
@@ -267,9 +271,11 @@ impl Change<'_> {
         target: Option<u32>,
         digest: Option<&str>,
     ) -> Option<()> {
-        let left_us = match reason {
-            PauseReason::ApprovalTimeout => None,
-            _ => self
+        let left_us = match (&self.state.pause, reason) {
+            // its time stands still already
+            (Some(pause), _) => pause.left_us,
+            (None, PauseReason::ApprovalTimeout) => None,
+            (None, _) => self
                 .state
                 .deadline_us
                 .map(|deadline| deadline.saturating_sub(self.at_us).max(0)),

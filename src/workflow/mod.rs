@@ -18,6 +18,9 @@ mod plan;
 mod spec;
 mod state;
 mod step;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+mod tests;
 mod view;
 mod words;
 

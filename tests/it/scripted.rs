@@ -43,14 +43,18 @@ impl Scripted {
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
-macro_rules! verbs {
-    ($($name:ident $request:ident $response:ident)+) => {$(
-        async fn $name(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
-            let request = request.into_inner();
-            self.took(format!("{} {} {}", stringify!($name), request.workflow_id, request.note));
-            Ok(Response::new(pb::$response { workflow: Some(self.first()) }))
-        }
-    )+};
+/// What a verb with a note does: it is noted, and answered with the first of the script.
+macro_rules! noted {
+    ($self:ident $name:literal $request:ident $response:ident) => {{
+        let request = $request.into_inner();
+        $self.took(format!(
+            "{} {} {}",
+            $name, request.workflow_id, request.note
+        ));
+        Ok(Response::new(pb::$response {
+            workflow: Some($self.first()),
+        }))
+    }};
 }
 
 #[tonic::async_trait]
@@ -58,11 +62,32 @@ impl WorkflowService for Scripted {
     type WatchWorkflowStream = Stream<pb::WatchWorkflowResponse>;
     type WatchWorkflowsStream = Stream<pb::WatchWorkflowsResponse>;
 
-    verbs! {
-        reject_workflow RejectWorkflowRequest RejectWorkflowResponse
-        pause_workflow PauseWorkflowRequest PauseWorkflowResponse
-        resume_workflow ResumeWorkflowRequest ResumeWorkflowResponse
-        rollback_workflow RollbackWorkflowRequest RollbackWorkflowResponse
+    async fn reject_workflow(
+        &self,
+        request: Request<pb::RejectWorkflowRequest>,
+    ) -> Result<Response<pb::RejectWorkflowResponse>, Status> {
+        noted!(self "reject_workflow" request RejectWorkflowResponse)
+    }
+
+    async fn pause_workflow(
+        &self,
+        request: Request<pb::PauseWorkflowRequest>,
+    ) -> Result<Response<pb::PauseWorkflowResponse>, Status> {
+        noted!(self "pause_workflow" request PauseWorkflowResponse)
+    }
+
+    async fn resume_workflow(
+        &self,
+        request: Request<pb::ResumeWorkflowRequest>,
+    ) -> Result<Response<pb::ResumeWorkflowResponse>, Status> {
+        noted!(self "resume_workflow" request ResumeWorkflowResponse)
+    }
+
+    async fn rollback_workflow(
+        &self,
+        request: Request<pb::RollbackWorkflowRequest>,
+    ) -> Result<Response<pb::RollbackWorkflowResponse>, Status> {
+        noted!(self "rollback_workflow" request RollbackWorkflowResponse)
     }
 
     async fn cancel_workflow(

@@ -358,8 +358,8 @@ def test_workflows_as_json(envoy: Envoy) -> None:
     assert (started["instance_id"], started["note"]) == ("quiet", "From curl.")
     assert started["workflow_type"] == "WORKFLOW_TYPE_ANALYSIS"
     # each agent has its own here, and calls go to them in turn
-    found = (json.loads(curl(f"{where}/workflows/{started['workflow_id']}")) for _ in range(8))
-    assert started["workflow_id"] in {one.get("workflow", {}).get("workflow_id") for one in found}
+    found = [json.loads(curl(f"{where}/workflows/{started['workflow_id']}")) for _ in range(8)]
+    assert started["workflow_id"] in {one["workflow"]["workflow_id"] for one in found if "workflow" in one}
     lists = [json.loads(curl(f"{where}/workflows?instance_id=quiet")) for _ in range(8)]
     assert any(one["workflow_id"] == started["workflow_id"] for page in lists for one in page.get("workflows", []))
     pages = [json.loads(curl(f"{where}/workflow-events?workflow_id={started['workflow_id']}&wait=1s")) for _ in range(8)]

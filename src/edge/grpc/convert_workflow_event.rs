@@ -236,8 +236,8 @@ fn noted(sentence: &str, note: &str) -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::workflow::MeasuredEffects;
     use crate::optimization::PredictedQuantity;
+    use crate::workflow::MeasuredEffects;
     use crate::workflow::{Approval, Failure, MeasuredEffect, PauseReason, RollbackCause};
 
     fn told(of: Event) -> pb::WorkflowEvent {

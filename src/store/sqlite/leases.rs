@@ -48,7 +48,11 @@ pub(super) async fn acquire(
             holder: held.try_get("holder").map_err(trouble)?,
         });
     }
-    let row = sqlx::query("UPDATE workflow_counters SET epoch = epoch + 1 RETURNING epoch")
+    // targets remember the highest epoch: one of a store that was lost must be lower, so that time is in it
+    let row = sqlx::query(
+        "UPDATE workflow_counters \
+         SET epoch = max(epoch + 1, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) RETURNING epoch",
+    )
         .fetch_one(&mut *write)
         .await
         .map_err(trouble)?;

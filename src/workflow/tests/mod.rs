@@ -1,0 +1,10 @@
+//! What the machine must do, whatever is asked of it.
+
+mod example;
+mod found;
+mod gates;
+mod invariants;
+mod properties;
+mod random;
+mod table;
+mod table_rows;
