@@ -59,6 +59,7 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             target,
             operation_id,
             epoch,
+            ..
         }
         | Event::RestoreIntended {
             target,
@@ -274,6 +275,7 @@ mod tests {
             target: 0,
             operation_id: "0198.1".to_owned(),
             epoch: 5,
+            baseline: None,
         });
         assert_eq!(
             intended.message,
@@ -313,6 +315,7 @@ mod tests {
             cause: RollbackCause::Requested,
             overwrites: true,
             message: "alice rolls it back.".to_owned(),
+            failure: None,
         });
         assert!(
             again.message.contains("attempt 2: alice"),
