@@ -90,6 +90,10 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             failure: Some(write::failure(failure)),
             ..none
         },
+        Event::RollbackStarted { failure, .. } => pb::WorkflowEvent {
+            failure: failure.as_ref().map(write::failure),
+            ..none
+        },
         Event::NothingToDo { .. }
         | Event::ApprovalGiven { .. }
         | Event::Approved { .. }
@@ -97,7 +101,6 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
         | Event::Resumed { .. }
         | Event::Cancelled { .. }
         | Event::PlanOutdated { .. }
-        | Event::RollbackStarted { .. }
         | Event::RolledBack => none,
     }
 }
