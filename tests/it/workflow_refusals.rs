@@ -210,12 +210,14 @@ fn stuck() -> Vec<Event> {
             target: 0,
             operation_id: "1".to_owned(),
             epoch: 1,
+            baseline: None,
         },
         Event::RollbackStarted {
             attempt: 1,
             cause: RollbackCause::Failure,
             overwrites: false,
             message: "It failed.".to_owned(),
+            failure: None,
         },
         Event::RollbackFailed { failure },
     ]

@@ -11,8 +11,8 @@ use crate::analysis::Severity;
 use crate::measure::{Measurement, WindowKind};
 use crate::optimization::{Effect, PredictedQuantity, measured};
 use crate::workflow::{
-    Analysis, Command, Failure, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue,
-    Workflow,
+    Analysis, Baseline, Command, Failure, FindingSummary, MeasuredEffect, MeasuredEffects,
+    MeasuredValue, Workflow,
 };
 
 /// What was measured of an instance, and what holds it back.
@@ -68,6 +68,17 @@ impl Agent {
             simulated: seen.diagnosed.simulated,
             before: seen.values,
         })))
+    }
+
+    /// How things are now; none where that cannot be told.
+    pub(super) async fn baseline(&self, site: &Site) -> Option<Baseline> {
+        let seen = self.see(site).await.ok().filter(|seen| !seen.stale)?;
+        let window = seen.diagnosed.window;
+        (window.kind == WindowKind::Interval).then(|| Baseline {
+            start_unix_seconds: window.start_unix_seconds,
+            end_unix_seconds: window.end_unix_seconds,
+            values: seen.values,
+        })
     }
 
     /// Measures what came of a change. `now_us` is when; a window counts that lies wholly after the last target was
@@ -197,11 +208,17 @@ fn harm(state: &Workflow, now: &Diagnosed) -> Option<Failure> {
 }
 
 fn effects(state: &Workflow, seen: &Seen) -> MeasuredEffects {
-    let before = state.analysis.as_ref();
+    let analysed = state.analysis.as_ref().map(|analysis| Baseline {
+        start_unix_seconds: analysis.start_unix_seconds,
+        end_unix_seconds: analysis.end_unix_seconds,
+        values: analysis.before.clone(),
+    });
+    let before = state.baseline.clone().or(analysed);
+    let before = before.as_ref();
     let predicted = state.plan.as_ref().map(|plan| &plan.draft.effect);
     let of = |after: &MeasuredValue| {
         let known = before?
-            .before
+            .values
             .iter()
             .find(|one| one.quantity == after.quantity)?;
         let ratio = after.value / known.value;

@@ -59,6 +59,7 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             target,
             operation_id,
             epoch,
+            ..
         }
         | Event::RestoreIntended {
             target,
@@ -89,6 +90,10 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             failure: Some(write::failure(failure)),
             ..none
         },
+        Event::RollbackStarted { failure, .. } => pb::WorkflowEvent {
+            failure: failure.as_ref().map(write::failure),
+            ..none
+        },
         Event::NothingToDo { .. }
         | Event::ApprovalGiven { .. }
         | Event::Approved { .. }
@@ -96,7 +101,6 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
         | Event::Resumed { .. }
         | Event::Cancelled { .. }
         | Event::PlanOutdated { .. }
-        | Event::RollbackStarted { .. }
         | Event::RolledBack => none,
     }
 }
@@ -274,6 +278,7 @@ mod tests {
             target: 0,
             operation_id: "0198.1".to_owned(),
             epoch: 5,
+            baseline: None,
         });
         assert_eq!(
             intended.message,
@@ -313,6 +318,7 @@ mod tests {
             cause: RollbackCause::Requested,
             overwrites: true,
             message: "alice rolls it back.".to_owned(),
+            failure: None,
         });
         assert!(
             again.message.contains("attempt 2: alice"),

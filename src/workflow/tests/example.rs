@@ -170,7 +170,10 @@ impl Run {
     /// One for so many targets of which the first is about to be written.
     pub(super) fn writing(targets: usize) -> Self {
         let mut run = Self::approved(targets);
-        run.report(Command::Intend { epoch: 1 });
+        run.report(Command::Intend {
+            epoch: 1,
+            baseline: None,
+        });
         run
     }
 
@@ -178,7 +181,10 @@ impl Run {
     pub(super) fn measuring(targets: usize) -> Self {
         let mut run = Self::approved(targets);
         for _ in 0..targets {
-            run.report(Command::Intend { epoch: 1 });
+            run.report(Command::Intend {
+                epoch: 1,
+                baseline: None,
+            });
             run.report(written());
             run.report(Command::Ready);
         }
