@@ -28,6 +28,8 @@ struct Seen {
 const AGAIN: Duration = Duration::from_millis(500);
 /// Fewest finished requests that a window after a change must have: of fewer, means and tails are chance.
 const LEAST_REQUESTS: f64 = 20.0;
+/// After so many windows fewer do.
+const PATIENCE_WINDOWS: f64 = 5.0;
 
 impl Agent {
     /// Finds out what holds the instance back.
@@ -74,7 +76,7 @@ impl Agent {
     pub(super) async fn baseline(&self, site: &Site) -> Option<Baseline> {
         let seen = self.see(site).await.ok().filter(|seen| !seen.stale)?;
         let window = seen.diagnosed.window;
-        (window.kind == WindowKind::Interval).then(|| Baseline {
+        (window.kind == WindowKind::Interval).then_some(Baseline {
             start_unix_seconds: window.start_unix_seconds,
             end_unix_seconds: window.end_unix_seconds,
             values: seen.values,
@@ -101,12 +103,16 @@ impl Agent {
                 if let Some(harm) = harm(state, &seen.diagnosed) {
                     return Came::command(Command::Fail(harm));
                 }
-                let enough = seen
-                    .finished
-                    .is_some_and(|finished| finished >= LEAST_REQUESTS);
-                if (enough && is_full(&seen))
-                    || (is_over && seen.finished.is_some_and(|finished| finished > 0.0))
-                {
+                // where little comes in, what there is after some windows counts
+                let patience_us = (PATIENCE_WINDOWS * full * 1e6) as i64;
+                let is_late = is_over || now_us.saturating_sub(state.phase_since_us) >= patience_us;
+                let least = if is_late {
+                    f64::MIN_POSITIVE
+                } else {
+                    LEAST_REQUESTS
+                };
+                let enough = seen.finished.is_some_and(|finished| finished >= least);
+                if enough && (is_over || is_full(&seen)) {
                     return Came::command(Command::Measured(Some(Box::new(effects(state, &seen)))));
                 }
                 match is_over {

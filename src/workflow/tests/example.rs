@@ -177,20 +177,6 @@ impl Run {
         run
     }
 
-    /// One whose targets, so many, all have their settings.
-    pub(super) fn measuring(targets: usize) -> Self {
-        let mut run = Self::approved(targets);
-        for _ in 0..targets {
-            run.report(Command::Intend {
-                epoch: 1,
-                baseline: None,
-            });
-            run.report(written());
-            run.report(Command::Ready);
-        }
-        run
-    }
-
     pub(super) fn state(&self) -> &Workflow {
         self.state.as_ref().unwrap()
     }
