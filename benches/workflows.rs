@@ -76,10 +76,10 @@ async fn measure() {
     }
     let cpu = cpu_seconds(pid) - cpu;
     let events = committed(&mut client, from).await;
-    let lags = lags(&receipts, &events, WATCHERS);
+    let of_all = lags(&receipts, &events, WATCHERS);
     print(
         &format!("  an event to all, {} events", events.len()),
-        lags,
+        of_all,
         1_000.0,
     );
     println!(
@@ -109,14 +109,14 @@ async fn measure() {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let events = committed(&mut client, from).await;
-    let lags = lags(&receipts, &events, FEW);
+    let of_few = lags(&receipts, &events, FEW);
     print(
         &format!(
             "{FEW} watchers, {started} workflows of type analysis within {:.0} s, {} events",
             BUSY.as_secs_f64(),
             events.len()
         ),
-        lags,
+        of_few,
         50.0,
     );
     for reader in readers {

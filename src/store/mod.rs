@@ -4,7 +4,7 @@
 //! request gets.
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 mod conformance;
 mod predictions;
 mod sqlite;

@@ -1,6 +1,6 @@
 //! What can be asked of a workflow, by callers and by its runner, and why it may be refused.
 
-use super::plan::{Analysis, MeasuredEffects, PlanDraft};
+use super::plan::{Analysis, Baseline, MeasuredEffects, PlanDraft};
 use super::spec::WorkflowSpec;
 use super::words::{Status, Verb};
 
@@ -61,6 +61,8 @@ pub enum Command {
     Intend {
         /// Epoch of its lease.
         epoch: u64,
+        /// How things are before the first write; none where that is not known, and for all that follow.
+        baseline: Option<Box<Baseline>>,
     },
     /// Settings changed since the plan was made; nothing of it is applied yet.
     PlanOutdated {

@@ -268,12 +268,13 @@ impl Decision<'_> {
             (Phase::Approved, Command::PlanOutdated { message }) => Ok(Event::PlanOutdated {
                 message: message.clone(),
             }),
-            (Phase::Approved | Phase::RollingOut, Command::Intend { epoch }) => {
+            (Phase::Approved | Phase::RollingOut, Command::Intend { epoch, baseline }) => {
                 match state.next_target() {
                     Some(target) => Ok(Event::WriteIntended {
                         target,
                         operation_id: self.next_operation(),
                         epoch: *epoch,
+                        baseline: baseline.clone().filter(|_| !state.has_touched()),
                     }),
                     None => Err(self.late("every target is written")),
                 }
@@ -286,7 +287,7 @@ impl Decision<'_> {
                 effects: effects.clone(),
             }),
             (Phase::Measuring, Command::Drifted { .. }) => self.drifted(command, None),
-            (Phase::RollingBack, Command::Intend { epoch }) => match state.next_to_restore() {
+            (Phase::RollingBack, Command::Intend { epoch, .. }) => match state.next_to_restore() {
                 Some(target) => Ok(Event::RestoreIntended {
                     target,
                     operation_id: self.next_operation(),

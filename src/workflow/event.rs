@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::command::Failure;
 use super::gate::Approval;
-use super::plan::{Analysis, MeasuredEffects, Plan};
+use super::plan::{Analysis, Baseline, MeasuredEffects, Plan};
 use super::spec::WorkflowSpec;
 use super::state::RollbackCause;
 use super::words::PauseReason;
@@ -120,6 +120,9 @@ pub enum Event {
         operation_id: String,
         /// Epoch of the lease.
         epoch: u64,
+        /// How things are before the first write, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        baseline: Option<Box<Baseline>>,
     },
     /// The settings of a target are as planned.
     Written {

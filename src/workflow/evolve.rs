@@ -77,6 +77,7 @@ fn begun(recorded: &RecordedEvent, spec: &WorkflowSpec) -> Workflow {
         plan: None,
         gate: None,
         targets: Vec::new(),
+        baseline: None,
         operations: 0,
         rollback: None,
         effects: None,
@@ -150,8 +151,12 @@ impl Change<'_> {
             Event::WriteIntended {
                 target,
                 operation_id,
+                baseline,
                 ..
             } => {
+                if let Some(baseline) = baseline {
+                    self.state.baseline = Some((**baseline).clone());
+                }
                 self.operation(*target, operation_id, TargetPhase::Writing)?;
                 self.enter(Phase::Writing { target: *target });
             }

@@ -32,8 +32,8 @@ pub use event::{
 pub use evolve::evolve;
 pub use gate::{Approval, GateKind, GatePolicy, GateState, OnTimeout};
 pub use plan::{
-    Analysis, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue, Plan, PlanDraft,
-    PlanTarget, Strategy,
+    Analysis, Baseline, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue, Plan,
+    PlanDraft, PlanTarget, Strategy,
 };
 pub use spec::{Timeouts, WorkflowSpec};
 pub use state::{

@@ -41,6 +41,17 @@ pub struct FindingSummary {
     pub description: String,
 }
 
+/// What was measured just before the first write: approvals take days.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct Baseline {
+    /// Beginning of the window, unix time in seconds.
+    pub start_unix_seconds: f64,
+    /// Its end.
+    pub end_unix_seconds: f64,
+    /// What of it can be predicted.
+    pub values: Vec<MeasuredValue>,
+}
+
 /// How a change goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

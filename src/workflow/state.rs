@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Failure;
 use super::gate::GateState;
-use super::plan::{Analysis, MeasuredEffects, Plan};
+use super::plan::{Analysis, Baseline, MeasuredEffects, Plan};
 use super::spec::WorkflowSpec;
 use super::words::{Outcome, PauseReason, Stage, Status, WorkflowKind};
 
@@ -43,6 +43,9 @@ pub struct Workflow {
     pub gate: Option<GateState>,
     /// Where settings change, as in the plan.
     pub targets: Vec<TargetState>,
+    /// How things were just before the first write.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
     /// How many operations there have been.
     pub operations: u32,
     /// The way back, where one was begun.

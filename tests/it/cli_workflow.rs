@@ -6,11 +6,10 @@ use std::process::{Output, Stdio};
 use perfagent::edge::grpc::pb;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpListener;
 
 use crate::cli::{command, run, text};
 use crate::descriptor::terminal;
-use crate::scripted::{Fake, ID, OTHER, pending, serve, workflow};
+use crate::scripted::{Fake, ID, OTHER, pending, workflow};
 
 fn code(of: &Output) -> i32 {
     of.status.code().unwrap()
@@ -179,7 +178,7 @@ async fn a_watch_goes_on_after_the_last_event_and_says_how_it_ended() {
 async fn a_watch_outlives_the_agent() {
     let mut fake = Fake::start(vec![workflow(ID, "vllm-1", pb::WorkflowStatus::InProgress)]).await;
     fake.with_events(2);
-    fake.shared.lock().unwrap().breaks = vec![2];
+    fake.shared.lock().unwrap().hangs = true;
     let mut child = command()
         .args([
             "workflow",
@@ -198,23 +197,18 @@ async fn a_watch_outlives_the_agent() {
     let mut told = Vec::new();
     for _ in 0..2 {
         told.push(out.next_line().await.unwrap().unwrap());
-        // gone as soon as something was told
-        fake.task.abort();
     }
+    fake.kill();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let lost = errors.next_line().await.unwrap().unwrap();
     assert!(lost.contains("agent not reachable, retrying"), "{lost}");
     fake.with_events(4);
-    fake.shared.lock().unwrap().workflows =
-        vec![workflow(ID, "vllm-1", pb::WorkflowStatus::Completed)];
-    let listener = loop {
-        // the address is free once the connections of before have gone
-        if let Ok(listener) = TcpListener::bind(&fake.address).await {
-            break listener;
-        }
-        tokio::task::yield_now().await;
-    };
-    fake.task = serve(listener, fake.shared.clone());
+    {
+        let mut script = fake.shared.lock().unwrap();
+        script.hangs = false;
+        script.workflows = vec![workflow(ID, "vllm-1", pb::WorkflowStatus::Completed)];
+    }
+    fake.restart().await;
     while let Some(line) = out.next_line().await.unwrap() {
         told.push(line);
     }
@@ -230,9 +224,9 @@ async fn a_watch_outlives_the_agent() {
 
 #[tokio::test]
 async fn a_watch_gives_up_when_told_to() {
-    let fake = Fake::start(vec![pending()]).await;
+    let mut fake = Fake::start(vec![pending()]).await;
     fake.with_events(1);
-    fake.shared.lock().unwrap().breaks = vec![1];
+    fake.shared.lock().unwrap().hangs = true;
     let mut child = command()
         .args([
             "workflow",
@@ -249,7 +243,7 @@ async fn a_watch_gives_up_when_told_to() {
         .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
     out.next_line().await.unwrap().unwrap();
-    fake.task.abort();
+    fake.kill();
     assert_eq!(child.wait().await.unwrap().code(), Some(1));
     // what no retry mends ends it at once
     let fake = Fake::start(vec![pending()]).await;
@@ -296,12 +290,14 @@ async fn help_teaches_each_of_them() {
         ("rollback", "byte for byte"),
         ("get", "latest"),
         ("list", "--status"),
-        ("watch", "6\nROLLBACK_FAILED"),
+        ("watch", "6 ROLLBACK_FAILED"),
         ("events", "--after-revision"),
         ("snapshot", "--snapshot ID"),
         ("snapshots", "newest first"),
     ] {
         let help = text(&run(&["workflow", verb, "--help"]).await.stdout);
+        // as wide as the terminal has it
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             help.contains("Example") && help.contains(word),
             "{verb}: {help}"

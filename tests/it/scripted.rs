@@ -1,14 +1,14 @@
 //! An agent of whose workflows a test says what becomes of them: what a real one does only by chance.
 
+use std::net::TcpListener;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use perfagent::edge::grpc::pb;
 use perfagent::edge::grpc::pb::watch_workflow_response::Told;
 use perfagent::edge::grpc::pb::workflow_service_server::{WorkflowService, WorkflowServiceServer};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -24,6 +24,8 @@ pub struct Script {
     pub events: Vec<pb::WorkflowEvent>,
     /// Streams of the log break off after so many messages; those after the last go to the end.
     pub breaks: Vec<usize>,
+    /// Streams of the log stay open after what there is.
+    pub hangs: bool,
     pub asked: Vec<String>,
 }
 
@@ -191,7 +193,11 @@ impl WorkflowService for Scripted {
             messages.truncate(told.breaks.remove(0));
             messages.push(Err(Status::unavailable("the stream has lived its time")));
         }
-        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+        let messages = stream::iter(messages);
+        Ok(Response::new(match told.hangs {
+            true => Box::pin(messages.chain(stream::pending())),
+            false => Box::pin(messages),
+        }))
     }
 
     async fn watch_workflows(
@@ -240,20 +246,20 @@ impl WorkflowService for Scripted {
 pub struct Fake {
     pub address: String,
     pub shared: Shared,
-    pub task: JoinHandle<()>,
+    runtime: Option<Runtime>,
 }
 
 impl Fake {
     pub async fn start(workflows: Vec<pb::Workflow>) -> Self {
         let shared = Shared::default();
         shared.lock().unwrap().workflows = workflows;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let task = serve(listener, shared.clone());
+        let runtime = Some(serve(listener, shared.clone()));
         Self {
             address,
             shared,
-            task,
+            runtime,
         }
     }
 
@@ -280,19 +286,49 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        self.task.abort();
+        self.kill();
     }
 }
 
-pub fn serve(listener: TcpListener, shared: Shared) -> JoinHandle<()> {
-    let server = tonic::transport::Server::builder()
-        .add_service(WorkflowServiceServer::new(Scripted(shared)));
-    tokio::spawn(async move {
+impl Fake {
+    /// Gone, with all its connections.
+    pub fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Again, at the address that it had.
+    pub async fn restart(&mut self) {
+        let listener = loop {
+            // the address is free once the connections of before have gone
+            match TcpListener::bind(&self.address) {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        self.runtime = Some(serve(listener, self.shared.clone()));
+    }
+}
+
+/// In a runtime of its own, which ends with all that it does.
+fn serve(listener: TcpListener, shared: Shared) -> Runtime {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    listener.set_nonblocking(true).unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(WorkflowServiceServer::new(Scripted(shared)));
         server
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
             .unwrap();
-    })
+    });
+    runtime
 }
 
 pub fn workflow(id: &str, instance: &str, status: pb::WorkflowStatus) -> pb::Workflow {

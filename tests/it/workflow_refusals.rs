@@ -210,6 +210,7 @@ fn stuck() -> Vec<Event> {
             target: 0,
             operation_id: "1".to_owned(),
             epoch: 1,
+            baseline: None,
         },
         Event::RollbackStarted {
             attempt: 1,

@@ -66,7 +66,7 @@ var rpcs = map[string]rpc{
 	pb.WorkflowService_ListWorkflowEvents_FullMethodName:   {waitPlus(5 * time.Second), true},
 	pb.WorkflowService_WatchWorkflow_FullMethodName:        {nil, true},
 	pb.WorkflowService_WatchWorkflows_FullMethodName:       {nil, true},
-	pb.WorkflowService_CreateConfigSnapshot_FullMethodName: {within(60 * time.Second), false},
+	pb.WorkflowService_CreateConfigSnapshot_FullMethodName: {within(60 * time.Second), true},
 	pb.WorkflowService_ListConfigSnapshots_FullMethodName:  {within(5 * time.Second), true},
 }
 

@@ -11,8 +11,8 @@ use crate::analysis::Severity;
 use crate::measure::{Measurement, WindowKind};
 use crate::optimization::{Effect, PredictedQuantity, measured};
 use crate::workflow::{
-    Analysis, Command, Failure, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue,
-    Workflow,
+    Analysis, Baseline, Command, Failure, FindingSummary, MeasuredEffect, MeasuredEffects,
+    MeasuredValue, Workflow,
 };
 
 /// What was measured of an instance, and what holds it back.
@@ -28,6 +28,8 @@ struct Seen {
 const AGAIN: Duration = Duration::from_millis(500);
 /// Fewest finished requests that a window after a change must have: of fewer, means and tails are chance.
 const LEAST_REQUESTS: f64 = 20.0;
+/// After so many windows fewer do.
+const PATIENCE_WINDOWS: f64 = 5.0;
 
 impl Agent {
     /// Finds out what holds the instance back.
@@ -70,6 +72,17 @@ impl Agent {
         })))
     }
 
+    /// How things are now; none where that cannot be told.
+    pub(super) async fn baseline(&self, site: &Site) -> Option<Baseline> {
+        let seen = self.see(site).await.ok().filter(|seen| !seen.stale)?;
+        let window = seen.diagnosed.window;
+        (window.kind == WindowKind::Interval).then_some(Baseline {
+            start_unix_seconds: window.start_unix_seconds,
+            end_unix_seconds: window.end_unix_seconds,
+            values: seen.values,
+        })
+    }
+
     /// Measures what came of a change. `now_us` is when; a window counts that lies wholly after the last target was
     /// ready.
     pub(super) async fn measure_effects(&self, site: &Site, state: &Workflow, now_us: i64) -> Came {
@@ -90,12 +103,16 @@ impl Agent {
                 if let Some(harm) = harm(state, &seen.diagnosed) {
                     return Came::command(Command::Fail(harm));
                 }
-                let enough = seen
-                    .finished
-                    .is_some_and(|finished| finished >= LEAST_REQUESTS);
-                if (enough && is_full(&seen))
-                    || (is_over && seen.finished.is_some_and(|finished| finished > 0.0))
-                {
+                // where little comes in, what there is after some windows counts
+                let patience_us = (PATIENCE_WINDOWS * full * 1e6) as i64;
+                let is_late = is_over || now_us.saturating_sub(state.phase_since_us) >= patience_us;
+                let least = if is_late {
+                    f64::MIN_POSITIVE
+                } else {
+                    LEAST_REQUESTS
+                };
+                let enough = seen.finished.is_some_and(|finished| finished >= least);
+                if enough && (is_over || is_full(&seen)) {
                     return Came::command(Command::Measured(Some(Box::new(effects(state, &seen)))));
                 }
                 match is_over {
@@ -197,11 +214,17 @@ fn harm(state: &Workflow, now: &Diagnosed) -> Option<Failure> {
 }
 
 fn effects(state: &Workflow, seen: &Seen) -> MeasuredEffects {
-    let before = state.analysis.as_ref();
+    let analysed = state.analysis.as_ref().map(|analysis| Baseline {
+        start_unix_seconds: analysis.start_unix_seconds,
+        end_unix_seconds: analysis.end_unix_seconds,
+        values: analysis.before.clone(),
+    });
+    let before = state.baseline.clone().or(analysed);
+    let before = before.as_ref();
     let predicted = state.plan.as_ref().map(|plan| &plan.draft.effect);
     let of = |after: &MeasuredValue| {
         let known = before?
-            .before
+            .values
             .iter()
             .find(|one| one.quantity == after.quantity)?;
         let ratio = after.value / known.value;

@@ -190,6 +190,7 @@ impl Runner {
                 StepEffect::BeginRestore => Came::command(match state.next_to_restore() {
                     Some(_) => Command::Intend {
                         epoch: held.epoch(),
+                        baseline: None,
                     },
                     None => Command::AllRestored,
                 }),

@@ -67,8 +67,13 @@ impl Agent {
                 };
             }
         }
+        let baseline = match first {
+            true => self.baseline(site).await.map(Box::new),
+            false => None,
+        };
         Came::command(Command::Intend {
             epoch: held.epoch(),
+            baseline,
         })
     }
 

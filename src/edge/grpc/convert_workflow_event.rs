@@ -59,6 +59,7 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             target,
             operation_id,
             epoch,
+            ..
         }
         | Event::RestoreIntended {
             target,
@@ -277,6 +278,7 @@ mod tests {
             target: 0,
             operation_id: "0198.1".to_owned(),
             epoch: 5,
+            baseline: None,
         });
         assert_eq!(
             intended.message,

@@ -219,7 +219,7 @@ pub(super) fn trailers(status: &Status) -> HeaderMap {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::task::Waker;
 

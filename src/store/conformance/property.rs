@@ -181,7 +181,13 @@ impl Model {
         self.commit(Some(state.clone()), recorded, request)
     }
 
-    fn acquire(&mut self, workflow_id: String, holder: &str) -> Result<Lease, StoreError> {
+    /// What a store's answer has to be, where its epoch is this one.
+    fn acquire(
+        &mut self,
+        workflow_id: String,
+        holder: &str,
+        epoch: u64,
+    ) -> Result<Lease, StoreError> {
         if !self.states.contains_key(&workflow_id) {
             return Err(StoreError::NoWorkflow(workflow_id));
         }
@@ -194,13 +200,14 @@ impl Model {
                 holder,
             });
         }
-        self.epoch += 1;
+        assert!(epoch > self.epoch, "{epoch} after {}", self.epoch);
+        self.epoch = epoch;
         self.leases
-            .insert(workflow_id.clone(), (holder.to_owned(), self.epoch));
+            .insert(workflow_id.clone(), (holder.to_owned(), epoch));
         Ok(Lease {
             workflow_id,
             holder: holder.to_owned(),
-            epoch: self.epoch,
+            epoch,
         })
     }
 
@@ -293,7 +300,8 @@ async fn run(actions: &[Action]) {
                 let holder = format!("h{holder}");
                 let did = store.acquire_lease(&id(workflow), &holder, HOUR).await;
                 leases.extend(did.clone().ok());
-                assert_eq!(did, model.acquire(id(workflow), &holder));
+                let epoch = did.as_ref().map_or(0, |lease| lease.epoch);
+                assert_eq!(did, model.acquire(id(workflow), &holder, epoch));
             }
             Action::Release { lease } => {
                 let Some(lease) = leases.iter().rev().nth(lease.into()) else {

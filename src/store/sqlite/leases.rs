@@ -7,6 +7,13 @@ use sqlx::Row;
 use super::{SqliteStore, Write, commit, signed, trouble, unsigned};
 use crate::store::{Lease, StoreError};
 
+/// SQL of the time, unix time in microseconds, by SQLite's clock: the same for a whole statement.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+
 /// Ends all leases. The lock of the state directory proves that every process that held one is gone, so that nobody waits
 /// for their time to be over.
 pub(super) async fn drop_all(store: &SqliteStore) -> Result<(), StoreError> {
@@ -33,10 +40,10 @@ pub(super) async fn acquire(
     if row.is_none() {
         return Err(StoreError::NoWorkflow(workflow_id.to_owned()));
     }
-    let held = sqlx::query(
-        "SELECT holder FROM leases WHERE workflow_id = ? AND holder <> ? \
-         AND expires_us > CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-    )
+    let held = sqlx::query(concat!(
+        "SELECT holder FROM leases WHERE workflow_id = ? AND holder <> ? AND expires_us > ",
+        now_us!()
+    ))
     .bind(workflow_id)
     .bind(holder)
     .fetch_optional(&mut *write)
@@ -49,18 +56,20 @@ pub(super) async fn acquire(
         });
     }
     // targets remember the highest epoch: one of a store that was lost must be lower, so that time is in it
-    let row = sqlx::query(
-        "UPDATE workflow_counters \
-         SET epoch = max(epoch + 1, CAST(unixepoch('subsec') * 1000000 AS INTEGER)) RETURNING epoch",
-    )
-        .fetch_one(&mut *write)
-        .await
-        .map_err(trouble)?;
+    let row = sqlx::query(concat!(
+        "UPDATE workflow_counters SET epoch = max(epoch + 1, ",
+        now_us!(),
+        ") RETURNING epoch"
+    ))
+    .fetch_one(&mut *write)
+    .await
+    .map_err(trouble)?;
     let epoch = unsigned(&row, "epoch")?;
-    sqlx::query(
-        "INSERT OR REPLACE INTO leases (workflow_id, holder, epoch, expires_us) \
-         VALUES (?, ?, ?, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ?)",
-    )
+    sqlx::query(concat!(
+        "INSERT OR REPLACE INTO leases (workflow_id, holder, epoch, expires_us) VALUES (?, ?, ?, ",
+        now_us!(),
+        " + ?)"
+    ))
     .bind(workflow_id)
     .bind(holder)
     .bind(signed(epoch))
@@ -83,10 +92,11 @@ pub(super) async fn renew(
     time: Duration,
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
-    let renewed = sqlx::query(
-        "UPDATE leases SET expires_us = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
-         WHERE workflow_id = ? AND epoch = ?",
-    )
+    let renewed = sqlx::query(concat!(
+        "UPDATE leases SET expires_us = ",
+        now_us!(),
+        " + ? WHERE workflow_id = ? AND epoch = ?"
+    ))
     .bind(micros_of(time))
     .bind(&lease.workflow_id)
     .bind(signed(lease.epoch))
@@ -116,10 +126,10 @@ pub(super) async fn check(
     workflow_id: &str,
     epoch: u64,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT 1 FROM leases WHERE workflow_id = ? AND epoch = ? \
-         AND expires_us > CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-    )
+    let row = sqlx::query(concat!(
+        "SELECT 1 FROM leases WHERE workflow_id = ? AND epoch = ? AND expires_us > ",
+        now_us!()
+    ))
     .bind(workflow_id)
     .bind(signed(epoch))
     .fetch_optional(&mut **write)

@@ -170,18 +170,10 @@ impl Run {
     /// One for so many targets of which the first is about to be written.
     pub(super) fn writing(targets: usize) -> Self {
         let mut run = Self::approved(targets);
-        run.report(Command::Intend { epoch: 1 });
-        run
-    }
-
-    /// One whose targets, so many, all have their settings.
-    pub(super) fn measuring(targets: usize) -> Self {
-        let mut run = Self::approved(targets);
-        for _ in 0..targets {
-            run.report(Command::Intend { epoch: 1 });
-            run.report(written());
-            run.report(Command::Ready);
-        }
+        run.report(Command::Intend {
+            epoch: 1,
+            baseline: None,
+        });
         run
     }
 

@@ -36,7 +36,10 @@ fn drift_while_paused_takes_no_time_and_gives_none() {
 fn why_it_was_rolled_back_is_still_said_afterwards() {
     let mut run = Run::writing(1);
     run.report(Command::Fail(failure()));
-    run.report(Command::Intend { epoch: 2 });
+    run.report(Command::Intend {
+        epoch: 2,
+        baseline: None,
+    });
     run.report(written());
     run.report(Command::Ready);
     run.report(Command::AllRestored);

@@ -126,7 +126,10 @@ fn strays() -> impl Strategy<Value = Command> {
         Just(Command::NothingToDo {
             headline: "Nothing.".to_owned()
         }),
-        (0_u64..9).prop_map(|epoch| Command::Intend { epoch }),
+        (0_u64..9).prop_map(|epoch| Command::Intend {
+            epoch,
+            baseline: None
+        }),
         Just(Command::PlanOutdated {
             message: "Others changed it.".to_owned()
         }),
@@ -170,12 +173,18 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
         (Luck::Nothing, StepEffect::Measure) => Command::Measured(None),
         (_, StepEffect::Analyse) => Command::Analysed(Box::new(analysis())),
         (_, StepEffect::Plan) => Command::Planned(Box::new(draft(targets))),
-        (_, StepEffect::BeginWrite) => Command::Intend { epoch: 4 },
+        (_, StepEffect::BeginWrite) => Command::Intend {
+            epoch: 4,
+            baseline: None,
+        },
         (_, StepEffect::Write { .. } | StepEffect::Restore { .. }) => written(),
         (_, StepEffect::AwaitReady { .. } | StepEffect::AwaitRestored { .. }) => Command::Ready,
         (_, StepEffect::Measure) => Command::Measured(Some(Box::new(effects()))),
         (_, StepEffect::BeginRestore) => match state.next_to_restore() {
-            Some(_) => Command::Intend { epoch: 5 },
+            Some(_) => Command::Intend {
+                epoch: 5,
+                baseline: None,
+            },
             None => Command::AllRestored,
         },
     })

@@ -114,7 +114,10 @@ fn command(column: &str, state: &Workflow) -> Command {
         "analysed" => Command::Analysed(Box::new(analysis())),
         "planned" => Command::Planned(Box::new(draft(2))),
         "nothing_to_do" => Command::NothingToDo { headline: note },
-        "intend" => Command::Intend { epoch: 3 },
+        "intend" => Command::Intend {
+            epoch: 3,
+            baseline: None,
+        },
         "plan_outdated" => Command::PlanOutdated { message: note },
         "written" => written(),
         "ready" => Command::Ready,

@@ -64,7 +64,7 @@ ROLLBACK_WORKFLOW: Final = Rpc(10)
 WATCH_WORKFLOW: Final = Rpc(None)
 WATCH_WORKFLOWS: Final = Rpc(None)
 LIST_WORKFLOW_EVENTS: Final = Rpc(5)
-CREATE_CONFIG_SNAPSHOT: Final = Rpc(60, is_retry_safe=False)
+CREATE_CONFIG_SNAPSHOT: Final = Rpc(60)
 LIST_CONFIG_SNAPSHOTS: Final = Rpc(5)
 # grpc.health.v1.Health, whose proto says nothing of it
 CHECK: Final = Rpc(1)

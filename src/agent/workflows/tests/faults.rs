@@ -86,7 +86,7 @@ async fn what_others_change_is_not_overwritten_unless_somebody_says_so() {
             .await;
         assert_eq!(paused.pause.unwrap().reason, PauseReason::Drift);
         bench.actuator.desk().loads_for = 0;
-        assert_eq!(bench.actuator.contents(), [theirs.clone()]);
+        assert_eq!(bench.actuator.contents(), [theirs.as_slice()]);
         if resumes {
             bench
                 .ask(
@@ -98,7 +98,7 @@ async fn what_others_change_is_not_overwritten_unless_somebody_says_so() {
                 .await
                 .unwrap();
             assert_eq!(bench.ended(&id).await.outcome, Some(Outcome::Applied));
-            assert_eq!(bench.actuator.contents(), [theirs.clone()]);
+            assert_eq!(bench.actuator.contents(), [theirs.as_slice()]);
         } else {
             bench.ask(&id, rollback()).await.unwrap();
             assert_eq!(bench.ended(&id).await.status(), Status::RolledBack);

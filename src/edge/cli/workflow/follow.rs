@@ -149,7 +149,7 @@ impl Follower {
             let read = match self.open().await {
                 Ok(stream) => {
                     self.found().await;
-                    self.read(stream).await.map(|()| true)
+                    self.read(stream).await
                 }
                 // a stream that breaks off is no news while the next one is had at once
                 Err(status) => {
@@ -157,19 +157,14 @@ impl Follower {
                     Err(Broken::By(status))
                 }
             };
-            match read {
-                Ok(_) => match &self.asked.subject {
-                    Subject::One(id) => {
-                        let id = id.clone();
-                        match self.get(&id).await {
-                            Ok(workflow) => return Ok(Some(Box::new(workflow))),
-                            Err(status) => self.wait_after(status).await?,
-                        }
-                    }
-                    Subject::All(_) => return Ok(None),
-                },
-                Err(Broken::Unheard) => return Ok(None),
-                Err(Broken::By(status)) => self.wait_after(status).await?,
+            let ended = match (read, self.asked.subject.clone()) {
+                (Ok(()), Subject::One(id)) => self.get(&id).await,
+                (Ok(()), Subject::All(_)) | (Err(Broken::Unheard), _) => return Ok(None),
+                (Err(Broken::By(status)), _) => Err(status),
+            };
+            match ended {
+                Ok(workflow) => return Ok(Some(Box::new(workflow))),
+                Err(status) => self.wait_after(status).await?,
             }
         }
     }

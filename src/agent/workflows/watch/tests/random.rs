@@ -289,8 +289,7 @@ async fn play(acts: Vec<Act>, room: usize) {
         let end = store
             .log()
             .iter()
-            .filter(matching)
-            .next_back()
+            .rfind(matching)
             .map_or(0, |last| last.revision);
         if watched && !watcher.ended {
             assert!(watcher.last >= end, "{} of {end}", watcher.last);
