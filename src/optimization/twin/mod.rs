@@ -16,6 +16,7 @@ mod apply;
 mod calibrate;
 mod draws;
 mod glance;
+mod incoming;
 mod interval;
 mod lengths;
 mod member;
