@@ -10,6 +10,8 @@ use crate::measure::Bounded;
 
 /// Gaps between tokens below which nothing is said.
 const FEWEST_GAPS: f64 = 50.0;
+/// A quantile within a bucket is that many times the target before tokens are said to be late.
+const INTERPOLATED_RATIO: f64 = 1.1;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let target = facts.targets.itl_p99_seconds;
@@ -35,7 +37,12 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
     let late = matches!(tail, Bounded::Value(value) | Bounded::AtLeast(value) if value > target);
     let stumbles = tail.number() >= facts.thresholds.itl_tail_ratio * median.number();
-    if late && stumbles && shared {
+    // between the bounds of a bucket nothing is known: a little above is not yet beyond
+    let surely = match tail {
+        Bounded::Value(value) => value > INTERPOLATED_RATIO * target,
+        _ => late,
+    };
+    if surely && stumbles && shared {
         return interference(facts, (median, tail), share.unwrap_or(0.0), gaps.count).answer();
     }
     if mean > target || (late && !stumbles) {
