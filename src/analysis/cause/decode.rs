@@ -6,7 +6,7 @@ use crate::analysis::check::{
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Severity, Treatment};
 use crate::engine::Quantity as Q;
-use crate::measure::Bounded;
+use crate::measure::{Bounded, Bucket};
 
 /// Gaps between tokens below which nothing is said.
 const FEWEST_GAPS: f64 = 50.0;
@@ -37,9 +37,19 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
     let late = matches!(tail, Bounded::Value(value) | Bounded::AtLeast(value) if value > target);
     let stumbles = tail.number() >= facts.thresholds.itl_tail_ratio * median.number();
-    // between the bounds of a bucket nothing is known: a little above is not yet beyond
+    // between the bounds of a bucket nothing is known: beyond is what a bound says, and by more than chance
     let surely = match tail {
-        Bounded::Value(value) => value > INTERPOLATED_RATIO * target,
+        Bounded::Value(value) => {
+            let decides = |bucket: &Bucket| {
+                bucket.at_most >= value && bucket.above.is_some_and(|above| above >= target)
+            };
+            value > INTERPOLATED_RATIO * target
+                && gaps
+                    .buckets
+                    .iter()
+                    .find(|one| one.at_most >= value)
+                    .is_none_or(decides)
+        }
         _ => late,
     };
     if surely && stumbles && shared {
