@@ -123,6 +123,7 @@ fn summary(log: &str, state: &Workflow) -> Value {
         "optimizations": state.plan.as_ref().map(|plan| plan.draft.optimizations.len()),
         "approvals": approvals,
         "effects": state.effects,
+        "baseline": state.baseline,
         "findings": state.analysis.as_ref().map_or(0, |analysis| analysis.findings.len()),
         "locks_instance": state.locks_instance(),
         "started_by": state.started_by,

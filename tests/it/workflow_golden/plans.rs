@@ -6,7 +6,7 @@ use perfagent::optimization::{
     QuantityPrediction, Unpredicted,
 };
 use perfagent::workflow::{
-    Analysis, FindingSummary, GatePolicy, MeasuredEffect, MeasuredEffects, MeasuredValue,
+    Analysis, Baseline, FindingSummary, GatePolicy, MeasuredEffect, MeasuredEffects, MeasuredValue,
     PlanDraft, PlanTarget, Strategy, Timeouts, WorkflowKind, WorkflowSpec,
 };
 
@@ -164,5 +164,16 @@ pub(super) fn effects() -> MeasuredEffects {
             predicted: Some([3.1, 2.7, 3.45]),
         }],
         headline: "Nothing holds it back.".to_owned(),
+    }
+}
+
+pub(super) fn baseline() -> Baseline {
+    Baseline {
+        start_unix_seconds: 1_794_999_990.5,
+        end_unix_seconds: 1_795_000_050.5,
+        values: vec![MeasuredValue {
+            quantity: PredictedQuantity::InterTokenLatencyMean,
+            value: 1.0 / 30.0,
+        }],
     }
 }

@@ -4,7 +4,7 @@ use perfagent::workflow::{
     Command, Failure, GatePolicy, OnTimeout, RecordedEvent, Workflow, WorkflowKind, decide, evolve,
 };
 
-use super::plans::{analysis, applied, bare, effects, spec};
+use super::plans::{analysis, applied, bare, baseline, effects, spec};
 
 /// A workflow that goes on, a second a step.
 struct Run {
@@ -18,7 +18,18 @@ fn note(text: &str) -> String {
 }
 
 fn intend() -> Command {
-    Command::Intend { epoch: 17 }
+    Command::Intend {
+        epoch: 17,
+        baseline: None,
+    }
+}
+
+/// Before the first write of all.
+fn intend_first() -> Command {
+    Command::Intend {
+        epoch: 17,
+        baseline: Some(Box::new(baseline())),
+    }
 }
 
 fn written(revision: &str) -> Command {
@@ -149,7 +160,7 @@ pub(super) fn all() -> Vec<(&'static str, Vec<RecordedEvent>)> {
             Run::begin(Optimization, 1)
                 .planned(applied())
                 .approve("bob")
-                .reports([intend(), written("r2"), Command::Ready])
+                .reports([intend_first(), written("r2"), Command::Ready])
                 .reports([intend(), written("r2"), Command::Ready])
                 .reports([Command::Measured(Some(Box::new(effects())))]),
         ),
