@@ -37,6 +37,7 @@ mod hunted;
 mod in_force;
 mod instance_refusals;
 mod instances;
+mod killed;
 mod labels;
 mod launch_args;
 mod levers;
