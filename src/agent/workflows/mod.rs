@@ -16,6 +16,7 @@ mod look;
 mod plan;
 mod runner;
 mod site;
+mod snapshots;
 mod start;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -40,8 +41,9 @@ use crate::workflow::{Command, RecordedEvent, Workflow, decide, evolve};
 
 pub(super) use log::EventLog;
 pub use log::LoggedEvent;
+pub use snapshots::SnapshotsPage;
 pub use start::{GateAsked, StartInstance, TimeoutsAsked, WorkflowStart};
-pub use verbs::{SnapshotsPage, WorkflowVerb, WorkflowsPage};
+pub use verbs::{WorkflowVerb, WorkflowsPage};
 pub use watch::{EventsPart, WatchFrom, WorkflowNews, WorkflowTold};
 
 /// What the agent keeps of workflows beside the store.
