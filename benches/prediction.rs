@@ -2,7 +2,7 @@
 //! any that can be fitted, and how each predictor does on them, beside its goal.
 //!
 //! `cargo bench --bench prediction`; of one half `-- --part development` or `held-back`, of one engine `-- --engine vllm`,
-//! of each tenth `-- --every 10`; `-- --rows` prints each prediction beside what came of it; `-- --case SEED` says all of one scenario. `-- --choose` prints the seeds of the set
+//! of one trouble `-- --kind QueueBound`, of each tenth `-- --every 10`; `-- --rows` prints each prediction beside what came of it; `-- --case SEED` says all of one scenario. `-- --choose` prints the seeds of the set
 //! anew, `-- --grid` the set with the best settings of each.
 #![allow(
     clippy::unwrap_used,
@@ -54,10 +54,14 @@ fn main() {
         .into_iter()
         .filter(|one| after("--part").is_none_or(|part| part == one.scenario.part().name()))
         .filter(|one| after("--engine").is_none_or(|engine| engine == truth::engine(&one.scenario)))
+        .filter(|one| after("--kind").is_none_or(|kind| kind == format!("{:?}", one.scenario.kind)))
         .step_by(every)
         .collect();
     let start = Instant::now();
-    let predictors = predictors();
+    let mut predictors = predictors();
+    if has("--rows") {
+        predictors.truncate(1);
+    }
     let results = diagnosis::on_two_threads(&wanted, |chosen| outcomes(chosen, &predictors));
     if has("--rows") {
         results.iter().for_each(|of_each| rows(&of_each[0]));

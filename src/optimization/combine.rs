@@ -1,6 +1,6 @@
 //! Changes that do more together: a larger cap may need more KV cache before it helps.
 
-use super::proposal::{Expectation, ModelChange, Proposal};
+use super::proposal::Proposal;
 use super::search::{Chosen, Search};
 
 /// Families whose changes are put together at most.
@@ -15,7 +15,9 @@ impl Search<'_> {
         let single = chosen
             .iter()
             .filter(|one| one.proposal.replicas.is_none() && !one.proposal.changes_answers)
-            .filter(|one| one.priority.is_none() && modelled(&one.proposal).is_some())
+            .filter(|one| {
+                one.priority.is_none() && one.proposal.expectation.model_changes().is_some()
+            })
             .max_by(|one, other| gain(one).total_cmp(&gain(other)));
         let starts = match single {
             Some(one) => vec![one.clone()],
@@ -81,13 +83,6 @@ fn gain(one: &Chosen) -> f64 {
     one.gain.unwrap_or(0.0)
 }
 
-fn modelled(one: &Proposal) -> Option<&Vec<ModelChange>> {
-    match &one.expectation {
-        Expectation::Modelled(changes) => Some(changes),
-        Expectation::NotPredictable(_) => None,
-    }
-}
-
 /// Two proposals as one; none where they change the same setting.
 fn together(one: &Proposal, other: &Proposal) -> Option<Proposal> {
     let same = |name: &str| one.changes.iter().any(|change| change.name == name);
@@ -114,7 +109,7 @@ fn together(one: &Proposal, other: &Proposal) -> Option<Proposal> {
         treats,
         changes: [&one.changes[..], &other.changes[..]].concat(),
         replicas: None,
-        expectation: Expectation::Modelled([&modelled(one)?[..], &modelled(other)?[..]].concat()),
+        expectation: one.expectation.and(&other.expectation)?,
         risks: joined(&one.risks, &other.risks),
         watch: joined(&one.watch, &other.watch),
         undo: format!("{} {}", one.undo, other.undo),

@@ -25,6 +25,7 @@ pub fn predict(
     };
     let modelled = match expectation::of(situation.in_force, changes) {
         Expectation::Modelled(modelled) => modelled,
+        Expectation::Assumed { unknown, .. } => return Effect::NotPredictable(unknown),
         Expectation::NotPredictable(reason) => return Effect::NotPredictable(reason),
     };
     match Twin::fit(measurement, situation.in_force, windows) {

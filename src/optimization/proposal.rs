@@ -51,8 +51,44 @@ pub struct Proposal {
 pub enum Expectation {
     /// The model has all of it.
     Modelled(Vec<ModelChange>),
+    /// The model has it, but nobody tells what it changes from: enough to rank it by, and no ground for numbers.
+    Assumed {
+        /// What it may mean.
+        changes: Vec<ModelChange>,
+        /// What is not known, as a sentence.
+        unknown: String,
+    },
     /// The fitted model cannot know it: why, as a sentence.
     NotPredictable(String),
+}
+
+impl Expectation {
+    /// What the change means to the model, as far as it has it.
+    pub fn model_changes(&self) -> Option<&[ModelChange]> {
+        match self {
+            Self::Modelled(changes) | Self::Assumed { changes, .. } => Some(changes),
+            Self::NotPredictable(_) => None,
+        }
+    }
+
+    /// Two at once; none where the model does not have one of them.
+    pub(super) fn and(&self, other: &Self) -> Option<Self> {
+        let changes = [self.model_changes()?, other.model_changes()?].concat();
+        let unknown: Vec<&str> = [self, other]
+            .into_iter()
+            .filter_map(|one| match one {
+                Self::Assumed { unknown, .. } => Some(unknown.as_str()),
+                Self::Modelled(_) | Self::NotPredictable(_) => None,
+            })
+            .collect();
+        Some(match unknown.is_empty() {
+            true => Self::Modelled(changes),
+            false => Self::Assumed {
+                changes,
+                unknown: unknown.join(" "),
+            },
+        })
+    }
 }
 
 /// A change in the model's terms; of each replica.

@@ -1,6 +1,6 @@
 //! From proposals to a short ranked list: what the twin expects of each, and what is worth doing.
 
-use crate::analysis::{Finding, Severity};
+use crate::analysis::{Cause, Finding, Severity};
 use crate::model::StepWindow;
 
 use super::change::KnobChange;
@@ -49,8 +49,11 @@ pub fn recommend(
         }
     }
     chosen.extend(search.combined(&chosen));
-    rank(&mut chosen);
-    left_out.extend(needless(&mut chosen));
+    rank(&mut chosen, situation.findings);
+    // where no setting is enough, none does nearly as much
+    if root(situation.findings) != Some(Cause::Capacity) {
+        left_out.extend(needless(&mut chosen));
+    }
     for one in chosen.drain(MOST.min(chosen.len())..) {
         left_out.push(LeftOut {
             lever: one.lever,
@@ -79,7 +82,7 @@ fn fitted<'p>(
     mut proposals: impl Iterator<Item = &'p Proposal>,
     notes: &mut Vec<String>,
 ) -> Option<Twin> {
-    let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
+    let modelled = |one: &Proposal| one.expectation.model_changes().is_some();
     if !proposals.any(modelled) {
         return None;
     }
@@ -100,28 +103,56 @@ fn fitted<'p>(
 }
 
 /// The best first: what keeps answers as they are before what may change them, what is predicted before what is not,
-/// settings before replicas unless those do far more, and more gain before less.
-fn rank(chosen: &mut [Chosen]) {
+/// settings before hardware unless that does far more or no setting is enough, and more gain before less. Of what is not
+/// predicted comes first what treats the root cause.
+fn rank(chosen: &mut [Chosen], findings: &[Finding]) {
+    let lacks_hardware = root(findings) == Some(Cause::Capacity) && !mended(chosen);
     let settings = chosen
         .iter()
         .filter(|one| one.proposal.replicas.is_none())
         .filter_map(|one| one.gain)
         .fold(0.0, f64::max);
     let place = |one: &Chosen| {
-        let bought = one.proposal.replicas.is_some();
+        let bought = one.proposal.replicas.is_some() || lever::takes_hardware(&one.lever);
         // more hardware is worth its price where settings leave most of the trouble
-        let late = bought && one.gain.is_none_or(|gain| gain < BOUGHT_GAIN * settings);
-        let class = match (one.proposal.changes_answers, one.gain.is_some()) {
-            (true, _) => 3,
-            (false, true) => 0,
-            (false, false) => 1,
+        let late = match lacks_hardware {
+            true => !bought,
+            false => bought && one.gain.is_none_or(|gain| gain < BOUGHT_GAIN * settings),
         };
-        (class + u8::from(late), one.gain.unwrap_or(0.0))
+        let treats = |finding: &Finding| one.proposal.treats.contains(&finding.cause);
+        let treated = findings.iter().position(treats).unwrap_or(findings.len());
+        // what is computed for nothing helps nobody, whatever else is wrong
+        let waste = one.proposal.treats.contains(&Cause::SpeculationLoss);
+        match (one.proposal.changes_answers, one.gain) {
+            (true, gain) => (3, 0, u8::from(late), gain.unwrap_or(0.0)),
+            (false, Some(gain)) => (u8::from(late), 0, 0, gain),
+            (false, None) => (u8::from(!waste), 1 + treated, u8::from(late), 0.0),
+        }
     };
     chosen.sort_by(|one, other| {
         let (one, other) = (place(one), place(other));
-        one.0.cmp(&other.0).then(other.1.total_cmp(&one.1))
+        let first = (one.0, one.1, one.2).cmp(&(other.0, other.1, other.2));
+        first.then(other.3.total_cmp(&one.3))
     });
+}
+
+/// Whether a setting is found wrong that takes nearly all of what more hardware would mend.
+fn mended(chosen: &[Chosen]) -> bool {
+    let bought = chosen.iter().filter(|one| one.proposal.replicas.is_some());
+    let most = bought.filter_map(|one| one.gain).fold(0.0, f64::max);
+    chosen.iter().any(|one| {
+        let wrong = |cause: &Cause| ![Cause::Capacity, Cause::Aborts].contains(cause);
+        one.proposal.replicas.is_none()
+            && one.proposal.treats.iter().any(wrong)
+            && one
+                .gain
+                .is_some_and(|gain| most > 0.0 && gain >= SETTINGS_SUFFICE * most)
+    })
+}
+
+/// The root cause.
+fn root(findings: &[Finding]) -> Option<Cause> {
+    findings.first().map(|one| one.cause)
 }
 
 /// Replicas that a setting does nearly as much as: they are taken out.
@@ -130,7 +161,11 @@ fn needless(chosen: &mut Vec<Chosen>) -> Vec<LeftOut> {
         let those = chosen
             .iter()
             .filter(|one| one.proposal.replicas.is_some() == bought);
-        those.filter_map(|one| one.gain).fold(0.0, f64::max)
+        // what is only assumed to help is no reason to leave out what does
+        those
+            .filter(|one| !matches!(one.proposal.expectation, Expectation::Assumed { .. }))
+            .filter_map(|one| one.gain)
+            .fold(0.0, f64::max)
     };
     let (settings, bought) = (most(false), most(true));
     if settings <= 0.0 || settings < SETTINGS_SUFFICE * bought {
@@ -168,7 +203,13 @@ fn optimization(
         gain,
     } = one;
     let effect = match (&proposal.expectation, twin) {
-        (Expectation::NotPredictable(reason), _) => Effect::NotPredictable(reason.clone()),
+        (Expectation::NotPredictable(reason), _)
+        | (
+            Expectation::Assumed {
+                unknown: reason, ..
+            },
+            _,
+        ) => Effect::NotPredictable(reason.clone()),
         (Expectation::Modelled(changes), Some(twin)) => twin.effect(changes, record.factor(&lever)),
         (Expectation::Modelled(_), None) => Effect::NotPredictable(match situation.measurement {
             None => {
@@ -180,7 +221,7 @@ fn optimization(
     };
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
     let mut prerequisites = proposal.prerequisites.clone();
-    prerequisites.extend(not_held_to(situation, gain.is_some()));
+    prerequisites.extend(not_held_to(situation, effect.prediction().is_some()));
     let priority = own.unwrap_or_else(|| priority(&proposal, situation.findings, gain));
     let id = format!(
         "{lever}-{:08x}",
@@ -322,10 +363,10 @@ fn headline_numbers(prediction: &Prediction) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::analysis::{Cause, Slo};
+    use crate::analysis::Slo;
     use crate::optimization::lever::example::Case;
 
     #[test]
@@ -341,6 +382,43 @@ mod tests {
         // of what the model knows nothing is left to say
         let case = case.limited(|limits| limits.must_hold.clear());
         assert_eq!(not_held_to(&case.situation(), true), None);
+    }
+
+    #[test]
+    fn where_nothing_is_predicted_the_root_cause_is_treated_first() {
+        let titles = |causes: &[Cause]| {
+            let case = Case::new("vllm", "0.33.0", causes)
+                .set("max_num_seqs", "64")
+                .set("num_speculative_tokens", "4")
+                .set("max_num_batched_tokens", "8192")
+                .set("gpu_memory_utilization", "0.9");
+            let found = recommend(&case.situation(), &[], &[], &TrackRecord::default());
+            let titles = found.optimizations.into_iter().map(|one| one.title);
+            titles.collect::<Vec<_>>()
+        };
+        let memory = titles(&[Cause::KvCapacity, Cause::PrefillInterference]);
+        assert!(!memory[0].contains("batched-tokens"), "{memory:?}");
+        let budget = titles(&[Cause::PrefillInterference, Cause::KvCapacity]);
+        assert!(budget[0].contains("batched-tokens"), "{budget:?}");
+        // what is computed for nothing goes before all
+        let waste = titles(&[Cause::KvCapacity, Cause::SpeculationLoss]);
+        assert_eq!(waste[0], "Guess no tokens ahead");
+    }
+
+    #[test]
+    fn where_no_setting_is_enough_hardware_comes_first() {
+        let first = |causes: &[Cause]| {
+            let case = Case::new("vllm", "0.33.0", causes)
+                .set("max_num_seqs", "64")
+                .set("max_num_batched_tokens", "512")
+                .measured()
+                .value("requests_finished_increase", 500.0)
+                .value("requests_finished_per_second", 9.0);
+            let found = recommend(&case.situation(), &[], &[], &TrackRecord::default());
+            found.optimizations[0].replicas.is_some()
+        };
+        assert!(first(&[Cause::Capacity]));
+        assert!(!first(&[Cause::TokenBudget, Cause::Capacity]));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The best of a family, by the twin.
 
-use crate::analysis::Treatment;
+use crate::analysis::{Cause, Treatment};
 
 use super::constraints;
 use super::custom::CustomProposal;
-use super::proposal::{Expectation, Family, Proposal};
+use super::proposal::{Expectation, Family, ModelChange, Proposal};
 use super::recommendation::{LeftOut, Priority};
 use super::score::Service;
 use super::situation::Situation;
@@ -44,6 +44,8 @@ pub(super) struct Search<'s> {
 const SEARCH_TOKENS: u64 = 40_000_000;
 /// What is expected to bring less is not worth a change.
 const LEAST_GAIN: f64 = 0.04;
+/// What takes a bound away is taken if it brings this share of the best.
+const UNBOUND: f64 = 0.8;
 /// A smaller change is taken if it brings nearly as much as the best.
 const NEARLY: f64 = 0.98;
 
@@ -84,7 +86,7 @@ impl<'s> Search<'s> {
             let nearest = allowed.into_iter().min_by_key(|(at, _)| at.abs_diff(guide));
             nearest.map(|(_, proposal)| proposal)
         };
-        let modelled = |one: &Proposal| matches!(one.expectation, Expectation::Modelled(_));
+        let modelled = |one: &Proposal| one.expectation.model_changes().is_some();
         let (Some(twin), Some(now), true) = (
             self.twin,
             self.now,
@@ -104,7 +106,7 @@ impl<'s> Search<'s> {
         let targets = self.situation.targets;
         let mut gains: Vec<(f64, Proposal)> = Vec::new();
         for (_, one) in allowed {
-            let Expectation::Modelled(changes) = &one.expectation else {
+            let Some(changes) = one.expectation.model_changes() else {
                 continue;
             };
             if self.tokens_left == 0 {
@@ -147,6 +149,15 @@ impl<'s> Search<'s> {
             );
             return Err(left_out);
         }
+        // without a bound there is no guess at how much memory is free
+        let unbound = |(gain, one): &(f64, Proposal)| {
+            let assumed = matches!(one.expectation, Expectation::Assumed { .. });
+            assumed && *gain >= UNBOUND * best
+        };
+        if let Some(at) = gains.iter().position(unbound) {
+            let (gain, proposal) = gains.swap_remove(at);
+            return Ok(chosen_of(lever, proposal, gain));
+        }
         // what does nearly as much as the best: the least change, or with some room where more is given
         let mut nearly: Vec<(f64, Proposal)> = gains
             .into_iter()
@@ -154,15 +165,13 @@ impl<'s> Search<'s> {
             .collect();
         nearly.sort_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
         let roomy = nearly.get(1).is_some_and(|(_, one)| raises(one));
-        let chosen = nearly.into_iter().nth(usize::from(roomy));
+        let chosen = match nearly.iter().all(|(_, one)| lets_wait(one)) {
+            // waiting takes no memory, and bursts differ
+            true => nearly.pop(),
+            false => nearly.into_iter().nth(usize::from(roomy)),
+        };
         match chosen {
-            Some((gain, proposal)) => Ok(Chosen {
-                kind: Some(proposal.kind),
-                lever,
-                proposal,
-                priority: None,
-                gain: Some(gain),
-            }),
+            Some((gain, proposal)) => Ok(chosen_of(lever, proposal, gain)),
             None => Err(left_out),
         }
     }
@@ -202,9 +211,7 @@ impl<'s> Search<'s> {
         if self.tokens_left == 0 || self.checked(one).is_err() {
             return None;
         }
-        let Expectation::Modelled(changes) = &one.expectation else {
-            return None;
-        };
+        let changes = one.expectation.model_changes()?;
         let glance = twin.glance(changes).ok()?;
         self.tokens_left = self.tokens_left.saturating_sub(glance.work_tokens);
         let broken = self.breaks(&now, &glance.service).is_some();
@@ -231,8 +238,8 @@ impl<'s> Search<'s> {
             });
         }
         let mut gain = None;
-        if let (Some(twin), Some(now), Expectation::Modelled(changes)) =
-            (self.twin, self.now, &proposal.expectation)
+        if let (Some(twin), Some(now), Some(changes)) =
+            (self.twin, self.now, proposal.expectation.model_changes())
             && let Ok(glance) = twin.glance(changes)
         {
             self.tokens_left = self.tokens_left.saturating_sub(glance.work_tokens);
@@ -290,6 +297,24 @@ impl<'s> Search<'s> {
     }
 }
 
+fn chosen_of(lever: String, proposal: Proposal, gain: f64) -> Chosen {
+    Chosen {
+        kind: Some(proposal.kind),
+        lever,
+        proposal,
+        priority: None,
+        gain: Some(gain),
+    }
+}
+
+/// Whether it only lets more requests wait.
+fn lets_wait(proposal: &Proposal) -> bool {
+    let bounds = proposal.expectation.model_changes();
+    let more = bounds.is_some_and(|all| matches!(all, [ModelChange::QueueBound(Some(_))]));
+    let unknown = proposal.changes.iter().all(|change| change.from.is_none());
+    more && proposal.treats.contains(&Cause::AdmissionLimit) && (unknown || raises(proposal))
+}
+
 /// Whether it gives more of a setting: load grows, and what is just enough today is not tomorrow.
 fn raises(proposal: &Proposal) -> bool {
     let number = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<f64>().ok());
@@ -309,4 +334,32 @@ fn size(proposal: &Proposal) -> f64 {
         (f64::from(to) / f64::from(from.max(1))).ln().abs()
     });
     of_settings.sum::<f64>() + of_replicas
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::engine::Quantity as Q;
+    use crate::optimization::lever::example::Case;
+
+    #[test]
+    fn only_a_longer_queue_is_for_the_taking() {
+        let refused = |cause| {
+            Case::new("vllm", "0.33.0", &[cause])
+                .set("max_num_queued_reqs", "8")
+                .set("max_num_seqs", "32")
+                .measured()
+                .gauge(Q::RequestsRunning, 31.0, 32.0)
+                .value("requests_finished_increase", 600.0)
+                .value("requests_finished_per_second", 10.0)
+        };
+        let all = |case: &Case, lever: &str| case.of(lever)[0].alternatives.clone();
+        let case = refused(Cause::AdmissionLimit);
+        assert!(all(&case, "admission").iter().all(lets_wait));
+        assert!(!all(&case, "sequence_cap").iter().any(lets_wait));
+        // a shorter one refuses more
+        let case = refused(Cause::Capacity);
+        assert!(!all(&case, "admission").iter().any(lets_wait));
+    }
 }

@@ -2,8 +2,8 @@
 
 use perfagent::analysis::{Targets, Thresholds, diagnose};
 use perfagent::optimization::{
-    Expectation, Family, InForce, LeftOut, Limits, ModelChange, Proposal, SettingInForce,
-    SettingSource, SettingValue, Situation, families,
+    Family, InForce, LeftOut, Limits, ModelChange, Proposal, SettingInForce, SettingSource,
+    SettingValue, Situation, families,
 };
 
 use crate::captures::{Capture, capture};
@@ -41,10 +41,7 @@ fn proposed(recording: &Capture) -> (Vec<Family>, Vec<LeftOut>) {
 }
 
 fn modelled(proposal: &Proposal) -> &[ModelChange] {
-    match &proposal.expectation {
-        Expectation::Modelled(changes) => changes,
-        Expectation::NotPredictable(_) => &[],
-    }
+    proposal.expectation.model_changes().unwrap_or_default()
 }
 
 /// What the lever proposes where nothing can be predicted.

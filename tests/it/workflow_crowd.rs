@@ -158,7 +158,7 @@ async fn writes(
     let mut paused = false;
     let mut written = 0;
     while written < events {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let event = match paused {
                 true => Event::Resumed {
                     note: String::new(),

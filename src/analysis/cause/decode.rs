@@ -6,10 +6,12 @@ use crate::analysis::check::{
 use crate::analysis::facts::Facts;
 use crate::analysis::finding::{Cause, Comparison, CostKind, Finding, Severity, Treatment};
 use crate::engine::Quantity as Q;
-use crate::measure::Bounded;
+use crate::measure::{Bounded, Bucket};
 
 /// Gaps between tokens below which nothing is said.
 const FEWEST_GAPS: f64 = 50.0;
+/// A quantile within a bucket is that many times the target before tokens are said to be late.
+const INTERPOLATED_RATIO: f64 = 1.1;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     let target = facts.targets.itl_p99_seconds;
@@ -35,7 +37,22 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Answer> {
     }
     let late = matches!(tail, Bounded::Value(value) | Bounded::AtLeast(value) if value > target);
     let stumbles = tail.number() >= facts.thresholds.itl_tail_ratio * median.number();
-    if late && stumbles && shared {
+    // between the bounds of a bucket nothing is known: beyond is what a bound says, and by more than chance
+    let surely = match tail {
+        Bounded::Value(value) => {
+            let decides = |bucket: &Bucket| {
+                bucket.at_most >= value && bucket.above.is_some_and(|above| above >= target)
+            };
+            value > INTERPOLATED_RATIO * target
+                && gaps
+                    .buckets
+                    .iter()
+                    .find(|one| one.at_most >= value)
+                    .is_none_or(decides)
+        }
+        _ => late,
+    };
+    if surely && stumbles && shared {
         return interference(facts, (median, tail), share.unwrap_or(0.0), gaps.count).answer();
     }
     if mean > target || (late && !stumbles) {

@@ -186,6 +186,8 @@ impl From<Outcome> for ExitCode {
 
 /// Carries out what the command line asks for.
 pub fn run() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::from_environment();
     let command = Cli::parse().command;
     // how many threads work is configured, so that comes before them
     let (serving, command) = match command {

@@ -2,7 +2,7 @@
 
 use crate::analysis::{Cause, Finding, Treatment};
 use crate::engine::Quantity as Q;
-use crate::optimization::{ModelChange, Situation};
+use crate::optimization::{ModelChange, SettingValue, Situation};
 
 use super::draft::{Answer, Declined, change, family};
 use super::facts::{percent, seconds};
@@ -13,6 +13,8 @@ pub(super) const NAME: &str = "admission";
 
 /// A queue beyond this is a backlog.
 const LARGEST_QUEUE: f64 = 512.0;
+/// A bound that is not told is taken for no larger.
+const USUAL: f64 = 32.0;
 /// Times what Little's law says.
 const AROUND: [f64; 7] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 
@@ -86,7 +88,16 @@ fn bound(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
 fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
     const TITLE: &str = "Let more requests wait";
     let knob = knob_of(situation, TITLE)?;
-    let from = knob.told(TITLE)?;
+    // what is refused at a bound has one, whether it is told or not
+    let seen = situation.peak(Q::RequestsWaiting).unwrap_or(0.0);
+    let from = match (knob.number(), situation.engine()) {
+        (Some(from), _) => from,
+        _ if situation.measurement.is_none() || knob.value == SettingValue::NotSet => {
+            knob.told(TITLE)?
+        }
+        (None, "tgi") => (situation.peak(Q::RequestsRunning).unwrap_or(0.0) + seen).max(USUAL),
+        (None, _) => seen.max(USUAL),
+    };
     if let Some(full) = no_room(situation) {
         let reason = format!("{full}: they would only wait longer; more replicas serve them");
         return Err(Declined::new(TITLE, reason));
@@ -95,12 +106,17 @@ fn raised(situation: &Situation<'_>, found: &[&Finding]) -> Answer {
         Some(usage) => format!("The KV cache is at most {} full.", percent(usage)),
         None => "Nothing tells how full the KV cache is.".to_owned(),
     };
+    let untold = match knob.number() {
+        Some(_) => "",
+        None => "How many may wait now is told nowhere: look at the launch arguments first.",
+    };
     // waiting takes no memory: what bounds it is how long clients wait
     let values = above(from, (from * 8.0).max(LARGEST_QUEUE));
     let guide = nearest_of(&values, from * 2.0);
     let alternatives = values.into_iter().map(|to| {
         change(Treatment::Scheduling, found, vec![knob.to(to)])
             .because(&room)
+            .because(untold)
             .modelled([ModelChange::QueueBound(Some(to))])
             .risk("Requests that were refused at once may wait instead.")
             .watch("TTFT p99, and clients that go away.")

@@ -128,6 +128,19 @@ impl Proposal {
         self
     }
 
+    /// What it may mean to the model, where nobody tells what it changes from.
+    pub(super) fn assumed(
+        mut self,
+        changes: impl Into<Vec<ModelChange>>,
+        unknown: impl Into<String>,
+    ) -> Self {
+        self.expectation = Expectation::Assumed {
+            changes: changes.into(),
+            unknown: unknown.into(),
+        };
+        self
+    }
+
     pub(super) fn not_predictable(mut self, why: impl Into<String>) -> Self {
         self.expectation = Expectation::NotPredictable(why.into());
         self

@@ -124,6 +124,21 @@ impl<'s> Situation<'s> {
         Some(served / f64::from(self.replicas()?))
     }
 
+    /// The mean gap between tokens, what prompts take of it included where they have steps of their own.
+    pub(super) fn gap_with_prompts_seconds(&self) -> Option<f64> {
+        let gap = self.gap_seconds()?;
+        let told = |quantities: &[Q]| {
+            let figures = self.figures()?;
+            quantities.iter().find_map(|one| figures.distribution(*one))
+        };
+        if told(&[Q::InterTokenLatency]).is_some() {
+            return Some(gap);
+        }
+        let prompts = told(&[Q::PrefillStepTime]).and_then(|one| Some(one.count * one.mean?));
+        let decodes = told(&[Q::DecodeStepTotalTime, Q::DecodeStepTime])?.count;
+        Some(gap + prompts.unwrap_or(0.0) / decodes.max(1.0))
+    }
+
     /// See [`Figures::gap_seconds`].
     pub(super) fn gap_seconds(&self) -> Option<f64> {
         self.figures()?.gap_seconds()

@@ -129,6 +129,11 @@ const LEVERS: &[(&str, &str, Lever)] = &[
     ),
 ];
 
+/// Whether a lever asks for more hardware.
+pub(in crate::optimization) fn takes_hardware(lever: &str) -> bool {
+    [replicas::NAME, parallelism::NAME].contains(&lever)
+}
+
 /// Names of all levers.
 pub fn lever_names() -> impl Iterator<Item = &'static str> {
     LEVERS.iter().map(|(name, _, _)| *name)

@@ -88,7 +88,9 @@ fn grows(changes: &[KnobChange], expectation: &Expectation) -> bool {
     let names = |change: &&KnobChange| match expectation {
         Expectation::Modelled(_) => true,
         // what the model cannot say of one may still be a bigger batch by another
-        Expectation::NotPredictable(_) => change.name.starts_with("max_"),
+        Expectation::NotPredictable(_) | Expectation::Assumed { .. } => {
+            change.name.starts_with("max_")
+        }
     };
     let larger = changes.iter().filter(names).any(|change| {
         let number =
@@ -103,6 +105,6 @@ fn grows(changes: &[KnobChange], expectation: &Expectation) -> bool {
     larger
         && match expectation {
             Expectation::Modelled(all) => all.iter().any(batch),
-            Expectation::NotPredictable(_) => true,
+            Expectation::NotPredictable(_) | Expectation::Assumed { .. } => true,
         }
 }

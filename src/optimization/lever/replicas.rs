@@ -11,12 +11,13 @@ use super::grid::{nearest_of, thin};
 pub(super) const NAME: &str = "replicas";
 
 /// What one more replica relieves.
-const MORE: [Cause; 7] = [
+const MORE: [Cause; 8] = [
     Cause::Capacity,
     Cause::KvCapacity,
     Cause::KvNearCapacity,
     Cause::PrefillBound,
     Cause::DecodeBound,
+    Cause::PrefillInterference,
     Cause::AdmissionLimit,
     Cause::SequenceCap,
 ];

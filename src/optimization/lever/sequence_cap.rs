@@ -15,6 +15,8 @@ pub(super) const NAME: &str = "sequence_cap";
 const FURTHEST: f64 = 16.0;
 /// With nothing measured the guides' first step.
 const FIRST_STEP: f64 = 2.0;
+/// A batch that is so full when it is looked at is full at times.
+const OFTEN_FULL: f64 = 0.5;
 /// vLLM captures graphs for batches up to this.
 const CAPTURED: u32 = 512;
 
@@ -37,8 +39,9 @@ pub(super) fn propose(situation: &Situation<'_>) -> Vec<Answer> {
 fn is_full(situation: &Situation<'_>) -> bool {
     let cap = situation.in_force.number(&[cap_name(situation.engine())]);
     let running = situation.peak(Q::RequestsRunning);
+    // who is refused finds it full between two scrapes
     cap.zip(running)
-        .is_some_and(|(cap, running)| running >= cap * situation.thresholds.cap_share_ratio)
+        .is_some_and(|(cap, running)| running >= cap * OFTEN_FULL)
 }
 
 /// Causes for which fewer requests at once may do.
@@ -51,6 +54,14 @@ fn lowered_by(situation: &Situation<'_>) -> Vec<Cause> {
     let gap = situation.gap_seconds();
     if gap.is_some_and(|gap| gap > situation.targets.itl_p99_seconds) {
         causes.push(Cause::DecodeBound);
+    }
+    // fewer at once have fewer prompts among their steps; who waits already would only wait longer
+    let waiting = situation.gauge(Q::RequestsWaiting);
+    let gap = situation.gap_with_prompts_seconds();
+    if gap.is_some_and(|gap| gap > situation.targets.itl_p99_seconds)
+        && waiting.is_some_and(|waiting| waiting.mean < 1.0)
+    {
+        causes.push(Cause::PrefillInterference);
     }
     causes
 }

@@ -1,14 +1,14 @@
 //! From what was observed to the members of the twin.
 
 use crate::measure::Bounded;
-use crate::model::{Arrival, Fit, Load, Policy, RequestClass, SharedPrefix, StepTime, StepWindow};
+use crate::model::{Fit, Load, Policy, StepTime, StepWindow};
 use crate::optimization::in_force::InForce;
 
 use super::draws::Draws;
 use super::member::Member;
 use super::observed::Observed;
 use super::outcome::{Outcome, Plan, run};
-use super::{lengths, settings};
+use super::{incoming, settings};
 
 /// All members, and how far they can be trusted.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +67,7 @@ pub(super) fn fit(
     for number in 0..draws {
         let mut draws = Draws::of(number);
         let settings = settings::draw(observed, in_force, &mut draws, &mut assumptions);
-        let (load, closed) = load(observed, &settings, &mut draws);
+        let (load, closed) = incoming::load(observed, &settings, &plan, &mut draws);
         let shape = Shape::draw(observed, fitted.as_ref(), number, &mut draws);
         let Some((step_time, before)) = calibrated(observed, &settings, &load, shape, &plan) else {
             continue;
@@ -128,9 +128,11 @@ pub(super) fn fit(
 /// How long simulations run.
 fn plan(observed: &Observed) -> Plan {
     let rate = observed.begun_per_second.max(1e-6);
+    // bursts come and go, and a window has to have some
+    let least = if observed.refuses() { 2.0 } else { 20.0 };
     let seconds = observed
         .seconds
-        .min((REQUESTS / rate).max(observed.seconds / 20.0));
+        .min((REQUESTS / rate).max(observed.seconds / least));
     let residence = observed.residence_seconds();
     let warm_seconds = (3.0 * residence)
         .max(seconds / 4.0)
@@ -143,75 +145,6 @@ fn plan(observed: &Observed) -> Plan {
         backlog: observed.backlog(seconds),
         most_tokens: (8.0 * cost) as u64 + 200_000,
     }
-}
-
-/// A load that may be what comes in at one replica, and whether its clients wait for their answers.
-fn load(observed: &Observed, settings: &crate::model::Settings, draws: &mut Draws) -> (Load, bool) {
-    let tail = draws.log_between(0.7, 1.6);
-    let prompt = lengths::of(&observed.prompt, tail);
-    let output = lengths::of(&observed.output, draws.log_between(0.7, 1.6));
-    let hit = observed
-        .hit_ratio
-        .filter(|ratio| settings.prefix_caching && *ratio > 0.02);
-    let mut class = RequestClass::of(prompt, output);
-    if let Some(ratio) = hit {
-        let block = f64::from(settings.block_size);
-        let tokens = ratio.min(0.98) * class.prompt.mean();
-        // whole blocks only are found
-        let tokens = (tokens / block).round() * block;
-        if tokens >= 1.0 {
-            class.prompt = lengths::without(&class.prompt, tokens as u32);
-            class.prefix = Some(SharedPrefix {
-                tokens: tokens as u32,
-                groups: draws.one_of(&[1, 2, 8]).unwrap_or(1),
-            });
-        }
-    }
-    class.abort_ratio = observed.gone_ratio;
-    if observed.deferred > 0.1 {
-        class.deferred_seconds = observed.deferred / observed.begun_per_second.max(1e-9);
-    }
-    let (growth, uncertain) = observed.growth_per_second();
-    // a queue grows by what comes in and is not served
-    let grows = growth + uncertain * draws.normal();
-    let served = observed.begun_per_second + observed.refused_per_second;
-    let offered = (served + grows).max(0.5 * served);
-    let count = (observed.seconds * offered).max(1.0);
-    // who is refused and does not come back does not wait for an answer
-    let refuses = observed.refused_per_second > 0.01 * observed.begun_per_second;
-    let open = if refuses { 0.85 } else { 0.5 };
-    let kind = draws.unit();
-    let arrival = if kind < open {
-        // what was counted is one draw of what is to be expected, and load does not stay as it is
-        let drift = (0.03_f64.powi(2) + 0.5 / count).sqrt();
-        Arrival::Poisson {
-            rate_per_second: offered * draws.factor(drift),
-        }
-    } else {
-        let inside = observed.inside().max(1.0);
-        let think_seconds = match kind < open + 0.7 * (1.0 - open) {
-            true => 0.0,
-            false => observed.residence_seconds() * draws.log_between(0.2, 3.0),
-        };
-        let clients = match think_seconds > 0.0 {
-            true => inside + observed.begun_per_second * think_seconds,
-            // all are inside but for a moment
-            false => inside.max(observed.running.max + observed.waiting.min),
-        };
-        Arrival::Closed {
-            clients: clients.round().max(1.0) as u32,
-            think_seconds,
-        }
-    };
-    let closed = matches!(arrival, Arrival::Closed { .. });
-    let load = Load {
-        arrival,
-        classes: vec![class],
-        split: Vec::new(),
-        drift: None,
-        seed: 1 + (draws.unit() * 1e6) as u64,
-    };
-    (load, closed)
 }
 
 /// What the parts of a step cost against each other. Seconds but for the last two.
@@ -424,6 +357,10 @@ impl Misses {
             && let Some(miss) = ratio(before.kv_usage, usage)
         {
             misses.add(miss, 0.2);
+        }
+        if observed.refuses() {
+            let refused = observed.refused_ratio();
+            misses.add(level(before.failure_ratio, refused, 0.01), 0.35 + chance);
         }
         if let Some(preempted) = observed.preemptions_ratio {
             misses.add(level(before.preemptions_ratio, preempted, 0.05), 0.7);

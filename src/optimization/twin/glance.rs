@@ -17,6 +17,8 @@ pub(crate) struct Glance {
     pub(crate) work_tokens: u64,
 }
 
+/// A share of failures that is as good as none.
+const FEW: f64 = 0.002;
 /// Members that a glance asks.
 const GLANCE_MEMBERS: usize = 4;
 
@@ -104,7 +106,9 @@ impl Twin {
             service.itl_p99_seconds += weight * gap_p99.max(1e-9).ln();
             service.itl_mean_seconds += weight * gap_mean.max(1e-9).ln();
             service.tokens_per_second += weight * tokens.max(1e-9).ln();
-            service.failure_ratio += weight * outcome.failure_ratio;
+            // what was counted, by as much as the member has it fall or rise
+            let [after, before] = [outcome, &member.before].map(|one| FEW + one.failure_ratio);
+            service.failure_ratio += weight * observed.refused_ratio() * after / before;
             weights += weight;
         }
         if weights <= 0.0 {

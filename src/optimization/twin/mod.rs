@@ -16,6 +16,7 @@ mod apply;
 mod calibrate;
 mod draws;
 mod glance;
+mod incoming;
 mod interval;
 mod lengths;
 mod member;
@@ -161,26 +162,33 @@ impl Twin {
                 );
             }
         }
-        let says: Vec<Say> = runs
+        let (mut says, off): (Vec<Say>, Vec<f64>) = runs
             .iter()
             .filter_map(|run| {
                 let after = value(quantity, &run.after)? * grown(quantity, run.replicas_ratio);
                 let against = value(quantity, &run.before)?;
-                (after > 0.0 && against > 0.0).then(|| Say {
+                let said = || Say {
                     log_ratio: (after / against).ln(),
                     weight: run.member.weight,
-                })
+                };
+                (after > 0.0 && against > 0.0).then(|| (said(), (against / before).ln()))
             })
-            .collect();
+            .unzip();
         if says.len() * 2 < runs.len() {
             return Err(
                 "it would be too small, or too large, to be told from the engine's metrics"
                     .to_owned(),
             );
         }
-        let middle =
-            interval(&says, 1e-3).ok_or("the simulations gave nothing that can be told")?[0];
+        let told = |says: &[Say], sigma: f64| {
+            interval(says, sigma).ok_or("the simulations gave nothing that can be told")
+        };
         let trust = trust::trust(quantity);
+        let gone = 1.0 - trust.still_off(told(&says, 1e-3)?[0]);
+        for (say, off) in says.iter_mut().zip(off) {
+            say.log_ratio += gone * off;
+        }
+        let middle = told(&says, 1e-3)?[0];
         let sigma = trust.sigma(middle, self.chance(quantity), self.ensemble.mismatch_ratio);
         let apart: Vec<Say> = says
             .iter()
@@ -189,9 +197,8 @@ impl Twin {
                 ..*say
             })
             .collect();
-        let found =
-            interval(&apart, sigma).ok_or("the simulations gave nothing that can be told")?;
-        let [middle, low, high] = found;
+        let [middle, low, high] = told(&apart, sigma)?;
+        let widening = widening * trust::stretch(high - low);
         Ok(QuantityPrediction {
             quantity,
             before,

@@ -215,6 +215,17 @@ impl Observed {
         self.running.mean + self.waiting.mean
     }
 
+    /// Whether requests are refused, more than by accident.
+    pub(super) fn refuses(&self) -> bool {
+        self.refused_per_second > 0.01 * self.begun_per_second
+    }
+
+    /// Share of requests that are refused.
+    pub(super) fn refused_ratio(&self) -> f64 {
+        let all = self.refused_per_second + self.begun_per_second;
+        self.refused_per_second / all.max(1e-9)
+    }
+
     /// Mean time that a request is inside, in seconds, by Little's law.
     pub(super) fn residence_seconds(&self) -> f64 {
         self.inside() / self.begun_per_second.max(1e-9)

@@ -65,7 +65,7 @@ pub(super) fn draw(
         Policy::Tgi => 1,
     }
     .max(1);
-    let (tokens, told) = kv_tokens(observed, in_force, block_size);
+    let (tokens, told) = kv_tokens(observed, in_force, block_size, draws);
     if !told {
         assume(
             "the size of the KV cache is not told: it follows from its use and the requests that ran",
@@ -94,6 +94,22 @@ pub(super) fn draw(
         Policy::Sglang => !in_force.switch(&["disable_radix_cache"]).unwrap_or(false),
         _ => in_force.switch(&["enable_prefix_caching"]).unwrap_or(true),
     };
+    let max_num_queued_reqs = whole(&[
+        "max_num_queued_reqs",
+        "max_queued_requests",
+        "max_concurrent_requests",
+    ]);
+    // who is refused is refused at a bound
+    let max_num_queued_reqs = max_num_queued_reqs.or_else(|| {
+        let inside = match policy {
+            Policy::Tgi => observed.running.max,
+            _ => 0.0,
+        };
+        let wait = observed.waiting.max.max(1.0);
+        observed
+            .refuses()
+            .then(|| (inside + wait * draws.log_between(1.0, 16.0)).round() as u32)
+    });
     Settings {
         policy,
         max_num_seqs,
@@ -108,18 +124,19 @@ pub(super) fn draw(
         reserve_full_prompt: in_force
             .version
             .is_none_or(|version| version >= crate::engine::Version::new(0, 19, 0)),
-        max_num_queued_reqs: whole(&[
-            "max_num_queued_reqs",
-            "max_queued_requests",
-            "max_concurrent_requests",
-        ]),
+        max_num_queued_reqs,
         speculation: speculation(observed, in_force),
         schedule_conservativeness: number(&["schedule_conservativeness"]).unwrap_or(1.0),
     }
 }
 
 /// Tokens of the KV cache, and whether somebody tells.
-fn kv_tokens(observed: &Observed, in_force: &InForce, block_size: u32) -> (f64, bool) {
+fn kv_tokens(
+    observed: &Observed,
+    in_force: &InForce,
+    block_size: u32,
+    draws: &mut Draws,
+) -> (f64, bool) {
     let by_blocks = in_force
         .number(&["num_gpu_blocks", "num_gpu_blocks_override"])
         .map(|blocks| blocks * f64::from(block_size));
@@ -137,12 +154,14 @@ fn kv_tokens(observed: &Observed, in_force: &InForce, block_size: u32) -> (f64, 
         .kv_usage
         .filter(|usage| *usage > 0.02)
         .map(|usage| held / usage);
-    // while requests wait, what is reserved is near its limit
+    // while requests wait, what is reserved is near its limit, unless they wait for something else
+    let (full, room) = (draws.unit() < 0.5, draws.log_between(1.2, 8.0));
     let by_reservation = observed
         .reserved_tokens
         .filter(|tokens| *tokens > 0.0)
         .map(|tokens| match observed.waiting.min > 0.0 {
-            true => tokens * 1.02,
+            true if full => tokens * 1.02,
+            true => tokens * room,
             false => tokens * 4.0,
         });
     let guess = by_usage.or(by_reservation).unwrap_or(8.0 * held);

@@ -1977,7 +1977,7 @@ type WorkflowEvent struct {
 	SettingsRevision string `protobuf:"bytes,16,opt,name=settings_revision,json=settingsRevision,proto3" json:"settings_revision,omitempty"`
 	// Of `completed` what came of the change. Unset else, and where it could not be measured.
 	Effects *WorkflowEffects `protobuf:"bytes,17,opt,name=effects,proto3" json:"effects,omitempty"`
-	// Of `failed`, `rollback_failed`, and a `rollback_started` because of it, what went wrong. Unset else.
+	// Of `failed`, `rollback_failed` and a `rollback_started` for a failure what went wrong. Unset else.
 	Failure *WorkflowFailure `protobuf:"bytes,18,opt,name=failure,proto3" json:"failure,omitempty"`
 	// Of `paused` why. Unspecified else.
 	PauseReason   WorkflowPauseReason `protobuf:"varint,19,opt,name=pause_reason,json=pauseReason,proto3,enum=perfagent.v1.WorkflowPauseReason" json:"pause_reason,omitempty"`

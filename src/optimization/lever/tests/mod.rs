@@ -10,9 +10,15 @@ use crate::optimization::{Expectation, KnobChange, ModelChange, Proposal};
 
 use super::example::Case;
 
-/// What was seen to guess is taken away though nobody told its flags.
+/// What was seen to guess, or may bound the KV cache, is taken away though nobody told its flags.
 fn changes_something(change: &KnobChange) -> bool {
-    change.from != change.to || change.name.contains("specul")
+    let unseen = [
+        "max_total_tokens",
+        "max_batch_total_tokens",
+        "max_batch_size",
+    ]
+    .contains(&change.name.as_str());
+    change.from != change.to || unseen || change.name.contains("specul")
 }
 
 fn saturated() -> Case {
@@ -236,6 +242,112 @@ fn an_unknown_setting_is_said_and_not_guessed() {
             .contains("--gpu-memory-utilization in force is not known")
     );
     assert!(case.why_not("quantization").contains("not known"));
+}
+
+#[test]
+fn a_share_of_memory_that_nobody_tells_is_set_to_the_usual_one() {
+    for (engine, version, flag, to, away) in [
+        (
+            "tgi",
+            "3.3.6",
+            "--cuda-memory-fraction",
+            "1",
+            &["--max-batch-total-tokens", "--max-batch-size"][..],
+        ),
+        (
+            "sglang",
+            "0.5.23",
+            "--mem-fraction-static",
+            "0.9",
+            &["--max-total-tokens"][..],
+        ),
+    ] {
+        let case = Case::new(engine, version, &[Cause::KvCapacity]);
+        let family = &case.of("kv_capacity")[0];
+        let one = &family.alternatives[0];
+        assert_eq!(
+            (&*one.changes[0].flag, one.changes[0].to.as_deref()),
+            (flag, Some(to))
+        );
+        let taken: Vec<&str> = one.changes[1..].iter().map(|one| &*one.flag).collect();
+        assert_eq!(taken, away);
+        assert!(
+            one.changes.iter().all(|one| one.from.is_none()),
+            "nothing in force is made up"
+        );
+        let Expectation::Assumed { unknown, .. } = &one.expectation else {
+            panic!("{one:?}");
+        };
+        assert!(unknown.contains("is not known"), "{unknown}");
+        assert!(
+            one.title.contains("unless it is that already"),
+            "{}",
+            one.title
+        );
+        // what the engine chose by itself is left alone
+        let name = family.alternatives[0].changes[0].name.clone();
+        let chosen = Case::new(engine, version, &[Cause::KvCapacity]).set(&name, "");
+        assert!(chosen.why_not("kv_capacity").contains("left to the engine"));
+    }
+}
+
+#[test]
+fn a_bound_on_the_cache_may_be_taken_away() {
+    let case =
+        Case::new("vllm", "0.33.0", &[Cause::KvCapacity]).set("num_gpu_blocks_override", "64");
+    let families = case.of("kv_capacity");
+    let last = families[0].alternatives.last().unwrap();
+    assert_eq!(last.title, "Take --num-gpu-blocks-override away");
+    assert!(matches!(last.expectation, Expectation::Assumed { .. }));
+    // bytes are a part of the memory that somebody set aside
+    let case = Case::new("vllm", "0.33.0", &[Cause::KvCapacity])
+        .set("kv_cache_memory_bytes", "1073741824");
+    let kept = |one: &Proposal| one.changes.iter().all(|change| change.to.is_some());
+    assert!(case.of("kv_capacity")[0].alternatives.iter().all(kept));
+}
+
+#[test]
+fn who_is_refused_is_refused_at_a_bound_though_nobody_tells_it() {
+    let refused = |engine: &str, version: &str| {
+        Case::new(engine, version, &[Cause::AdmissionLimit])
+            .measured()
+            .gauge(Q::RequestsRunning, 40.0, 60.0)
+            .gauge(Q::RequestsWaiting, 1.0, 4.0)
+            .value("requests_finished_increase", 500.0)
+    };
+    let least = |case: Case| {
+        case.of("admission")[0].alternatives[0].changes[0]
+            .to
+            .clone()
+    };
+    assert_eq!(least(refused("vllm", "0.33.0")).as_deref(), Some("48"));
+    // with those that run
+    assert_eq!(least(refused("tgi", "3.3.6")).as_deref(), Some("96"));
+    let unset = refused("vllm", "0.33.0").set("max_num_queued_reqs", "");
+    assert!(unset.why_not("admission").contains("left to the engine"));
+    let unseen = Case::new("vllm", "0.33.0", &[Cause::AdmissionLimit]);
+    assert!(unseen.why_not("admission").contains("not known"));
+}
+
+#[test]
+fn fewer_at_once_where_prompts_interrupt_and_nobody_waits() {
+    let case = |waiting: f64, gap: f64| {
+        Case::new("sglang", "0.5.23", &[Cause::PrefillInterference])
+            .set("max_running_requests", "256")
+            .measured()
+            .gauge(Q::RequestsRunning, 30.0, 48.0)
+            .gauge(Q::RequestsWaiting, waiting, waiting)
+            .mean(Q::InterTokenLatency, gap)
+            .value("requests_finished_increase", 500.0)
+    };
+    let families = case(0.0, 0.2).of("sequence_cap");
+    assert!(
+        families[0].alternatives[0]
+            .title
+            .starts_with("Lower --max-running-requests")
+    );
+    assert_eq!(case(5.0, 0.2).of("sequence_cap"), []);
+    assert_eq!(case(0.0, 0.05).of("sequence_cap"), []);
 }
 
 #[test]

@@ -1121,7 +1121,7 @@ class WorkflowEvent(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___WorkflowFailure:
-        """Of `failed`, `rollback_failed`, and a `rollback_started` because of it, what went wrong. Unset else."""
+        """Of `failed`, `rollback_failed` and a `rollback_started` for a failure what went wrong. Unset else."""
 
     def __init__(
         self,

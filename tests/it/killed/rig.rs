@@ -1,0 +1,237 @@
+//! An agent process that can be killed, with an engine and a desk of settings that outlive it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+use tonic::transport::Channel;
+
+use crate::cli;
+use crate::fake::{Answer, FakeEngine};
+
+/// Targets of each instance.
+pub(super) const TARGETS: usize = 2;
+
+/// Random numbers of a seed.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// From 0 to below this.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// What outlives the agent.
+pub(super) struct Rig {
+    directory: TempDir,
+    pub(super) instances: Vec<String>,
+    _engine: FakeEngine,
+    /// Lines of the agents' logs that tell of a failpoint, by its name.
+    told: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+/// An agent that serves.
+pub(super) struct Running {
+    pub(super) child: Child,
+    pub(super) client: WorkflowServiceClient<Channel>,
+}
+
+impl Rig {
+    pub(super) async fn new(instances: usize) -> Self {
+        let engine = engine().await;
+        let instances: Vec<String> = (0..instances).map(|place| format!("i{place}")).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let desk = directory.path().join("desk");
+        std::fs::create_dir(&desk).unwrap();
+        std::fs::write(desk.join("told_failed"), "0").unwrap();
+        let mut config = config(&desk);
+        for id in &instances {
+            let target = |place: usize| {
+                json!({
+                    "name": format!("t{place}"),
+                    "revision": "1",
+                    "content_base64": STANDARD.encode(before(place)),
+                    "operation_id": null,
+                    "epoch": null,
+                })
+            };
+            let targets: Vec<Value> = (0..TARGETS).map(target).collect();
+            let state = json!({"targets": targets, "applies": {}, "told_failed": 0});
+            std::fs::write(desk.join(format!("{id}.json")), state.to_string()).unwrap();
+            config += &instance(id, &engine.url());
+        }
+        std::fs::write(directory.path().join("config.toml"), config).unwrap();
+        Self {
+            directory,
+            instances,
+            _engine: engine,
+            told: Arc::default(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The share of writes, from 0 to 1, that take effect and say that they failed.
+    pub(super) fn tell_failed(&self, share: f64) {
+        let path = self.path("desk/told_failed");
+        let new = path.with_extension("new");
+        std::fs::write(&new, share.to_string()).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
+    /// Starts an agent over what there is; none where a failpoint ended it before it served.
+    pub(super) async fn serve(&self, failpoints: &str) -> Option<Running> {
+        let mut child = cli::command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--config", self.path("config.toml").to_str().unwrap()])
+            .args(["--state-dir", self.path("state").to_str().unwrap()])
+            .env("FAILPOINTS", failpoints)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (served, mut serves) = tokio::sync::mpsc::channel(1);
+        let told = self.told.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                if let Some((_, name)) = line.split_once("failpoint: ") {
+                    let name = name.split(['"', '`', ';']).next().unwrap_or_default();
+                    *told.lock().unwrap().entry(name.to_owned()).or_default() += 1;
+                }
+                let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+                let message = entry["fields"]["message"].as_str().unwrap_or_default();
+                if let Some(address) = message.strip_prefix("listening on ") {
+                    let _ = served.send(address.to_owned()).await;
+                }
+            }
+        });
+        let Some(address) = serves.recv().await else {
+            child.wait().await.unwrap();
+            return None;
+        };
+        match WorkflowServiceClient::connect(format!("http://{address}")).await {
+            Ok(client) => Some(Running { child, client }),
+            Err(_) => {
+                let _ = child.start_kill();
+                child.wait().await.unwrap();
+                None
+            }
+        }
+    }
+
+    /// How often each failpoint struck.
+    pub(super) fn struck(&self) -> BTreeMap<String, u64> {
+        self.told.lock().unwrap().clone()
+    }
+
+    /// Contents of the targets of an instance, and how often each operation on them took effect.
+    pub(super) fn desk(&self, instance: &str) -> Desk {
+        let text = std::fs::read_to_string(self.path(&format!("desk/{instance}.json"))).unwrap();
+        let state: Value = serde_json::from_str(&text).unwrap();
+        let targets = state["targets"].as_array().unwrap();
+        let content = |target: &Value| {
+            STANDARD
+                .decode(target["content_base64"].as_str().unwrap())
+                .unwrap()
+        };
+        Desk {
+            contents: targets.iter().map(content).collect(),
+            applies: serde_json::from_value(state["applies"].clone()).unwrap(),
+            told_failed: state["told_failed"].as_u64().unwrap(),
+        }
+    }
+}
+
+/// Settings of an instance as they are.
+pub(super) struct Desk {
+    pub(super) contents: Vec<Vec<u8>>,
+    pub(super) applies: BTreeMap<String, u64>,
+    pub(super) told_failed: u64,
+}
+
+/// Settings of a target before anything: launch arguments, and bytes that are no text.
+pub(super) fn before(place: usize) -> Vec<u8> {
+    let mut content = b"[\"--max-num-seqs\", \"4\"]\n".to_vec();
+    content.extend([0, 0xff, 0xfe, b'\r', b'\n', place as u8, b' ']);
+    content
+}
+
+/// And with another cap.
+pub(super) fn with_cap(content: &[u8], cap: &str) -> Vec<u8> {
+    let rest = content.iter().position(|byte| *byte == b'\n').unwrap();
+    let mut with = format!("[\"--max-num-seqs\", \"{cap}\"]").into_bytes();
+    with.extend(&content[rest..]);
+    with
+}
+
+fn config(desk: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/actuator/desk.py");
+    let python = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .expect("python3 is there");
+    let python = String::from_utf8(python.stdout).unwrap();
+    format!(
+        "[workflows]\nauto_approve = true\n\n\
+         [[actuators]]\nname = \"desk\"\ntype = \"command\"\nunsafe = true\n\
+         command = [{:?}, \"-ISE\", {:?}, {:?}]\ntimeout = \"30s\"\n",
+        python.trim(),
+        script.to_str().unwrap(),
+        desk.to_str().unwrap(),
+    )
+}
+
+fn instance(id: &str, url: &str) -> String {
+    format!(
+        "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_url = {url:?}\n\
+         scrape_interval = \"200ms\"\nwindow = \"400ms\"\nactuator = \"desk\"\n"
+    )
+}
+
+/// A vLLM that serves, and counts.
+async fn engine() -> FakeEngine {
+    let start = Instant::now();
+    FakeEngine::start(move |path, _| {
+        if path != "/metrics" {
+            return Answer::Plain(404, Vec::new());
+        }
+        let tokens = 20_000.0 * start.elapsed().as_secs_f64();
+        let finished = tokens / 20.0;
+        let of = "{engine=\"0\",model_name=\"m\"";
+        Answer::ok(format!(
+            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{of}}} 2\n\
+             # TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{of}}} 0\n\
+             # TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{of}}} {tokens}\n\
+             # TYPE vllm:request_success_total counter\n\
+             vllm:request_success_total{of},finished_reason=\"stop\"}} {finished}\n"
+        ))
+    })
+    .await
+}
+
+/// Looks again and again for at most a minute.
+pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(120), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
