@@ -219,7 +219,8 @@ async fn watchers(
     let mut reading = Vec::new();
     let (there, mut all_there) = tokio::sync::mpsc::channel(watchers);
     for number in 0..connections {
-        let host = u8::try_from(1 + number / CONNECTIONS_AN_ADDRESS).unwrap();
+        // our own calls come from the first
+        let host = u8::try_from(2 + number / CONNECTIONS_AN_ADDRESS).unwrap();
         let from: IpAddr = Ipv4Addr::new(127, 0, 0, host).into();
         let connection = Connection::open(agent.address, from, Window::Large).await;
         for _ in 0..watchers / connections {

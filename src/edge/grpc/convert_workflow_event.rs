@@ -86,7 +86,12 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
             effects: effects.as_deref().map(write::effects),
             ..none
         },
-        Event::RollbackFailed { failure } | Event::Failed { failure } => pb::WorkflowEvent {
+        Event::RollbackStarted {
+            failure: Some(failure),
+            ..
+        }
+        | Event::RollbackFailed { failure }
+        | Event::Failed { failure } => pb::WorkflowEvent {
             failure: Some(write::failure(failure)),
             ..none
         },
