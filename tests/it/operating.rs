@@ -537,7 +537,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let mut child = command_by("sh")
         .args([
             "-c",
-            "ulimit -S -f 300; trap '' XFSZ; exec \"$0\" \"$@\"",
+            "ulimit -S -f 700; trap '' XFSZ; exec \"$0\" \"$@\"",
             env!("CARGO_BIN_EXE_perfagent"),
         ])
         .args([

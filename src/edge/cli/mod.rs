@@ -50,9 +50,9 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica; of a workflow
-that ended: 4 rejected or cancelled, 5 rolled back, 6 rollback failed; 10 findings, a missed SLO, or something to change;
-11 it cannot be told.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 measured, but not every replica;
+10 findings, a missed SLO, or something to change; 11 it cannot be told. Of a workflow that ended: 4 rejected or
+cancelled, 5 rolled back, 6 rollback failed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
