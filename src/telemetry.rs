@@ -183,6 +183,15 @@ impl Default for Metrics {
             connections_refused.clone(),
         );
         let workflow_events: Family<TypeLabels, Counter> = Family::default();
+        for r#type in [
+            "started",
+            "completed",
+            "failed",
+            "rolled_back",
+            "rollback_failed",
+        ] {
+            drop(workflow_events.get_or_create(&TypeLabels { r#type }));
+        }
         registry.register(
             "workflow_events",
             "Events of workflows that this agent committed, by type: started, completed, rolled_back and others",

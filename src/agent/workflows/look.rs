@@ -141,6 +141,12 @@ impl Agent {
         }
     }
 
+    /// What is wrong with the instance now that was not before the change.
+    pub(super) async fn harm_now(&self, site: &Site, state: &Workflow) -> Option<Failure> {
+        let seen = self.see(site).await.ok().filter(|seen| !seen.stale)?;
+        harm(state, &seen.diagnosed)
+    }
+
     /// How long a window of the instance is, less the jitter of scrapes.
     fn full_window_seconds(&self, site: &Site) -> f64 {
         let known = self.instance(&site.instance.instance_id);

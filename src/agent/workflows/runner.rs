@@ -18,6 +18,8 @@ use crate::workflow::{Command, Failure, Phase, Step, StepEffect, Workflow, next_
 
 /// After a store or a lease that cannot be had.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+/// Between two looks of the guards at a workflow that is paused.
+const GUARD: Duration = Duration::from_secs(1);
 
 /// Carries a workflow on until it has ended.
 pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) {
@@ -114,13 +116,12 @@ impl Runner {
             }
             Step::Wait { .. } => {
                 self.let_go(&*store).await;
-                return match left {
-                    Some(Duration::ZERO) => {
-                        self.commit(agent, &state, Command::TimeOver, Vec::new())
-                            .await
-                    }
-                    left => Turn::Wait(left),
-                };
+                if left == Some(Duration::ZERO) {
+                    return self
+                        .commit(agent, &state, Command::TimeOver, Vec::new())
+                        .await;
+                }
+                return self.guard(agent, &state, left).await;
             }
             Step::Do(effect) => effect,
         };
@@ -207,6 +208,26 @@ impl Runner {
             came = work => Some(came),
             () = self.wake.notified() => None,
             () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some_and(|left| !left.is_zero()) => None,
+        }
+    }
+
+    /// Guards act while a workflow is paused, too: a change that does harm is not left in force until somebody looks.
+    async fn guard(
+        &mut self,
+        agent: &Arc<Agent>,
+        state: &Workflow,
+        left: Option<Duration>,
+    ) -> Turn {
+        let watched = state.pause.is_some() && state.has_touched();
+        let (true, Ok(site)) = (watched, agent.site_of(state)) else {
+            return Turn::Wait(left);
+        };
+        match agent.harm_now(&site, state).await {
+            Some(harm) => {
+                self.commit(agent, state, Command::Fail(harm), Vec::new())
+                    .await
+            }
+            None => Turn::Wait(Some(left.map_or(GUARD, |left| left.min(GUARD)))),
         }
     }
 

@@ -245,18 +245,21 @@ impl Actuator for FakeActuator {
 }
 
 /// A vLLM that serves, and counts. Its URL.
-async fn engine(serves: Arc<AtomicBool>) -> String {
+async fn engine(serves: Arc<AtomicBool>, stalls: Arc<AtomicBool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/metrics", listener.local_addr().unwrap());
     tokio::spawn(async move {
-        let start = Instant::now();
+        let (start, mut served) = (Instant::now(), 0.0);
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 4_096];
             let read = stream.read(&mut asked).await.unwrap_or_default();
             if !serves.load(Ordering::SeqCst) {
                 continue;
             }
-            let tokens = 1_000.0 * start.elapsed().as_secs_f64();
+            if !stalls.load(Ordering::SeqCst) {
+                served = start.elapsed().as_secs_f64();
+            }
+            let tokens = 1_000.0 * served;
             let finished = tokens / 10.0;
             let answer = match asked
                 .get(..read)
@@ -293,6 +296,8 @@ pub(super) struct Bench {
     pub(super) actuator: Arc<FakeActuator>,
     /// Whether the engine answers.
     pub(super) serves: Arc<AtomicBool>,
+    /// Whether it holds requests and does nothing.
+    pub(super) stalls: Arc<AtomicBool>,
     config: Config,
     directory: TempDir,
     pub(super) agent: Option<Arc<Agent>>,
@@ -305,11 +310,12 @@ impl Bench {
 
     pub(super) async fn with(targets: usize, change: impl FnOnce(&mut Config)) -> Self {
         let serves = Arc::new(AtomicBool::new(true));
+        let stalls = Arc::new(AtomicBool::new(false));
         let mut config = Config {
             instances: vec![InstanceEntry {
                 instance_id: "a".to_owned(),
                 instance_type: Some("vllm".to_owned()),
-                metrics_url: Some(engine(serves.clone()).await),
+                metrics_url: Some(engine(serves.clone(), stalls.clone()).await),
                 metrics_urls: Vec::new(),
                 scrape_interval: Some(Duration::from_millis(200)),
                 window: Some(Duration::from_millis(600)),
@@ -325,6 +331,7 @@ impl Bench {
         let mut bench = Self {
             actuator: FakeActuator::new(targets),
             serves,
+            stalls,
             config,
             directory: tempfile::tempdir().unwrap(),
             agent: None,

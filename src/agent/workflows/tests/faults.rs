@@ -282,3 +282,31 @@ async fn what_is_secret_in_settings_is_nowhere_but_in_the_snapshot() {
     );
     assert!(shown.contains("api-key") && !shown.contains("s3cret"));
 }
+
+#[tokio::test]
+async fn a_change_that_stalls_the_engine_is_rolled_back_while_it_is_paused_too() {
+    for pauses in [true, false] {
+        let bench = Bench::with(1, |config| {
+            config.thresholds.insert("stall_seconds".to_owned(), 1.0);
+            config.instances[0].window = Some(Duration::from_secs(2));
+        })
+        .await;
+        bench.actuator.desk().loads_for = u32::MAX;
+        let id = bench.start(at_once()).await.unwrap().workflow_id;
+        let loading = |state: &Workflow| matches!(state.phase, Phase::AwaitingReady { .. });
+        bench.state(&id, loading).await;
+        if pauses {
+            let pause = WorkflowVerb::Pause {
+                note: String::new(),
+            };
+            bench.ask(&id, pause).await.unwrap();
+        }
+        bench.stalls.store(true, Ordering::SeqCst);
+        bench.actuator.desk().loads_for = 0;
+        let rolling = bench.state(&id, |state| state.rollback.is_some()).await;
+        assert_eq!(rolling.failure.unwrap().reason, "HARMED");
+        let done = bench.ended(&id).await;
+        assert_eq!(done.status(), Status::RolledBack, "{pauses}: {done:#?}");
+        assert_eq!(bench.actuator.contents(), [BEFORE]);
+    }
+}
