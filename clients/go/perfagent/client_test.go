@@ -127,6 +127,8 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 		t.Errorf("the batch gave %v", batch)
 	}
 
+	callWorkflows(t, client, "vllm-2")
+
 	must(client.DeleteInstance(ctx, &pb.DeleteInstanceRequest{InstanceId: "vllm-1", Etag: updated.GetEtag()}))
 	_, err := client.GetInstance(ctx, &pb.GetInstanceRequest{InstanceId: "vllm-1"})
 	if !errors.Is(err, perfagent.ErrInstanceNotFound) {
@@ -141,6 +143,71 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 		if !calls.has(method) {
 			t.Errorf("%s was not called: call it here", method)
 		}
+	}
+}
+
+// callWorkflows calls what there is for workflows, on an instance without an actuator.
+func callWorkflows(t *testing.T, client *perfagent.Client, instance string) {
+	ctx := t.Context()
+	start := func(cap int) *pb.Workflow {
+		return must(client.StartWorkflow(ctx, &pb.StartWorkflowRequest{
+			InstanceId: instance, WorkflowType: "config_change", Wait: durationpb.New(30 * time.Second),
+			Changes: must(perfagent.Settings(map[string]any{"max_num_seqs": cap})),
+		})).GetWorkflow()
+	}
+	first := start(64)
+	id := first.GetWorkflowId()
+	if first.GetStatus() != pb.WorkflowStatus_WORKFLOW_STATUS_PENDING_APPROVAL {
+		t.Fatalf("no plan to approve: %v", first)
+	}
+	for message, err := range client.WatchWorkflows(ctx, &pb.WatchWorkflowsRequest{IncludeSnapshot: true}) {
+		check(t, err)
+		if message.GetSnapshot().GetWorkflowId() != id {
+			t.Errorf("told %v", message)
+		}
+		break
+	}
+	must(client.PauseWorkflow(ctx, &pb.PauseWorkflowRequest{WorkflowId: id}))
+	must(client.ResumeWorkflow(ctx, &pb.ResumeWorkflowRequest{WorkflowId: id}))
+	approved := must(client.ApproveWorkflow(ctx, &pb.ApproveWorkflowRequest{WorkflowId: id, PlanEtag: first.GetPlan().GetEtag()})).GetWorkflow()
+	if approved.GetOutcome() != pb.WorkflowOutcome_WORKFLOW_OUTCOME_NOT_APPLIED {
+		t.Errorf("without an actuator it is %v", approved)
+	}
+	if _, err := client.RollbackWorkflow(ctx, &pb.RollbackWorkflowRequest{WorkflowId: id}); !errors.Is(err, perfagent.ErrNothingApplied) {
+		t.Errorf("rolled back what was not applied: %v", err)
+	}
+	must(client.RejectWorkflow(ctx, &pb.RejectWorkflowRequest{WorkflowId: start(65).GetWorkflowId()}))
+	must(client.CancelWorkflow(ctx, &pb.CancelWorkflowRequest{WorkflowId: start(66).GetWorkflowId()}))
+	if got := must(client.GetWorkflow(ctx, &pb.GetWorkflowRequest{WorkflowId: id})).GetWorkflow(); !got.GetDone() {
+		t.Errorf("not done: %v", got)
+	}
+	listed := 0
+	for _, err := range client.ListWorkflows(ctx, &pb.ListWorkflowsRequest{InstanceId: instance}) {
+		check(t, err)
+		listed++
+	}
+	if listed != 3 {
+		t.Errorf("%d workflows are listed", listed)
+	}
+	var told []string
+	for message, err := range client.WatchWorkflow(ctx, &pb.WatchWorkflowRequest{WorkflowId: id}) {
+		check(t, err)
+		if event := message.GetEvent(); event != nil {
+			told = append(told, event.GetType())
+		}
+	}
+	if want := []string{"started", "analysed", "planned", "paused", "resumed", "approved"}; !slices.Equal(told, want) {
+		t.Errorf("told %v", told)
+	}
+	events := must(client.ListWorkflowEvents(ctx, &pb.ListWorkflowEventsRequest{WorkflowId: id})).GetEvents()
+	if len(events) != len(told) {
+		t.Errorf("%d events are listed of %d", len(events), len(told))
+	}
+	if _, err := client.CreateConfigSnapshot(ctx, &pb.CreateConfigSnapshotRequest{InstanceId: instance}); !errors.Is(err, perfagent.ErrNoActuator) {
+		t.Errorf("settings were kept of what has no actuator: %v", err)
+	}
+	for _, err := range client.ListConfigSnapshots(ctx, &pb.ListConfigSnapshotsRequest{}) {
+		check(t, err)
 	}
 }
 
