@@ -266,8 +266,7 @@ impl ActuatorError {
 /// SHA-256 of settings, in hexadecimal: what events and answers show of them.
 pub fn content_digest(content: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, content);
-    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    hex.collect()
+    crate::units::hex(digest.as_ref())
 }
 
 // settings can hold secrets: no log shows them

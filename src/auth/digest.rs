@@ -26,7 +26,7 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
-        hex_of(&self.0)
+        crate::units::hex(&self.0)
     }
 
     /// The first 16 of them: enough to tell one from another, too few to find what was digested or to pose as it.
@@ -57,11 +57,6 @@ impl fmt::Debug for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Digest(..)")
     }
-}
-
-/// Two lower-case digits a byte.
-pub(super) fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

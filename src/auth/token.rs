@@ -4,7 +4,8 @@ use std::fmt;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::digest::{Digest, hex_of};
+use super::digest::Digest;
+use crate::units::hex;
 
 /// A new bearer token: `pa_` and 64 hexadecimal digits. The agent keeps only its digest, so it can be shown once.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Token {
             .fill(&mut bytes)
             .map_err(|_| NoRandomness)?;
         // the prefix lets scanners for leaked secrets find it
-        Ok(Self(format!("pa_{}", hex_of(&bytes))))
+        Ok(Self(format!("pa_{}", hex(&bytes))))
     }
 
     /// The token itself, for the one who will use it.

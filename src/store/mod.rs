@@ -13,7 +13,7 @@ mod workflows;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -265,4 +265,10 @@ pub enum OpenError {
         /// Why.
         message: String,
     },
+}
+
+/// Unix time in microseconds: how exactly the store keeps instants.
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

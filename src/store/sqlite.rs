@@ -25,7 +25,7 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
     Change, Once, OpenError, PredictionFilter, PredictionPlace, StateDir, Store, StoreError,
-    Written,
+    Written, micros,
 };
 use crate::instance::{Instance, InstanceSpec};
 use crate::optimization::LedgerEntry;
@@ -229,11 +229,6 @@ fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
 /// A number as SQLite has them: none is beyond what it can count to.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn micros(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn time(micros: i64) -> SystemTime {

@@ -123,8 +123,6 @@ impl Identity<'_> {
                 }
             }
         }
-        let digest = digest.finish();
-        let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        Ok(hex.collect())
+        Ok(crate::units::hex(digest.finish().as_ref()))
     }
 }

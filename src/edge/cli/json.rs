@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::terminal::controls;
 use crate::edge::grpc::DESCRIPTORS;
+use crate::units::hex;
 
 /// The message as JSON. `name` is its full protobuf name.
 ///
@@ -108,11 +109,7 @@ fn value(descriptor: &FieldDescriptor, field: &Field) -> Value {
         Field::F32(number) => float(f64::from(*number)),
         Field::F64(number) => float(*number),
         Field::String(text) => Value::String(text.clone()),
-        Field::Bytes(bytes) => bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-            .into(),
+        Field::Bytes(bytes) => hex(bytes).into(),
         Field::EnumNumber(number) => enum_word(&descriptor.kind(), *number),
         Field::Message(message) => object(message),
         Field::List(items) => items.iter().map(|item| value(descriptor, item)).collect(),

@@ -19,6 +19,7 @@ use super::status::status_of;
 use crate::agent::{Agent, Error, FieldViolation, InstanceState, LIMITS, Precondition};
 use crate::edge::audit::OpenRecord;
 use crate::store::StoreError;
+use crate::units::hex;
 
 /// InstanceService over the agent.
 #[derive(Debug, Clone)]
@@ -172,7 +173,7 @@ const PAGE_MARGIN_BYTES: usize = 1_024;
 
 /// A token that begins the page after this id.
 pub(super) fn page_token(id: &str) -> String {
-    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex(id.as_bytes())
 }
 
 /// The id that a page begins after.
