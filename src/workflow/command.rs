@@ -92,14 +92,17 @@ pub enum Command {
     /// The runner cannot go on.
     Fail(Failure),
     /// The time of the present phase is over.
-    TimeOver,
+    TimeOver {
+        /// What stood in the way last, a sentence without its stop; none where nothing did.
+        problem: Option<String>,
+    },
 }
 
 /// Why a runner cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Failure {
     /// Word for programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`,
-    /// `DRIFT`, `INTERNAL`.
+    /// `DRIFT`, `INVALID`, `INTERNAL`.
     pub reason: String,
     /// What happened, a sentence.
     pub message: String,

@@ -9,6 +9,7 @@ use super::operation_id;
 use super::plan::{Plan, PlanDraft};
 use super::state::{Phase, RollbackCause, Workflow};
 use super::words::{PauseReason, Status, Verb};
+use crate::units::hex;
 
 /// What comes of a command of a principal at a time, unix time in microseconds.
 ///
@@ -243,7 +244,7 @@ impl Decision<'_> {
         let paused = state.pause.is_some();
         match (state.phase, command) {
             (_, Command::Fail(failure)) => self.fail(failure),
-            (_, Command::TimeOver) => self.time_over(),
+            (_, Command::TimeOver { problem }) => self.time_over(problem.as_deref()),
             // what was begun before the pause is brought to its end
             (Phase::Writing { target }, Command::Written { revision }) => Ok(Event::Written {
                 target,
@@ -328,7 +329,7 @@ impl Decision<'_> {
         })
     }
 
-    fn time_over(&self) -> Result<Event, Refusal> {
+    fn time_over(&self, problem: Option<&str>) -> Result<Event, Refusal> {
         let state = self.state;
         if state
             .deadline_us
@@ -339,7 +340,10 @@ impl Decision<'_> {
         let failed = |reason: &str, message: &str, hint: &str| {
             self.fail(&Failure {
                 reason: reason.to_owned(),
-                message: message.to_owned(),
+                message: match problem {
+                    Some(problem) => format!("{message}: {problem}."),
+                    None => format!("{message}."),
+                },
                 hint: hint.to_owned(),
             })
         };
@@ -360,17 +364,17 @@ impl Decision<'_> {
             Phase::Measuring => Ok(Event::Completed { effects: None }),
             Phase::Analysing | Phase::Planning => failed(
                 "TIME_OVER",
-                "No plan could be made in time.",
+                "No plan could be made in time",
                 "See the agent's log and the instance's status; start it again with more time for the plan.",
             ),
             phase if phase.is_rollback() => failed(
                 "TIME_OVER",
-                "The settings from before could not be restored in time.",
+                "The settings from before could not be restored in time",
                 "Roll back to try again, or restore them by hand and cancel with `acknowledge`.",
             ),
             _ => failed(
                 "NOT_READY",
-                "A target was not ready with its new settings in time.",
+                "A target was not ready with its new settings in time",
                 "See the engine's log; if it only loads slowly, give it more time to get ready.",
             ),
         }
@@ -440,14 +444,9 @@ fn with_etag(draft: &PlanDraft) -> Plan {
     // serialising plain data cannot fail; if it did, no approval would match
     let text = serde_json::to_vec(&bound).unwrap_or_default();
     let digest = digest(&SHA256, &text);
-    let hex: String = digest
-        .as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let half = digest.as_ref().get(..16).unwrap_or(digest.as_ref());
     Plan {
-        etag: hex,
+        etag: hex(half),
         draft: draft.clone(),
     }
 }

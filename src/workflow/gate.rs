@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 pub enum GateKind {
     /// Before anything is changed.
     BeforeCanary,
-    /// After the canary was judged, before all targets get the change.
-    BeforeRollout,
 }
 
 /// What an approval takes.

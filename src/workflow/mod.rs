@@ -14,6 +14,7 @@ mod decide;
 mod event;
 mod evolve;
 mod gate;
+mod judge;
 mod plan;
 mod spec;
 mod state;
@@ -31,6 +32,7 @@ pub use event::{
 };
 pub use evolve::evolve;
 pub use gate::{Approval, GateKind, GatePolicy, GateState, OnTimeout};
+pub use judge::{Judgement, Seen, Windows, harm, judge};
 pub use plan::{
     Analysis, Baseline, FindingSummary, MeasuredEffect, MeasuredEffects, MeasuredValue, Plan,
     PlanDraft, PlanTarget, Strategy,

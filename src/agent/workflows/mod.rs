@@ -28,7 +28,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ use uuid::Uuid;
 
 use super::{Agent, Error};
 use crate::config::WorkflowsConfig;
-use crate::store::{Advance, Once, Snapshot, Store, StoreError};
+use crate::store::{Advance, Once, Snapshot, Store, StoreError, micros};
 use crate::workflow::{Command, RecordedEvent, Workflow, decide, evolve};
 
 pub(super) use log::EventLog;
@@ -192,10 +192,4 @@ fn evolved(state: Option<Workflow>, recorded: &RecordedEvent) -> Result<Workflow
     evolve(state, recorded).map_err(|error| {
         StoreError::Unreadable(format!("workflow {}: {error}", recorded.workflow_id))
     })
-}
-
-/// Unix time in microseconds.
-fn micros(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 
 use super::came::Came;
 use super::lease::Held;
-use super::site::{ACTOR, Site, failure};
+use super::site::{ACTOR, Site};
 use super::{Workflows, micros};
 use crate::agent::{Agent, Error};
 use crate::store::{Snapshot, Store, StoreError};
-use crate::workflow::{Command, Failure, Phase, Step, StepEffect, Workflow, next_step};
+use crate::workflow::{Command, Phase, Step, StepEffect, Workflow, next_step};
 
 /// After a store or a lease that cannot be had.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Runner {
                 self.let_go(&*store).await;
                 if left == Some(Duration::ZERO) {
                     return self
-                        .commit(agent, &state, Command::TimeOver, Vec::new())
+                        .commit(agent, &state, self.time_over(), Vec::new())
                         .await;
                 }
                 return self.guard(agent, &state, left).await;
@@ -138,8 +138,9 @@ impl Runner {
         };
         // measuring ends by itself: what is known at the end counts
         if left == Some(Duration::ZERO) && effect != StepEffect::Measure {
-            let command = self.time_over(&state);
-            return self.commit(agent, &state, command, Vec::new()).await;
+            return self
+                .commit(agent, &state, self.time_over(), Vec::new())
+                .await;
         }
         match self.do_it(agent, &state, &site, effect, now_us).await {
             Some(Came::Command(command, snapshots)) => {
@@ -208,6 +209,12 @@ impl Runner {
             came = work => Some(came),
             () = self.wake.notified() => None,
             () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some_and(|left| !left.is_zero()) => None,
+        }
+    }
+
+    fn time_over(&self) -> Command {
+        Command::TimeOver {
+            problem: self.problem.clone(),
         }
     }
 
@@ -297,28 +304,6 @@ impl Runner {
                 Turn::Wait(Some(AFTER_TROUBLE))
             }
         }
-    }
-
-    /// The time of the phase is over: with what stood in the way, where that is known.
-    fn time_over(&self, state: &Workflow) -> Command {
-        let Some(problem) = &self.problem else {
-            return Command::TimeOver;
-        };
-        let (reason, what) = match state.phase {
-            Phase::Analysing | Phase::Planning => ("TIME_OVER", "No plan could be made in time"),
-            Phase::Writing { .. } | Phase::AwaitingReady { .. } => (
-                "NOT_READY",
-                "A target was not ready with its new settings in time",
-            ),
-            _ => (
-                "TIME_OVER",
-                "The settings from before could not be restored in time",
-            ),
-        };
-        Command::Fail(Failure {
-            hint: "See the agent's log, and the status of the instance.".to_owned(),
-            ..failure(reason, &format!("{what}: {problem}"))
-        })
     }
 }
 

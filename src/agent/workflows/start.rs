@@ -100,6 +100,18 @@ impl WorkflowStart {
         authenticates: bool,
     ) -> Result<WorkflowSpec, Error> {
         let mut wrong = self.violations(authenticates);
+        // more than the policy asks for can be asked for, never less
+        if self
+            .gate
+            .approvals
+            .is_some_and(|asked| asked < policy.approvals)
+        {
+            let description = format!(
+                "must be at least {}, as the agent's config file says",
+                policy.approvals
+            );
+            wrong.push(FieldViolation::new("gate.approvals", description));
+        }
         let mut seconds =
             |field: &str, asked: Option<Duration>, default: Duration, (least, most)| {
                 let time = asked.unwrap_or(default);
@@ -136,12 +148,7 @@ impl WorkflowStart {
             ),
         };
         let gate = GatePolicy {
-            // a caller can ask for more than the policy does, never for less
-            approvals: self
-                .gate
-                .approvals
-                .unwrap_or(policy.approvals)
-                .max(policy.approvals),
+            approvals: self.gate.approvals.unwrap_or(policy.approvals),
             approvers: self.gate.approvers.clone(),
             separate_requester: self.gate.separate_requester || policy.separate_requester,
             timeout_seconds: seconds(
@@ -270,4 +277,48 @@ pub(super) fn note_violation(note: &str) -> Option<FieldViolation> {
             format!("{} bytes; at most {MAX_NOTE_BYTES}", note.len()),
         )
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn asked(approvals: Option<u32>) -> WorkflowStart {
+        WorkflowStart {
+            instance: StartInstance::Known("a".to_owned()),
+            kind: WorkflowKind::Optimization,
+            changes: BTreeMap::new(),
+            snapshot_id: None,
+            optimization_id: None,
+            no_restart: false,
+            no_answer_change: false,
+            auto_approve: false,
+            gate: GateAsked {
+                approvals,
+                ..GateAsked::default()
+            },
+            timeouts: TimeoutsAsked::default(),
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_caller_can_ask_for_more_approvals_than_the_policy_and_not_for_fewer() {
+        let policy = WorkflowsConfig {
+            approvals: 2,
+            ..WorkflowsConfig::default()
+        };
+        let approvals = |asked_for| {
+            let spec = asked(asked_for).spec(&policy, "none", true);
+            spec.map(|spec| spec.gate.approvals)
+        };
+        assert_eq!(approvals(None), Ok(2));
+        assert_eq!(approvals(Some(3)), Ok(3));
+        let Err(Error::Invalid(wrong)) = approvals(Some(1)) else {
+            panic!("one is fewer than two");
+        };
+        let fields: Vec<&str> = wrong.iter().map(|one| one.field.as_str()).collect();
+        assert_eq!(fields, ["gate.approvals"]);
+    }
 }

@@ -206,7 +206,7 @@ fn gate(of: &GatePolicy) -> pb::WorkflowGate {
 fn gate_kind(of: GateKind) -> pb::WorkflowGateKind {
     match of {
         // the other is not waited at yet
-        GateKind::BeforeCanary | GateKind::BeforeRollout => pb::WorkflowGateKind::BeforeCanary,
+        GateKind::BeforeCanary => pb::WorkflowGateKind::BeforeCanary,
     }
 }
 

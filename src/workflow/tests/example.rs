@@ -177,6 +177,22 @@ impl Run {
         run
     }
 
+    /// One whose targets, so many, all have their settings.
+    pub(super) fn measuring(targets: usize) -> Self {
+        let mut run = Self::writing(targets);
+        for place in 0..targets {
+            if place > 0 {
+                run.report(Command::Intend {
+                    epoch: 1,
+                    baseline: None,
+                });
+            }
+            run.report(written());
+            run.report(Command::Ready);
+        }
+        run
+    }
+
     pub(super) fn state(&self) -> &Workflow {
         self.state.as_ref().unwrap()
     }

@@ -91,7 +91,7 @@ fn held_at_the_timeout_it_waits_as_long_again() {
         ..GatePolicy::default()
     });
     run.wait_seconds(60);
-    run.report(Command::TimeOver);
+    run.report(Command::TimeOver { problem: None });
     let pause = run.state().pause.clone().unwrap();
     assert_eq!(pause.reason, PauseReason::ApprovalTimeout);
     assert_eq!(refused(&mut run, "bob"), RefusalReason::WrongStatus);
@@ -111,9 +111,12 @@ fn rejected_at_the_timeout_it_has_ended() {
         ..GatePolicy::default()
     });
     run.wait_seconds(59);
-    assert!(run.ask(RUNNER, &Command::TimeOver).is_err());
+    assert!(
+        run.ask(RUNNER, &Command::TimeOver { problem: None })
+            .is_err()
+    );
     run.wait_seconds(1);
-    run.report(Command::TimeOver);
+    run.report(Command::TimeOver { problem: None });
     assert_eq!(run.state().status(), Status::Rejected);
 }
 

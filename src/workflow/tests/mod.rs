@@ -4,6 +4,7 @@ mod example;
 mod found;
 mod gates;
 mod invariants;
+mod judged;
 mod properties;
 mod random;
 mod table;

@@ -139,7 +139,7 @@ fn strays() -> impl Strategy<Value = Command> {
         prop::option::of(0_u32..5).prop_map(drifted),
         Just(Command::AllRestored),
         Just(Command::Fail(failure())),
-        Just(Command::TimeOver),
+        Just(Command::TimeOver { problem: None }),
     ]
 }
 
@@ -151,7 +151,7 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
         Step::Wait { until_us } => {
             return until_us
                 .is_some_and(|until| until <= run.now_us)
-                .then_some(Command::TimeOver);
+                .then_some(Command::TimeOver { problem: None });
         }
         Step::Nothing => return None,
     };
@@ -159,7 +159,7 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
         .deadline_us
         .is_some_and(|deadline| deadline <= run.now_us)
     {
-        return Some(Command::TimeOver);
+        return Some(Command::TimeOver { problem: None });
     }
     Some(match (luck, effect) {
         (Luck::Fails, _) => Command::Fail(failure()),

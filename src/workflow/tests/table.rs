@@ -64,7 +64,7 @@ names!(command_name, COMMANDS, Command, {
     Command::Drifted { .. } => "drifted",
     Command::AllRestored => "all_restored",
     Command::Fail(_) => "fail",
-    Command::TimeOver => "time_over",
+    Command::TimeOver { .. } => "time_over",
 });
 
 fn phases() -> Vec<Phase> {
@@ -125,7 +125,7 @@ fn command(column: &str, state: &Workflow) -> Command {
         "drifted" => drifted(Some(0)),
         "all_restored" => Command::AllRestored,
         "fail" => Command::Fail(failure()),
-        "time_over" => Command::TimeOver,
+        "time_over" => Command::TimeOver { problem: None },
         column => panic!("column {column}"),
     }
 }

@@ -207,7 +207,7 @@ pub(super) fn all() -> Vec<(&'static str, Vec<RecordedEvent>)> {
                 )
                 .reports([written("r3"), Command::Ready])
                 .wait_seconds(3_600)
-                .reports([Command::TimeOver]),
+                .reports([Command::TimeOver { problem: None }]),
         ),
         (
             "rollback_failed_then_done",
@@ -311,7 +311,7 @@ pub(super) fn all() -> Vec<(&'static str, Vec<RecordedEvent>)> {
             )
             .planned(one_target())
             .wait_seconds(8 * 86_400)
-            .reports([Command::TimeOver])
+            .reports([Command::TimeOver { problem: None }])
             .by("ada", Command::Resume { note: note("") })
             .approve("bob")
             .reports([intend()])

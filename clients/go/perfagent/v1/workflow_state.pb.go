@@ -1875,7 +1875,7 @@ func (x *WorkflowEffect) GetPredictedRatioHigh() float64 {
 type WorkflowFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
-	// or `INTERNAL`.
+	// `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, a sentence.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`

@@ -1021,7 +1021,7 @@ class WorkflowFailure(_message.Message):
     HINT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
-    or `INTERNAL`.
+    `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
     """
     message: _builtins.str
     """What happened, a sentence."""
