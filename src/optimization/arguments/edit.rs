@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::engine::{EngineProfile, Knob, KnobType, SwitchForm};
 use crate::optimization::change::KnobChange;
 
-use super::{Argument, Form, LaunchArguments, keys};
+use super::{Argument, Form, LaunchArguments, keys, read};
 
 /// A piece of a changed launch line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,13 +216,10 @@ impl<'p> Editor<'p> {
     }
 
     fn add(&mut self, words: Vec<String>) {
-        let end = self
-            .items
-            .iter()
-            .position(|(argument, _)| argument.words.first().is_some_and(|word| word == "--"));
-        let mut read = LaunchArguments::parse(self.profile, &words).arguments;
-        let argument = match read.len() {
-            1 => read.pop(),
+        let end = self.end();
+        let mut parsed = LaunchArguments::parse(self.profile, &words).arguments;
+        let argument = match parsed.len() {
+            1 => parsed.pop(),
             _ => None,
         };
         let argument = argument.unwrap_or(Argument {
@@ -230,11 +227,48 @@ impl<'p> Editor<'p> {
             form: Form::Other,
             sets: Vec::new(),
         });
-        let at = end.unwrap_or(self.items.len());
-        self.items.insert(at, (argument, ArgumentChange::Added));
+        self.items.insert(end, (argument, ArgumentChange::Added));
     }
 
-    pub(super) fn done(self) -> ChangedArguments {
+    /// An argument goes last where, by what was taken away behind it, it would take a word that is not its own.
+    fn keep_apart(&mut self) {
+        let mut behind: Vec<String> = Vec::new();
+        for at in (0..self.items.len()).rev() {
+            let Some((argument, change)) = self.items.get(at) else {
+                continue;
+            };
+            let words = match argument.words.as_slice() {
+                _ if *change == ArgumentChange::Removed => continue,
+                [] => continue,
+                [first, own @ ..] => {
+                    let rest: Vec<String> = own.iter().chain(&behind).cloned().collect();
+                    let (_, taken) = read(self.profile, first, &rest);
+                    (taken <= own.len()).then(|| argument.words.clone())
+                }
+            };
+            match words {
+                Some(words) => {
+                    behind.splice(0..0, words);
+                }
+                None => {
+                    let moved = self.items.remove(at);
+                    let end = self.end();
+                    self.items.insert(end, moved);
+                }
+            }
+        }
+    }
+
+    /// Where arguments end: what stands behind `--` is for something else.
+    fn end(&self) -> usize {
+        let is_end =
+            |(argument, _): &(Argument, _)| argument.words.first().is_some_and(|word| word == "--");
+        let end = self.items.iter().position(is_end);
+        end.unwrap_or(self.items.len())
+    }
+
+    pub(super) fn done(mut self) -> ChangedArguments {
+        self.keep_apart();
         let part = |(argument, change): &(Argument, ArgumentChange)| ArgumentPart {
             text: argument.text(),
             change: change.clone(),

@@ -191,7 +191,10 @@ fn read(profile: &EngineProfile, word: &str, behind: &[String]) -> (Argument, us
                 .collect();
             (numbers.join(" "), numbers.len(), Form::Spaced)
         }
-        (None, _) => match behind.first().filter(|value| !is_flag(value)) {
+        (None, _) => match behind
+            .first()
+            .filter(|value| !is_flag(value) && *value != "--")
+        {
             Some(value) => (value.clone(), 1, Form::Spaced),
             None => return (other(word), 0),
         },

@@ -204,6 +204,25 @@ fn values_are_changed_where_they_stand() {
             &["num_speculative_tokens 2"],
             "--speculative-config.method ngram --speculative-config.num_speculative_tokens 2",
         ),
+        // a word that stands alone is not taken for the value of what then comes before it
+        (
+            "vllm",
+            "--gpu-memory-utilization --max-num-seqs=0 ''",
+            &["max_num_seqs", "gpu_memory_utilization"],
+            "'' --gpu-memory-utilization",
+        ),
+        (
+            "vllm",
+            "--cuda-graph-sizes 1 2 --max-num-seqs 4 8 --port 1",
+            &["max_num_seqs"],
+            "8 --port 1 --cuda-graph-sizes 1 2",
+        ),
+        (
+            "vllm",
+            "--gpu-memory-utilization -- 1",
+            &["max_num_seqs 4"],
+            "--gpu-memory-utilization --max-num-seqs 4 -- 1",
+        ),
         // nothing was declared
         (
             "vllm",
@@ -282,8 +301,6 @@ proptest! {
         words in prop::collection::vec(strategies::word(), 0..8),
     ) {
         let profile = profile(engine);
-        // a flag without its value would take the next for it
-        let words: Vec<String> = words.into_iter().filter(|word| word != "--").collect();
         for before in [LaunchArguments::parse(&profile, &words), LaunchArguments::default()] {
             let after = before.apply(&profile, &changes).arguments;
             for change in &changes {
