@@ -1,6 +1,7 @@
 //! What every store must do; each backend runs it.
 
 mod concurrent;
+mod deliveries;
 mod full;
 mod instances;
 mod leases;
@@ -10,6 +11,7 @@ mod property;
 mod snapshots;
 mod support;
 mod unreadable;
+mod webhooks;
 mod workflows;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ async fn conforms(store: &dyn Store) {
     log::conforms(store).await;
     leases::conform(store).await;
     snapshots::conform(store).await;
+    webhooks::conform(store).await;
+    deliveries::conform(store).await;
 }
 
 fn spec(id: &str) -> InstanceSpec {
@@ -129,7 +133,7 @@ async fn a_newer_schema_is_refused() {
             refused,
             OpenError::Newer {
                 found: 7,
-                known: 4,
+                known: 5,
                 ..
             }
         ),
