@@ -263,6 +263,7 @@ async fn health_is_as_its_proto_says() {
         "perfagent.v1.AnalysisService",
         "perfagent.v1.MetricsService",
         "perfagent.v1.OptimizationService",
+        "perfagent.v1.WebhookService",
         "perfagent.v1.WorkflowService",
         "perfagent.v1.AgentService",
     ] {
