@@ -280,7 +280,7 @@ async fn health_is_as_its_proto_says() {
         .unwrap()
         .into_inner()
         .statuses;
-    assert_eq!(listed.len(), 7);
+    assert_eq!(listed.len(), 8);
     // a Watch of an unknown service says so and stays open
     let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
     let first = unknown.message().await.unwrap().unwrap();
