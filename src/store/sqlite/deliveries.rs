@@ -134,14 +134,18 @@ pub(super) async fn claim(
             .await
             .map_err(trouble)?;
         let secrets = webhooks::secrets(&mut write, webhook.id(), now_us).await?;
+        let mut of_webhook = Vec::with_capacity(rows.len());
         for row in &rows {
-            claimed.push(Claimed {
+            of_webhook.push(Claimed {
                 delivery: delivery_of(row)?,
                 webhook: webhook.clone(),
                 secrets: secrets.clone(),
                 epoch: unsigned(row, "claims")?,
             });
         }
+        // SQLite returns them in no order
+        of_webhook.sort_by_key(|one| one.delivery.place);
+        claimed.append(&mut of_webhook);
     }
     commit(write).await.map(|()| claimed)
 }
