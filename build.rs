@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::{env, error::Error, fs};
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "perfagent/v1/analysis.proto",
     "perfagent/v1/instance.proto",
     "perfagent/v1/metrics.proto",
     "perfagent/v1/optimization.proto",
+    "perfagent/v1/webhook.proto",
     "perfagent/v1/workflow.proto",
     "perfagent/v1/agent.proto",
     "grpc/health/v1/health.proto",

@@ -91,7 +91,7 @@ async fn scrape_to_measurement() {
     let (_engine, url, _out) = replay();
     let policy = UrlPolicy {
         serves_loopback_only: true,
-        allow: Vec::new(),
+        ..UrlPolicy::default()
     };
     let fetcher = Fetcher::new(policy, FetchLimits::default()).unwrap();
     let registry = Registry::builtin();

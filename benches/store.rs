@@ -144,7 +144,7 @@ async fn start(store: &SqliteStore, number: usize) -> Workflow {
         actor: "alice",
         event: &event,
         begin: &|recorded| evolved(None, recorded),
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     let begun = store.start_workflow(&start, None, SystemTime::now()).await;
     begun.unwrap().workflow
@@ -160,7 +160,7 @@ async fn advance(store: &SqliteStore, state: &Workflow, event: &Event) -> Workfl
         event,
         evolve: &evolve,
         snapshots: &[],
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     let done = store
         .advance_workflow(&advance, None, SystemTime::now())

@@ -11,6 +11,7 @@ mod slos;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod webhooks;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use security::AuthConfig;
 pub use actuators::CHECKED_ACTUATORS;
 pub use error::ConfigError;
 pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
+pub use webhooks::{WebhookConfig, WebhookEntry, WebhookPolicy};
 pub use workflows::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, TimeoutPolicy, WorkflowsConfig};
 
 /// Everything that can be configured.
@@ -50,6 +52,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What workflows need before they change anything, and how long they may take.
     pub workflows: WorkflowsConfig,
+    /// How deliveries of webhooks are made.
+    pub webhook: WebhookConfig,
     /// Numbers that values are held against, by name, where they are not to be the defaults.
     pub thresholds: BTreeMap<String, f64>,
     /// What users were promised, of instances that bring no SLOs of their own.
@@ -67,6 +71,9 @@ pub struct Config {
     /// What reads and writes the settings of instances.
     #[serde(skip_serializing)]
     pub actuators: Vec<ActuatorEntry>,
+    /// Who is told of what happens.
+    #[serde(skip_serializing)]
+    pub webhooks: Vec<WebhookEntry>,
 }
 
 const MAX_WORKERS: usize = 1_024;
@@ -132,6 +139,7 @@ impl Config {
         self.thresholds()?;
         self.slos()?;
         self.optimizers()?;
+        self.configured_webhooks()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -251,6 +259,7 @@ impl Config {
         Ok(UrlPolicy {
             serves_loopback_only: self.server.listen.ip().is_loopback(),
             allow,
+            ..UrlPolicy::default()
         })
     }
 
@@ -325,7 +334,14 @@ fn every_key() -> Table {
 /// Sections and keys against those that there are.
 fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
     let mut known = every_key();
-    for list in ["actuators", "engines", "instances", "optimizers", "slos"] {
+    for list in [
+        "actuators",
+        "engines",
+        "instances",
+        "optimizers",
+        "slos",
+        "webhooks",
+    ] {
         known.insert(list.to_owned(), Value::Array(Vec::new()));
     }
     for (section, content) in table {
@@ -340,9 +356,12 @@ fn check_keys(table: &Table, origin: &str) -> Result<(), ConfigError> {
             let sections = known.keys().cloned().collect();
             return Err(unknown(section.clone(), sections));
         };
-        if let ("actuators", Some((key, candidates))) =
-            (section.as_str(), actuators::unknown_key(content))
-        {
+        let unknown_key = match section.as_str() {
+            "actuators" => actuators::unknown_key(content),
+            "webhooks" => webhooks::unknown_key(content),
+            _ => None,
+        };
+        if let Some((key, candidates)) = unknown_key {
             return Err(unknown(key, candidates));
         }
         let (Value::Table(content), Value::Table(known_keys)) = (content, known_content) else {

@@ -17,8 +17,8 @@
 //! Held by `tests/architecture.rs`.
 //!
 //! - Modules are declared here in reading order; each uses only those above it.
-//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`], [`optimization`], [`simulator`] and [`workflow`] are pure: no
-//!   clock, no network, no tonic. Times and bodies come in.
+//! - [`exposition`], [`engine`], [`measure`], [`analysis`], [`model`], [`optimization`], [`simulator`], [`workflow`] and
+//!   [`webhook`] are pure: no clock, no network, no tonic. Times and bodies come in.
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
@@ -46,6 +46,8 @@ pub mod workflow;
 pub mod scrape;
 
 pub mod instance;
+
+pub mod webhook;
 
 pub mod auth;
 

@@ -86,6 +86,12 @@ pub struct Metrics {
     workflow_events: Family<TypeLabels, Counter>,
     /// Workflows that have not ended.
     pub workflows_unfinished: Gauge,
+    webhook_attempts: Family<OutcomeLabels, Counter>,
+    webhook_deliveries: Family<OutcomeLabels, Counter>,
+    /// Deliveries that have not ended.
+    pub webhook_deliveries_pending: Gauge,
+    /// Webhooks that are told nothing.
+    pub webhooks_disabled: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,6 +113,11 @@ struct BuildLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -203,6 +214,36 @@ impl Default for Metrics {
             "Workflows that have not ended, those that wait for somebody included",
             workflows_unfinished.clone(),
         );
+        let webhook_attempts: Family<OutcomeLabels, Counter> = Family::default();
+        for outcome in ["taken", "failed"] {
+            drop(webhook_attempts.get_or_create(&OutcomeLabels { outcome }));
+        }
+        registry.register(
+            "webhook_attempts",
+            "Attempts at deliveries of webhooks, by outcome: taken, failed",
+            webhook_attempts.clone(),
+        );
+        let webhook_deliveries: Family<OutcomeLabels, Counter> = Family::default();
+        for outcome in ["delivered", "failed"] {
+            drop(webhook_deliveries.get_or_create(&OutcomeLabels { outcome }));
+        }
+        registry.register(
+            "webhook_deliveries",
+            "Deliveries of webhooks that have ended, by outcome: delivered, failed (given up)",
+            webhook_deliveries.clone(),
+        );
+        let webhook_deliveries_pending = Gauge::default();
+        registry.register(
+            "webhook_deliveries_pending",
+            "Deliveries of webhooks that have not ended, those of disabled ones included",
+            webhook_deliveries_pending.clone(),
+        );
+        let webhooks_disabled = Gauge::default();
+        registry.register(
+            "webhooks_disabled",
+            "Webhooks that nothing is delivered to: somebody disabled them, or their receivers are gone or fail",
+            webhooks_disabled.clone(),
+        );
         Self {
             registry,
             rpc_duration,
@@ -213,6 +254,10 @@ impl Default for Metrics {
             connections_refused,
             workflow_events,
             workflows_unfinished,
+            webhook_attempts,
+            webhook_deliveries,
+            webhook_deliveries_pending,
+            webhooks_disabled,
         }
     }
 }
@@ -240,6 +285,21 @@ impl Metrics {
     pub fn workflow_event(&self, kind: &'static str) {
         let labels = TypeLabels { r#type: kind };
         self.workflow_events.get_or_create(&labels).inc();
+    }
+
+    /// An attempt at a delivery of a webhook.
+    pub fn webhook_attempt(&self, is_taken: bool) {
+        let outcome = if is_taken { "taken" } else { "failed" };
+        self.webhook_attempts
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// A delivery of a webhook that has ended: `delivered`, `failed`.
+    pub fn webhook_delivery(&self, outcome: &'static str) {
+        self.webhook_deliveries
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// A step of a scrape that was done.

@@ -94,6 +94,7 @@ fn the_core_is_pure() {
             "optimization",
             "simulator",
             "workflow",
+            "webhook",
         ]
         .iter()
         .any(|module| source.path.starts_with(module));

@@ -58,7 +58,7 @@ async fn start(store: &SqliteStore, once: Option<&Once>) -> Result<Committed, St
         actor: "alice",
         event: &event,
         begin: &|recorded| evolved(None, recorded),
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     store.start_workflow(&start, once, at()).await
 }
@@ -79,7 +79,7 @@ async fn pause(store: &SqliteStore, state: &Workflow) -> Result<Committed, Store
         event: &event,
         evolve: &evolve,
         snapshots: &[],
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     store.advance_workflow(&advance, None, at()).await
 }

@@ -4,7 +4,7 @@ use crate::actuator::ActuatorError;
 use crate::auth::Role;
 use crate::config::ConfigError;
 use crate::instance::{FieldViolation, violations_text};
-use crate::scrape::{ClientError, ScrapeError};
+use crate::scrape::{ClientError, Refusal as Refused, ScrapeError};
 use crate::store::{OpenError, StoreError};
 use crate::workflow::Refusal;
 
@@ -81,6 +81,15 @@ pub enum Error {
     /// There is no such snapshot.
     #[error("there is no snapshot {0}")]
     NoSnapshot(String),
+    /// A webhook of the config file.
+    #[error("webhook {0} is of the config file, and changed there")]
+    ReadOnlyWebhook(String),
+    /// A webhook that is told nothing.
+    #[error("webhook {0} is disabled: nothing is delivered to it")]
+    WebhookDisabled(String),
+    /// Deliveries may not go there.
+    #[error("url: {0}")]
+    WebhookUrlRefused(Refused),
     /// An instance that was not scraped yet.
     #[error("instance {0} has not been scraped yet")]
     NotMeasuredYet(String),

@@ -18,6 +18,7 @@ mod replica;
 mod slos;
 mod watch;
 mod watch_bottlenecks;
+mod webhooks;
 mod window;
 mod workflows;
 
@@ -44,6 +45,7 @@ use fleet::Fleet;
 use gauges::FleetGauges;
 use heavy::Heavy;
 use ledger::Ledger;
+use webhooks::Webhooks;
 use workflows::{EventLog, Workflows};
 
 pub use collect::Progress;
@@ -59,6 +61,7 @@ pub use recorded::{RecordedScrape, Recording};
 pub use slos::SloAnswer;
 pub use watch::WatchEvent;
 pub use watch_bottlenecks::BottleneckEvent;
+pub use webhooks::{DeliveriesPage, NewWebhook, WebhookTransport};
 pub use window::WindowRequest;
 pub use workflows::{
     EventsPart, GateAsked, LoggedEvent, SnapshotsPage, StartInstance, TimeoutsAsked, WatchFrom,
@@ -175,6 +178,8 @@ pub struct Agent {
     actuated: Arc<Actuated>,
     /// None without a store.
     workflows: Option<Arc<Workflows>>,
+    /// None without a store.
+    webhooks: Option<Arc<Webhooks>>,
     /// The log of workflows; none without a store.
     events: Option<Arc<EventLog>>,
     /// Ends what holds predictions against measurements.
@@ -232,6 +237,7 @@ impl Agent {
             actuators: config.actuators()?,
             actuated: Arc::default(),
             workflows: None,
+            webhooks: None,
             events: None,
             _holding: None,
             heavy: Heavy::default(),
@@ -287,9 +293,16 @@ impl Agent {
         let authenticates = config.auth.credentials_file.is_some();
         let workflows = Workflows::new(config.workflows.clone(), authenticates);
         agent.events = Some(EventLog::open(store.clone()).await?);
+        let configured = config.configured_webhooks()?;
+        store
+            .put_configured_webhooks(&configured, SystemTime::now())
+            .await?;
+        let webhooks = Webhooks::new(config, store.clone(), agent.metrics.clone())?;
+        agent.webhooks = Some(webhooks);
         agent.workflows = Some(Arc::new(workflows));
         agent.store = Some(store);
         let agent = Arc::new(agent);
+        agent.watch_for_webhooks();
         agent.resume_workflows().await?;
         Ok(agent)
     }
@@ -333,6 +346,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop_workflows();
+        self.stop_webhooks();
         self.fleet.stop();
     }
 }

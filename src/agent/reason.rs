@@ -136,6 +136,18 @@ reasons! {
     NotPlanned "NOT_PLANNED",
     /// There is no snapshot of this id.
     SnapshotNotFound "SNAPSHOT_NOT_FOUND",
+    /// There is a webhook of this id.
+    WebhookExists "WEBHOOK_EXISTS",
+    /// There is no webhook of this id.
+    WebhookNotFound "WEBHOOK_NOT_FOUND",
+    /// The webhook is of the config file.
+    ReadOnlyWebhook "READ_ONLY_WEBHOOK",
+    /// The webhook is disabled.
+    WebhookDisabled "WEBHOOK_DISABLED",
+    /// There are as many webhooks as there may be.
+    TooManyWebhooks "TOO_MANY_WEBHOOKS",
+    /// There is no delivery of this id.
+    DeliveryNotFound "DELIVERY_NOT_FOUND",
     /// The part of the log that was asked for is gone.
     LogCompacted "LOG_COMPACTED",
     /// The reader did not take events for too long.
@@ -165,6 +177,9 @@ impl Reason {
             Error::Actuator(_) => Self::ActuatorFailed,
             Error::NotPlanned(_) => Self::NotPlanned,
             Error::NoSnapshot(_) => Self::SnapshotNotFound,
+            Error::ReadOnlyWebhook(_) => Self::ReadOnlyWebhook,
+            Error::WebhookDisabled(_) => Self::WebhookDisabled,
+            Error::WebhookUrlRefused(_) => Self::UrlRefused,
         }
     }
 
@@ -182,6 +197,11 @@ impl Reason {
             StoreError::Moved(_) | StoreError::Leased { .. } => Self::WorkflowMoved,
             StoreError::Locked { .. } => Self::InstanceLocked,
             StoreError::Compacted { .. } => Self::LogCompacted,
+            StoreError::WebhookExists(_) => Self::WebhookExists,
+            StoreError::NoWebhook(_) => Self::WebhookNotFound,
+            StoreError::TooManyWebhooks(_) => Self::TooManyWebhooks,
+            // a claim is nothing that callers have
+            StoreError::NoDelivery(_) | StoreError::ClaimLost(_) => Self::DeliveryNotFound,
         }
     }
 

@@ -42,6 +42,25 @@ pub enum ConfigError {
     /// An entry of `[scrape] allow` that is none.
     #[error("scrape.allow: {0}")]
     Allow(#[from] BadAllowRule),
+    /// An entry of `[webhook] allow` that is none.
+    #[error("webhook.allow: {0}")]
+    WebhookAllow(BadAllowRule),
+    /// A webhook that cannot be used.
+    #[error("webhooks: {webhook_id}: {problem}")]
+    Webhook {
+        /// Which.
+        webhook_id: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// More webhooks than there may be.
+    #[error("webhooks: there may be {} at most", crate::webhook::MAX_WEBHOOKS)]
+    TooManyWebhooks,
+    /// A schedule that is none.
+    #[error(
+        "webhook.retries must be 1 to 50 times of 30days at most, such as [\"0s\", \"5s\", \"5min\"]"
+    )]
+    Retries,
     /// An engine that cannot be used.
     #[error("engines: {0}")]
     Engine(#[from] CustomEngineError),

@@ -7,5 +7,6 @@ mod files;
 pub mod grpc;
 mod http;
 pub mod simulate;
+mod webhook;
 
 pub use files::FileError;

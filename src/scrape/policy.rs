@@ -1,4 +1,4 @@
-//! Which URLs may be fetched.
+//! Which URLs may be fetched, or posted to.
 //!
 //! Checked twice: the URL itself, so that literal addresses are refused before a connection is made, and every
 //! address that a name resolves to, in the resolver that the client uses. So there is no second look-up that could
@@ -18,6 +18,18 @@ pub struct UrlPolicy {
     pub serves_loopback_only: bool,
     /// What else may be fetched when it does not.
     pub allow: Vec<AllowRule>,
+    /// What is reached, and by whose list.
+    pub purpose: Purpose,
+}
+
+/// What URLs are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Engines, which mostly have private addresses: `[scrape] allow` says which.
+    #[default]
+    Scrape,
+    /// Receivers of webhooks, which mostly have public ones: others only as `[webhook] allow` says.
+    Webhook,
 }
 
 /// One entry of `[scrape] allow`.
@@ -56,10 +68,12 @@ pub enum Refusal {
         what: &'static str,
     },
     /// An address that no rule allows.
-    #[error("{target} is not in [scrape] allow")]
+    #[error("{target} is not in {} allow", purpose.section())]
     NotAllowed {
         /// Host name or address.
         target: String,
+        /// What for.
+        purpose: Purpose,
     },
 }
 
@@ -73,6 +87,13 @@ impl Refusal {
             Self::Credentials => "remove user name and password from the URL",
             Self::Never { .. } => {
                 "link-local, metadata, multicast and unspecified addresses are never fetched"
+            }
+            Self::NotAllowed {
+                purpose: Purpose::Webhook,
+                ..
+            } => {
+                "webhooks go to public addresses, and else only where [webhook] allow in the config file lists them: \
+                 addresses as 10.0.0.0/8, names as hooks.example or *.example"
             }
             Self::NotAllowed { .. } => {
                 "an agent that listens beyond loopback fetches only what [scrape] allow in its config \
@@ -101,6 +122,7 @@ impl UrlPolicy {
     /// Before the look-up: a name that no rule can allow is not even resolved.
     fn check_name(&self, name: &str) -> Result<(), Refusal> {
         let could_be_allowed = self.serves_loopback_only
+            || self.purpose == Purpose::Webhook
             || self.names(name)
             || self
                 .allow
@@ -111,6 +133,7 @@ impl UrlPolicy {
         } else {
             Err(Refusal::NotAllowed {
                 target: name.to_owned(),
+                purpose: self.purpose,
             })
         }
     }
@@ -128,7 +151,8 @@ impl UrlPolicy {
         let allowed = self.serves_loopback_only
             || name.is_some_and(|name| self.names(name))
             // of an address that holds another, both must be allowed
-            || forms(address).all(|form| self.networks(form));
+            || forms(address).all(|form| self.networks(form))
+            || (self.purpose == Purpose::Webhook && is_public(address));
         if allowed {
             Ok(())
         } else {
@@ -137,6 +161,7 @@ impl UrlPolicy {
                     Some(name) => format!("{name} ({address})"),
                     None => address.to_string(),
                 },
+                purpose: self.purpose,
             })
         }
     }
@@ -157,6 +182,15 @@ impl UrlPolicy {
             AllowRule::Network(network) => network.contains(candidate),
             AllowRule::Host(_) | AllowRule::Below(_) => false,
         })
+    }
+}
+
+impl Purpose {
+    fn section(self) -> &'static str {
+        match self {
+            Self::Scrape => "[scrape]",
+            Self::Webhook => "[webhook]",
+        }
     }
 }
 
@@ -237,7 +271,29 @@ fn never(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// An entry of `[scrape] allow` that is none.
+/// Whether anybody reaches it: an address of the internet (IANA's registries of special-purpose addresses). One that
+/// leads to an IPv4 host is as public as that one.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let special = match v4.octets() {
+                [100, second, ..] => second & 0xc0 == 64,
+                [192, 0, third, _] => matches!(third, 0 | 2),
+                [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] | [240..=255, ..] => true,
+                _ => false,
+            };
+            !(special || v4.is_private() || v4.is_loopback())
+        }
+        IpAddr::V6(v6) => match (embedded_v4(v6), v6.segments()) {
+            (Some(v4), _) => is_public(v4.into()),
+            // Teredo and other protocols, and addresses for documentation
+            (None, [0x2001, second, ..]) => second >= 0x200 && second != 0xdb8,
+            (None, [first, ..]) => first & 0xe000 == 0x2000 && first != 0x3fff,
+        },
+    }
+}
+
+/// An entry of `[scrape] allow` or `[webhook] allow` that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is neither a network (10.0.0.0/8), an address, a host name nor a pattern (*.example)"
@@ -289,131 +345,4 @@ pub fn shown_url(url: &str) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn local() -> UrlPolicy {
-        UrlPolicy {
-            serves_loopback_only: true,
-            allow: Vec::new(),
-        }
-    }
-
-    fn exposed(allow: &[&str]) -> UrlPolicy {
-        UrlPolicy {
-            serves_loopback_only: false,
-            allow: allow.iter().map(|rule| rule.parse().unwrap()).collect(),
-        }
-    }
-
-    #[test]
-    fn what_is_never_fetched_in_any_spelling() {
-        for url in [
-            "http://169.254.169.254/metrics",
-            "http://2852039166/",
-            "http://0xa9fea9fe/",
-            "http://0251.0376.0251.0376/",
-            "http://[::ffff:169.254.169.254]/",
-            "http://[::169.254.169.254]/",
-            "http://[64:ff9b::a9fe:a9fe]/",
-            "http://[2002:a9fe:a9fe::1]/",
-            "http://[fe80::1]/",
-            "http://[fd00:ec2::254]/",
-            "http://[fd00:ec2::23]/",
-            "http://[fd20:ce::254]/",
-            "http://168.63.129.16/",
-            "http://[::ffff:0:169.254.169.254]/",
-            "http://100.100.100.200/",
-            "http://0.0.0.0/",
-            "http://0.1.2.3/",
-            "http://[::]/",
-            "http://224.0.0.1/",
-            "http://255.255.255.255/",
-            "http://[ff02::1]/",
-        ] {
-            for policy in [local(), exposed(&["0.0.0.0/0", "::/0"])] {
-                let refusal = policy.check(url).unwrap_err();
-                assert!(matches!(refusal, Refusal::Never { .. }), "{url}: {refusal}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_agent_on_loopback_fetches_what_its_callers_reach() {
-        for url in [
-            "http://127.0.0.1:8000/metrics",
-            "http://[::1]:8000/metrics",
-            "http://10.1.2.3/metrics",
-            "https://engine.example/metrics",
-        ] {
-            assert!(local().check(url).is_ok(), "{url}");
-        }
-    }
-
-    #[test]
-    fn an_exposed_agent_fetches_only_what_is_listed() {
-        let policy = exposed(&[
-            "10.0.0.0/8",
-            "vllm.example",
-            "*.svc.cluster.local",
-            "fd12::/16",
-        ]);
-        for url in [
-            "http://10.9.8.7/metrics",
-            "http://vllm.example/metrics",
-            "http://VLLM.example./metrics",
-            "http://a.b.svc.cluster.local/metrics",
-            "http://[fd12::1]/metrics",
-        ] {
-            assert!(policy.check(url).is_ok(), "{url}");
-        }
-        for url in [
-            "http://127.0.0.1/metrics",
-            "http://192.168.1.1/metrics",
-            "http://8.8.8.8/metrics",
-            "http://[fd13::1]/metrics",
-            // an allowed prefix that leads to an IPv4 host that is not
-            "http://[::ffff:127.0.0.1]/metrics",
-        ] {
-            assert!(
-                matches!(policy.check(url), Err(Refusal::NotAllowed { .. })),
-                "{url}"
-            );
-        }
-        let resolved =
-            |name, address: &str| policy.check_address(address.parse().unwrap(), Some(name));
-        assert!(resolved("vllm.example", "192.168.1.1").is_ok());
-        assert!(resolved("other.example", "10.0.0.1").is_ok());
-        assert!(resolved("other.example", "192.168.1.1").is_err());
-        assert!(resolved("vllm.example", "169.254.169.254").is_err());
-        assert!(exposed(&["a.example"]).check("http://b.example/").is_err());
-        assert!(exposed(&["*.example"]).check("http://example/").is_err());
-    }
-
-    #[test]
-    fn only_plain_http_urls() {
-        let refusal = |url| local().check(url).unwrap_err();
-        assert!(matches!(refusal("ftp://x/"), Refusal::Scheme(_)));
-        assert!(matches!(refusal("file:///etc/passwd"), Refusal::Scheme(_)));
-        assert!(matches!(refusal("metrics"), Refusal::NotAUrl(_)));
-        assert!(matches!(refusal("http://u:p@x/"), Refusal::Credentials));
-    }
-
-    #[test]
-    fn rules_are_checked_when_read() {
-        for rule in ["10.0.0.0/33", "10.0.0.0/x", "", "*.", "a b", "http://x"] {
-            assert!(rule.parse::<AllowRule>().is_err(), "{rule}");
-        }
-        let one = "10.0.0.1".parse::<AllowRule>().unwrap();
-        assert_eq!(one, AllowRule::Network("10.0.0.1/32".parse().unwrap()));
-    }
-
-    #[test]
-    fn messages_show_no_secrets() {
-        assert_eq!(
-            shown_url("http://user:pass@h:1/metrics?token=s#x"),
-            "http://h:1/metrics"
-        );
-        assert_eq!(shown_url("user:pass@h"), "user:pass@h");
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ mod conformance;
 mod predictions;
 mod sqlite;
 mod state_dir;
+mod webhooks;
 mod workflows;
 
 use std::fmt::Debug;
@@ -23,8 +24,11 @@ use crate::optimization::LedgerEntry;
 pub use predictions::{PredictionFilter, PredictionPlace};
 pub use sqlite::SqliteStore;
 pub use state_dir::{StateDir, default_state_dir};
+pub use webhooks::{
+    Claim, Claimed, DeliverNow, DeliveryFilter, Judge, WebhookCounts, WebhookStore,
+};
 pub use workflows::{
-    Advance, Begin, Committed, Delivery, EventFilter, EventsPage, Evolve, Lease, NewWorkflow,
+    Advance, Begin, Committed, Deliver, EventFilter, EventsPage, Evolve, Lease, NewWorkflow,
     Snapshot, SnapshotTarget, WorkflowFilter, WorkflowStore,
 };
 
@@ -33,7 +37,7 @@ pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Durable state.
 #[async_trait]
-pub trait Store: WorkflowStore + Debug {
+pub trait Store: WorkflowStore + WebhookStore + Debug {
     /// All registered instances, by id.
     ///
     /// # Errors
@@ -183,6 +187,21 @@ pub enum StoreError {
         /// The workflow that holds it.
         workflow_id: String,
     },
+    /// There is a webhook of this id.
+    #[error("webhook {0} exists already")]
+    WebhookExists(String),
+    /// There is no webhook of this id.
+    #[error("there is no webhook {0}")]
+    NoWebhook(String),
+    /// There are as many webhooks as there may be.
+    #[error("there are {0} webhooks already, and there may be no more")]
+    TooManyWebhooks(usize),
+    /// There is no delivery of this id.
+    #[error("there is no delivery {0}: it never was, or has ended too long ago")]
+    NoDelivery(String),
+    /// A delivery was claimed again, has ended or is gone.
+    #[error("delivery {0} is another's by now, has ended or is gone")]
+    ClaimLost(String),
     /// Events after this revision are gone.
     #[error("the log is kept from revision {oldest_revision} on")]
     Compacted {

@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file in WAL, one connection that writes, every commit on disk before it is acknowledged.
 //! Reads have connections of their own, so that a long one holds up no commit.
 
+mod deliveries;
 mod instances;
 mod leases;
 mod log;
@@ -8,6 +9,7 @@ mod migrate;
 mod predictions;
 mod requests;
 mod snapshots;
+mod webhooks;
 mod workflows;
 
 use std::path::Path;
@@ -81,10 +83,15 @@ impl SqliteStore {
             broken: AtomicBool::new(false),
             _directory: directory,
         };
-        match store.settled(leases::drop_all(&store).await) {
-            // on a full disk they end with their time
-            Ok(()) | Err(StoreError::Full(_)) => {}
-            Err(error) => return Err(failed(error.to_string())),
+        for dropped in [
+            leases::drop_all(&store).await,
+            deliveries::drop_claims(&store).await,
+        ] {
+            match store.settled(dropped) {
+                // on a full disk they end with their time
+                Ok(()) | Err(StoreError::Full(_)) => {}
+                Err(error) => return Err(failed(error.to_string())),
+            }
         }
         Ok(store)
     }

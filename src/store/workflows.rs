@@ -1,4 +1,4 @@
-//! Durable state of workflows: the log, the states that it leads to, snapshots of settings, leases and the outbox.
+//! Durable state of workflows: the log, the states that it leads to, snapshots of settings, and leases.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{Once, StoreError};
 use crate::instance::{Instance, InstanceSpec};
+use crate::webhook::{NewDelivery, Webhook};
 use crate::workflow::{Event, RecordedEvent, Status, Workflow, WorkflowKind};
 
 /// Durable state of workflows.
@@ -31,7 +32,7 @@ pub trait WorkflowStore: Send + Sync {
         now: SystemTime,
     ) -> Result<Committed, StoreError>;
 
-    /// Adds an event to a workflow in one transaction: event, state, snapshots, outbox, lock of the instance. Where anything
+    /// Adds an event to a workflow in one transaction: event, state, snapshots, deliveries, lock of the instance. Where anything
     /// fails nothing is written, and the revision is the next event's.
     ///
     /// # Errors
@@ -154,12 +155,6 @@ pub trait WorkflowStore: Send + Sync {
         before: Option<&str>,
         size: u32,
     ) -> Result<Vec<Snapshot>, StoreError>;
-
-    /// Deliveries that wait, the oldest first.
-    ///
-    /// # Errors
-    /// A store that cannot be read.
-    async fn outbox(&self, size: u32) -> Result<Vec<Delivery>, StoreError>;
 }
 
 /// Makes the state that the first event leads to, given its place in the log.
@@ -167,6 +162,11 @@ pub type Begin<'b> = dyn Fn(&RecordedEvent) -> Result<Workflow, StoreError> + Se
 
 /// Makes the state that an event leads to, given its place in the log.
 pub type Evolve<'e> = dyn Fn(&RecordedEvent) -> Result<Workflow, StoreError> + Send + Sync + 'e;
+
+/// Makes the deliveries that an event causes, given its place in the log, the state that it leads to and the webhooks that
+/// there are.
+pub type Deliver<'d> =
+    dyn Fn(&RecordedEvent, &Workflow, &[Webhook]) -> Vec<NewDelivery> + Send + Sync + 'd;
 
 /// A workflow that is to start.
 pub struct NewWorkflow<'n> {
@@ -183,7 +183,7 @@ pub struct NewWorkflow<'n> {
     /// The state after it.
     pub begin: &'n Begin<'n>,
     /// What is to be delivered.
-    pub deliveries: &'n [Delivery],
+    pub deliver: &'n Deliver<'n>,
 }
 
 /// A workflow that goes on.
@@ -203,7 +203,7 @@ pub struct Advance<'a> {
     /// Snapshots that are made with it.
     pub snapshots: &'a [Snapshot],
     /// What is to be delivered.
-    pub deliveries: &'a [Delivery],
+    pub deliver: &'a Deliver<'a>,
 }
 
 /// What was committed.
@@ -215,6 +215,8 @@ pub struct Committed {
     pub event: Option<RecordedEvent>,
     /// The instance that was registered with it, where it was not there before.
     pub registered: Option<Instance>,
+    /// How many deliveries were written with it.
+    pub deliveries: u32,
 }
 
 /// Which workflows are asked for; all where nothing is given.
@@ -305,15 +307,4 @@ impl std::fmt::Debug for SnapshotTarget {
             .field("digest", &self.digest)
             .finish_non_exhaustive()
     }
-}
-
-/// Something that is to be delivered because of an event, written with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// UUIDv7; the same over all attempts.
-    pub delivery_id: String,
-    /// To whom.
-    pub receiver: String,
-    /// JSON.
-    pub body: String,
 }

@@ -21,7 +21,7 @@ mod state;
 mod step;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod words;
 

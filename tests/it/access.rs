@@ -64,7 +64,14 @@ fn expected(path: &str) -> Option<BTreeSet<&'static str>> {
         | "ResumeWorkflow"
         | "CancelWorkflow"
         | "RollbackWorkflow"
-        | "CreateConfigSnapshot" => Some(BTreeSet::from(["operator", "admin"])),
+        | "CreateConfigSnapshot"
+        | "RedeliverWebhook"
+        | "TestWebhook" => Some(BTreeSet::from(["operator", "admin"])),
+        "CreateWebhook"
+        | "DeleteWebhook"
+        | "DisableWebhook"
+        | "EnableWebhook"
+        | "RotateWebhookSecret" => Some(BTreeSet::from(["admin"])),
         "ApproveWorkflow" | "RejectWorkflow" => Some(BTreeSet::from(["approver", "admin"])),
         _ => Some(BTreeSet::from(["viewer", "operator", "approver", "admin"])),
     }

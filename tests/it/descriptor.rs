@@ -34,6 +34,7 @@ async fn the_set_has_all_that_tools_need() {
         "perfagent.v1.InstanceService",
         "perfagent.v1.MetricsService",
         "perfagent.v1.OptimizationService",
+        "perfagent.v1.WebhookService",
         "perfagent.v1.WorkflowService",
         "grpc.health.v1.Health",
     ] {

@@ -306,7 +306,7 @@ async fn both_versions_of_http_and_head_answer_alike() {
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     }
     // as large as a figure, and not of a figure's order
-    assert!(page.len() < 400_000, "{} bytes", page.len());
+    assert!(page.len() < 500_000, "{} bytes", page.len());
 }
 
 #[tokio::test]

@@ -342,6 +342,7 @@ async fn every_reason_is_given_when_it_should_be() {
 
     crate::instance_refusals::every_refusal(&seen).await;
     crate::workflow_refusals::every_refusal(&seen).await;
+    crate::webhooks::every_refusal(&seen).await;
     let short = TestAgent::with(|config| {
         config.server.stream_lifetime = Duration::from_millis(100);
     })

@@ -17,6 +17,7 @@ use perfagent::edge::grpc::pb::analysis_service_client::AnalysisServiceClient;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::pb::optimization_service_client::OptimizationServiceClient;
+use perfagent::edge::grpc::pb::webhook_service_client::WebhookServiceClient;
 use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
 use perfagent::edge::grpc::{Server, ServerHandle, pb};
 use perfagent::store::{SqliteStore, Store};
@@ -253,6 +254,10 @@ impl TestAgent {
 
     pub async fn optimization(&self) -> OptimizationServiceClient<Channel> {
         OptimizationServiceClient::new(self.channel().await)
+    }
+
+    pub async fn webhooks(&self) -> WebhookServiceClient<Channel> {
+        WebhookServiceClient::new(self.channel().await)
     }
 
     pub async fn workflows(&self) -> WorkflowServiceClient<Channel> {

@@ -9,9 +9,12 @@ use perfagent::edge::grpc::pb;
 use perfagent::instance::{Instance, InstanceSpec};
 use perfagent::optimization::LedgerEntry;
 use perfagent::store::{
-    Advance, Change, Committed, Delivery, EventFilter, EventsPage, Lease, NewWorkflow, Once,
-    PredictionFilter, PredictionPlace, Snapshot, Store, StoreError, WorkflowFilter, WorkflowStore,
-    Written,
+    Advance, Change, Claim, Claimed, Committed, DeliverNow, DeliveryFilter, EventFilter,
+    EventsPage, Judge, Lease, NewWorkflow, Once, PredictionFilter, PredictionPlace, Snapshot,
+    Store, StoreError, WebhookCounts, WebhookStore, WorkflowFilter, WorkflowStore, Written,
+};
+use perfagent::webhook::{
+    Attempt, ConfiguredWebhook, Delivery, DisabledReason, Secret, Webhook, WebhookSpec,
 };
 use perfagent::workflow::Workflow;
 use tonic::{Code, Status};
@@ -384,8 +387,112 @@ impl WorkflowStore for BrokenStore {
     ) -> Result<Vec<Snapshot>, StoreError> {
         Ok(Vec::new())
     }
+}
 
-    async fn outbox(&self, _: u32) -> Result<Vec<Delivery>, StoreError> {
+#[tonic::async_trait]
+impl WebhookStore for BrokenStore {
+    async fn create_webhook(
+        &self,
+        _: &WebhookSpec,
+        _: &Secret,
+        _: Option<&Once>,
+        _: SystemTime,
+    ) -> Result<Webhook, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn put_configured_webhooks(
+        &self,
+        _: &[ConfiguredWebhook],
+        _: SystemTime,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn webhooks(&self) -> Result<Vec<Webhook>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn disable_webhook(
+        &self,
+        _: &str,
+        _: Option<DisabledReason>,
+        _: SystemTime,
+    ) -> Result<Webhook, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn delete_webhook(&self, _: &str) -> Result<Webhook, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn rotate_webhook_secret(
+        &self,
+        _: &str,
+        _: &Secret,
+        _: SystemTime,
+        _: Option<&Once>,
+        _: SystemTime,
+    ) -> Result<Webhook, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn webhook_secrets(&self, _: &str, _: SystemTime) -> Result<Vec<Secret>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn answered_webhook(
+        &self,
+        _: &Once,
+        _: SystemTime,
+    ) -> Result<Option<Webhook>, StoreError> {
+        Ok(None)
+    }
+
+    async fn put_deliveries(&self, _: &DeliverNow<'_>, _: SystemTime) -> Result<u32, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn next_delivery(&self) -> Result<Option<SystemTime>, StoreError> {
+        Ok(None)
+    }
+
+    async fn claim_deliveries(&self, _: &Claim, _: SystemTime) -> Result<Vec<Claimed>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn record_attempt(
+        &self,
+        _: &Claimed,
+        _: &Attempt,
+        _: &Judge<'_>,
+        _: SystemTime,
+    ) -> Result<(Delivery, Webhook), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn deliveries(
+        &self,
+        _: &DeliveryFilter,
+        _: Option<u64>,
+        _: u32,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delivery(&self, id: &str) -> Result<(Delivery, Vec<Attempt>), StoreError> {
+        Err(StoreError::NoDelivery(id.to_owned()))
+    }
+
+    async fn redeliver(&self, _: &str, _: SystemTime) -> Result<Delivery, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn forget_deliveries(&self, _: SystemTime, _: u32) -> Result<u64, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn webhook_counts(&self) -> Result<WebhookCounts, StoreError> {
+        Ok(WebhookCounts::default())
     }
 }

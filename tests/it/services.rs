@@ -263,6 +263,7 @@ async fn health_is_as_its_proto_says() {
         "perfagent.v1.AnalysisService",
         "perfagent.v1.MetricsService",
         "perfagent.v1.OptimizationService",
+        "perfagent.v1.WebhookService",
         "perfagent.v1.WorkflowService",
         "perfagent.v1.AgentService",
     ] {
@@ -279,7 +280,7 @@ async fn health_is_as_its_proto_says() {
         .unwrap()
         .into_inner()
         .statuses;
-    assert_eq!(listed.len(), 7);
+    assert_eq!(listed.len(), 8);
     // a Watch of an unknown service says so and stays open
     let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
     let first = unknown.message().await.unwrap().unwrap();

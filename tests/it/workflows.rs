@@ -102,7 +102,7 @@ pub async fn commit(store: &dyn Store, id: &str, instance_id: &str, event: &Even
                 actor: "alice",
                 event,
                 begin: &|recorded| next(None, recorded),
-                deliveries: &[],
+                deliver: &|_, _, _| Vec::new(),
             };
             store.start_workflow(&start, None, now).await
         }
@@ -115,7 +115,7 @@ pub async fn commit(store: &dyn Store, id: &str, instance_id: &str, event: &Even
                 event,
                 evolve: &|recorded| next(Some(before.clone()), recorded),
                 snapshots: &[],
-                deliveries: &[],
+                deliver: &|_, _, _| Vec::new(),
             };
             store.advance_workflow(&advance, None, now).await
         }

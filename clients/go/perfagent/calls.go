@@ -68,6 +68,20 @@ var rpcs = map[string]rpc{
 	pb.WorkflowService_WatchWorkflows_FullMethodName:       {nil, true},
 	pb.WorkflowService_CreateConfigSnapshot_FullMethodName: {within(60 * time.Second), true},
 	pb.WorkflowService_ListConfigSnapshots_FullMethodName:  {within(5 * time.Second), true},
+
+	// with a request_id
+	pb.WebhookService_CreateWebhook_FullMethodName:       {within(10 * time.Second), true},
+	pb.WebhookService_RotateWebhookSecret_FullMethodName: {within(10 * time.Second), true},
+	// without
+	pb.WebhookService_GetWebhook_FullMethodName:            {within(5 * time.Second), true},
+	pb.WebhookService_ListWebhooks_FullMethodName:          {within(5 * time.Second), true},
+	pb.WebhookService_EnableWebhook_FullMethodName:         {within(10 * time.Second), true},
+	pb.WebhookService_DisableWebhook_FullMethodName:        {within(10 * time.Second), true},
+	pb.WebhookService_DeleteWebhook_FullMethodName:         {within(10 * time.Second), false},
+	pb.WebhookService_TestWebhook_FullMethodName:           {within(30 * time.Second), true},
+	pb.WebhookService_ListWebhookDeliveries_FullMethodName: {within(5 * time.Second), true},
+	pb.WebhookService_GetWebhookDelivery_FullMethodName:    {within(5 * time.Second), true},
+	pb.WebhookService_RedeliverWebhook_FullMethodName:      {within(10 * time.Second), true},
 }
 
 func within(deadline time.Duration) func(proto.Message) time.Duration {

@@ -36,6 +36,7 @@ type Client struct {
 	pb.InstanceServiceClient
 	pb.MetricsServiceClient
 	pb.OptimizationServiceClient
+	pb.WebhookServiceClient
 	pb.WorkflowServiceClient
 
 	conn   *grpc.ClientConn
@@ -84,6 +85,7 @@ func New(address string, options ...Option) (*Client, error) {
 	client.InstanceServiceClient = pb.NewInstanceServiceClient(client.conn)
 	client.MetricsServiceClient = pb.NewMetricsServiceClient(client.conn)
 	client.OptimizationServiceClient = pb.NewOptimizationServiceClient(client.conn)
+	client.WebhookServiceClient = pb.NewWebhookServiceClient(client.conn)
 	client.WorkflowServiceClient = pb.NewWorkflowServiceClient(client.conn)
 	return client, nil
 }

@@ -127,7 +127,9 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 		t.Errorf("the batch gave %v", batch)
 	}
 
+	created := must(client.CreateWebhook(ctx, &pb.CreateWebhookRequest{WebhookId: "pager", Url: "https://hooks.invalid/x"}))
 	callWorkflows(t, client, "vllm-2")
+	callWebhooks(t, client, created)
 
 	must(client.DeleteInstance(ctx, &pb.DeleteInstanceRequest{InstanceId: "vllm-1", Etag: updated.GetEtag()}))
 	_, err := client.GetInstance(ctx, &pb.GetInstanceRequest{InstanceId: "vllm-1"})
@@ -143,6 +145,43 @@ func TestEveryRPCOfTheContract(t *testing.T) {
 		if !calls.has(method) {
 			t.Errorf("%s was not called: call it here", method)
 		}
+	}
+}
+
+// callWebhooks calls what there is for webhooks, of one that nobody receives.
+func callWebhooks(t *testing.T, client *perfagent.Client, created *pb.CreateWebhookResponse) {
+	ctx := t.Context()
+	id := created.GetWebhook().GetWebhookId()
+	if !strings.HasPrefix(created.GetSecret(), "whsec_") {
+		t.Error("no secret")
+	}
+	rotated := must(client.RotateWebhookSecret(ctx, &pb.RotateWebhookSecretRequest{WebhookId: id}))
+	if rotated.GetSecret() == created.GetSecret() {
+		t.Error("the secret is the one from before")
+	}
+	if attempt := must(client.TestWebhook(ctx, &pb.TestWebhookRequest{WebhookId: id})).GetAttempt(); attempt.GetTaken() || attempt.GetProblem() == "" {
+		t.Errorf("nobody can have taken it: %v", attempt)
+	}
+	owed := must(client.ListWebhookDeliveries(ctx, &pb.ListWebhookDeliveriesRequest{WebhookId: id})).GetDeliveries()
+	if len(owed) == 0 {
+		t.Fatal("workflows ran, and nothing is owed")
+	}
+	delivery := must(client.GetWebhookDelivery(ctx, &pb.GetWebhookDeliveryRequest{DeliveryId: owed[0].GetDeliveryId()}))
+	if delivery.GetDelivery().GetType() != "workflow.status_changed" {
+		t.Errorf("not what a webhook is told that does not say: %v", delivery)
+	}
+	must(client.RedeliverWebhook(ctx, &pb.RedeliverWebhookRequest{DeliveryId: owed[0].GetDeliveryId()}))
+	disabled := must(client.DisableWebhook(ctx, &pb.DisableWebhookRequest{WebhookId: id})).GetWebhook().GetDisabled()
+	if disabled.GetReason() != pb.WebhookDisabledReason_WEBHOOK_DISABLED_REASON_REQUESTED {
+		t.Errorf("disabled, and it does not say by whom: %v", disabled)
+	}
+	must(client.EnableWebhook(ctx, &pb.EnableWebhookRequest{WebhookId: id}))
+	if one := must(client.GetWebhook(ctx, &pb.GetWebhookRequest{WebhookId: id})).GetWebhook(); one.GetDisabled() != nil {
+		t.Errorf("it is still disabled: %v", one)
+	}
+	must(client.DeleteWebhook(ctx, &pb.DeleteWebhookRequest{WebhookId: id}))
+	if left := must(client.ListWebhooks(ctx, &pb.ListWebhooksRequest{})).GetWebhooks(); len(left) != 0 {
+		t.Errorf("they are still there: %v", left)
 	}
 }
 

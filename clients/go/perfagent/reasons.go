@@ -108,6 +108,18 @@ const (
 	ErrNotPlanned Reason = "NOT_PLANNED"
 	// There is no snapshot of this id.
 	ErrSnapshotNotFound Reason = "SNAPSHOT_NOT_FOUND"
+	// There is a webhook of this id.
+	ErrWebhookExists Reason = "WEBHOOK_EXISTS"
+	// There is no webhook of this id.
+	ErrWebhookNotFound Reason = "WEBHOOK_NOT_FOUND"
+	// The webhook is of the config file.
+	ErrReadOnlyWebhook Reason = "READ_ONLY_WEBHOOK"
+	// The webhook is disabled.
+	ErrWebhookDisabled Reason = "WEBHOOK_DISABLED"
+	// There are as many webhooks as there may be.
+	ErrTooManyWebhooks Reason = "TOO_MANY_WEBHOOKS"
+	// There is no delivery of this id.
+	ErrDeliveryNotFound Reason = "DELIVERY_NOT_FOUND"
 	// The part of the log that was asked for is gone.
 	ErrLogCompacted Reason = "LOG_COMPACTED"
 	// The reader did not take events for too long.

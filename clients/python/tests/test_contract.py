@@ -16,7 +16,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 import perfagent
 from perfagent import _contract as contract
 from perfagent import aio
-from perfagent.v1 import agent_pb2, analysis_pb2, instance_pb2, metrics_pb2, optimization_pb2, workflow_pb2
+from perfagent.v1 import (
+    agent_pb2,
+    analysis_pb2,
+    instance_pb2,
+    metrics_pb2,
+    optimization_pb2,
+    webhook_pb2,
+    workflow_pb2,
+)
 from support.agent import ROOT, Agent
 
 PACKAGE = ROOT / "clients/python"
@@ -31,7 +39,7 @@ def snake(name: str) -> str:
 
 
 def services() -> Iterator[ServiceDescriptor]:
-    for module in (agent_pb2, analysis_pb2, instance_pb2, metrics_pb2, optimization_pb2, workflow_pb2):
+    for module in (agent_pb2, analysis_pb2, instance_pb2, metrics_pb2, optimization_pb2, webhook_pb2, workflow_pb2):
         yield from module.DESCRIPTOR.services_by_name.values()
 
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::store::{
-    Advance, Committed, Delivery, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot,
-    StoreError, WorkflowFilter, WorkflowStore,
+    Advance, Committed, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot, StoreError,
+    WorkflowFilter, WorkflowStore,
 };
 use crate::workflow::{
     Event, GatePolicy, PauseReason, RecordedEvent, Strategy, Timeouts, Workflow, WorkflowKind,
@@ -255,9 +255,5 @@ impl WorkflowStore for FakeStore {
         _: u32,
     ) -> Result<Vec<Snapshot>, StoreError> {
         unreachable!("watchers see no settings")
-    }
-
-    async fn outbox(&self, _: u32) -> Result<Vec<Delivery>, StoreError> {
-        unreachable!("watchers deliver nothing")
     }
 }

@@ -37,6 +37,7 @@ use uuid::Uuid;
 use super::{Agent, Error};
 use crate::config::WorkflowsConfig;
 use crate::store::{Advance, Once, Snapshot, Store, StoreError, micros};
+use crate::webhook::of_transition;
 use crate::workflow::{Command, RecordedEvent, Workflow, decide, evolve};
 
 pub(super) use log::EventLog;
@@ -161,6 +162,7 @@ impl Agent {
         let now = SystemTime::now();
         let event = decide(Some(state), command, actor, micros(now))?;
         let next = |recorded: &RecordedEvent| evolved(Some(state.clone()), recorded);
+        let labels = self.labels_of(&state.spec.instance_id);
         let advance = Advance {
             workflow_id: &state.workflow_id,
             expect_sequence: state.sequence,
@@ -169,7 +171,9 @@ impl Agent {
             event: &event,
             evolve: &next,
             snapshots,
-            deliveries: &[],
+            deliver: &|recorded, after, webhooks| {
+                of_transition(Some(state), recorded, after, &labels, webhooks)
+            },
         };
         let committed = store.advance_workflow(&advance, once, now).await?;
         if let Some(recorded) = &committed.event {
@@ -183,6 +187,7 @@ impl Agent {
             );
             self.metrics.workflow_event(recorded.event.kind());
             self.event_log()?.committed(recorded);
+            self.has_to_deliver(committed.deliveries);
         }
         Ok(committed.workflow)
     }

@@ -12,6 +12,7 @@ use crate::agent::instances::{once, request_id_violation};
 use crate::agent::{Agent, Caller, Error, FieldViolation};
 use crate::instance::InstanceSpec;
 use crate::store::{EventFilter, NewWorkflow, Once, Store, StoreError, WorkflowFilter};
+use crate::webhook::of_transition;
 use crate::workflow::{
     Command, Event, RecordedEvent, Status, Step, StepEffect, Workflow, WorkflowKind, WorkflowSpec,
     decide, next_step,
@@ -116,6 +117,10 @@ impl Agent {
         let workflow_id = Uuid::now_v7().to_string();
         let now = SystemTime::now();
         let event = first_event(&workflow_id, &spec, &principal, micros(now))?;
+        let labels = match &register {
+            Some(given) => given.labels.clone(),
+            None => self.labels_of(&spec.instance_id),
+        };
         let committed = store
             .start_workflow(
                 &NewWorkflow {
@@ -125,7 +130,9 @@ impl Agent {
                     actor: &principal,
                     event: &event,
                     begin: &|recorded| evolved(None, recorded),
-                    deliveries: &[],
+                    deliver: &|recorded, after, webhooks| {
+                        of_transition(None, recorded, after, &labels, webhooks)
+                    },
                 },
                 once.as_ref(),
                 now,
@@ -144,6 +151,7 @@ impl Agent {
             );
             self.metrics.workflow_event(recorded.event.kind());
             self.event_log()?.committed(recorded);
+            self.has_to_deliver(committed.deliveries);
         }
         workflows.wake(&self, &committed.workflow.workflow_id);
         Ok(committed.workflow)

@@ -27,6 +27,7 @@ mod terminal;
 mod token;
 mod transport;
 mod watch;
+mod webhook;
 mod workflow;
 
 use std::path::PathBuf;
@@ -79,6 +80,9 @@ enum Command {
     /// Change settings safely: plan, approve, apply, measure, and roll back
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Be told of what happens: receivers, and what came of each delivery
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Register, show, change and delete the instances of an agent
     #[command(subcommand)]
     Instances(instances::InstancesCommand),
@@ -238,6 +242,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Predictions(args) => predictions::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Workflow(command) => workflow::run(command).await,
+        Command::Webhook(command) => webhook::run(command).await,
         Command::Instances(command) => instances::run(command).await,
         Command::Compare(args) => compare::run(&args),
         Command::Actuator(command) => actuator::run(command).await,

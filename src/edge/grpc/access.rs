@@ -30,6 +30,7 @@ pub(in crate::edge) fn rule_of(path: &str) -> Option<&'static Rule> {
 const ALL: Who = Who::Roles(Role::ALL);
 const OPERATING: Who = Who::Roles(Role::OPERATING);
 const APPROVING: Who = Who::Roles(Role::APPROVING);
+const ADMIN: Who = Who::Roles(&[Role::Admin]);
 
 /// Who may measure a target that is given by URL is not said here but by `Caller::may_name_targets`: the same methods
 /// measure registered instances, which every role may.
@@ -65,6 +66,18 @@ const TABLE: &[Rule] = &[
     reads(ALL,         "/perfagent.v1.OptimizationService/ListPredictions"),
     reads(ALL,         "/perfagent.v1.OptimizationService/PredictPerformance"),
     reads(ALL,         "/perfagent.v1.OptimizationService/RecommendOptimizations"),
+    // a webhook sends what happens to where its creator says
+    writes(ADMIN,      "/perfagent.v1.WebhookService/CreateWebhook"),
+    writes(ADMIN,      "/perfagent.v1.WebhookService/DeleteWebhook"),
+    writes(ADMIN,      "/perfagent.v1.WebhookService/DisableWebhook"),
+    writes(ADMIN,      "/perfagent.v1.WebhookService/EnableWebhook"),
+    reads(ALL,         "/perfagent.v1.WebhookService/GetWebhook"),
+    reads(ALL,         "/perfagent.v1.WebhookService/GetWebhookDelivery"),
+    reads(ALL,         "/perfagent.v1.WebhookService/ListWebhookDeliveries"),
+    reads(ALL,         "/perfagent.v1.WebhookService/ListWebhooks"),
+    writes(OPERATING,  "/perfagent.v1.WebhookService/RedeliverWebhook"),
+    writes(ADMIN,      "/perfagent.v1.WebhookService/RotateWebhookSecret"),
+    writes(OPERATING,  "/perfagent.v1.WebhookService/TestWebhook"),
     writes(APPROVING,  "/perfagent.v1.WorkflowService/ApproveWorkflow"),
     writes(OPERATING,  "/perfagent.v1.WorkflowService/CancelWorkflow"),
     writes(OPERATING,  "/perfagent.v1.WorkflowService/CreateConfigSnapshot"),

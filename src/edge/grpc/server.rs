@@ -33,18 +33,21 @@ use super::pb::analysis_service_server::AnalysisServiceServer;
 use super::pb::instance_service_server::InstanceServiceServer;
 use super::pb::metrics_service_server::MetricsServiceServer;
 use super::pb::optimization_service_server::OptimizationServiceServer;
+use super::pb::webhook_service_server::WebhookServiceServer;
 use super::pb::workflow_service_server::WorkflowServiceServer;
 use super::ready::send_ready;
 use super::spans::Spans;
 use super::status::complete_details;
 use super::tls::TlsFiles;
+use super::webhook::WebhookHandler;
 use super::workflow::WorkflowHandler;
 use crate::agent::{Agent, LIMITS};
 use crate::config::ServerConfig;
 use crate::config::security::AuthConfig;
 use crate::edge::audit::AuditLog;
 use crate::edge::files::FileError;
-use crate::edge::http;
+use crate::edge::{http, webhook};
+use crate::scrape::ClientError;
 
 /// Why the server could not start or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,9 @@ pub enum ServeError {
     /// The transport.
     #[error(transparent)]
     Transport(#[from] tonic::transport::Error),
+    /// The HTTP client that deliveries of webhooks are made with.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// Our own descriptors.
     #[error("cannot describe the services: {0}")]
     Descriptors(String),
@@ -101,7 +107,7 @@ impl ServerHandle {
 }
 
 impl Server {
-    /// Binds the configured address, and reads certificates and credentials.
+    /// Binds the configured address, reads certificates and credentials, and has the agent deliver what it owes webhooks.
     ///
     /// # Errors
     /// An address that cannot be had; a file that cannot be used.
@@ -118,6 +124,7 @@ impl Server {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        webhook::deliver(&agent)?;
         Ok(Self {
             agent,
             config,
@@ -294,6 +301,9 @@ fn routes(
     })
     .max_decoding_message_size(LIMITS.request_bytes)
     .max_encoding_message_size(LIMITS.response_bytes);
+    let webhooks = WebhookServiceServer::new(WebhookHandler(agent.clone()))
+        .max_decoding_message_size(LIMITS.request_bytes)
+        .max_encoding_message_size(LIMITS.response_bytes);
     let info = AgentServiceServer::new(AgentHandler(agent.clone()))
         .max_decoding_message_size(LIMITS.request_bytes)
         .max_encoding_message_size(LIMITS.response_bytes);
@@ -316,6 +326,7 @@ fn routes(
         .add_service(optimization)
         .add_service(instances)
         .add_service(workflows)
+        .add_service(webhooks)
         .add_service(info)
         .add_service(HealthServer::new(health))
         .add_service(reflection)

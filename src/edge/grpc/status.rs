@@ -210,6 +210,9 @@ fn hint_of(error: &Error) -> Option<String> {
         Error::Actuator(_) => Some("see the agent's log, and try `perfagent actuator check`".to_owned()),
         Error::NotPlanned(_) => Some("try again, or give it more time".to_owned()),
         Error::NoSnapshot(_) => Some("list what there is with ListConfigSnapshots".to_owned()),
+        Error::ReadOnlyWebhook(_) => Some("change it there and start the agent anew".to_owned()),
+        Error::WebhookDisabled(_) => Some("enable it first: EnableWebhook".to_owned()),
+        Error::WebhookUrlRefused(refusal) => refusal.hint().map(str::to_owned),
     }
 }
 
@@ -235,6 +238,10 @@ fn store_hint(error: &StoreError) -> Option<String> {
         StoreError::Compacted { .. } => {
             "read the state with GetWorkflow or ListWorkflows, and watch on from its revision"
         }
+        StoreError::WebhookExists(_) => "choose another id, or delete it first with DeleteWebhook",
+        StoreError::NoWebhook(_) => "list what there is with ListWebhooks",
+        StoreError::TooManyWebhooks(_) => "delete those that are not needed with DeleteWebhook",
+        StoreError::NoDelivery(_) => "list what there is with ListWebhookDeliveries",
         _ => return None,
     };
     Some(hint.to_owned())
@@ -253,6 +260,11 @@ fn store_code(error: &StoreError) -> Code {
             Code::Aborted
         }
         StoreError::Compacted { .. } => Code::OutOfRange,
+        StoreError::WebhookExists(_) => Code::AlreadyExists,
+        StoreError::NoWebhook(_) | StoreError::NoDelivery(_) | StoreError::ClaimLost(_) => {
+            Code::NotFound
+        }
+        StoreError::TooManyWebhooks(_) => Code::ResourceExhausted,
         _ => Code::Unavailable,
     }
 }
@@ -285,5 +297,7 @@ fn code_of(error: &Error) -> Code {
         }
         Error::NotPlanned(_) => Code::Unavailable,
         Error::NoSnapshot(_) => Code::NotFound,
+        Error::ReadOnlyWebhook(_) | Error::WebhookDisabled(_) => Code::FailedPrecondition,
+        Error::WebhookUrlRefused(_) => Code::PermissionDenied,
     }
 }

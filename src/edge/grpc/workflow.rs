@@ -383,7 +383,7 @@ pub(super) fn fitting(state: &Workflow) -> pb::Workflow {
     }
 }
 
-fn sized(asked: u32, default: u32, most: u32) -> u32 {
+pub(super) fn sized(asked: u32, default: u32, most: u32) -> u32 {
     match asked {
         0 => default,
         size => size.min(most),
@@ -391,7 +391,7 @@ fn sized(asked: u32, default: u32, most: u32) -> u32 {
 }
 
 /// Entries of a list until the answer is full, at least one, and whether any is left.
-fn as_many_as_fit<T: Message>(entries: impl Iterator<Item = T>) -> (Vec<T>, bool) {
+pub(super) fn as_many_as_fit<T: Message>(entries: impl Iterator<Item = T>) -> (Vec<T>, bool) {
     let mut taken = Vec::new();
     let mut bytes = PAGE_MARGIN_BYTES;
     for entry in entries {

@@ -1,6 +1,7 @@
 //! What every store must do; each backend runs it.
 
 mod concurrent;
+mod deliveries;
 mod full;
 mod instances;
 mod leases;
@@ -10,6 +11,7 @@ mod property;
 mod snapshots;
 mod support;
 mod unreadable;
+mod webhooks;
 mod workflows;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ async fn conforms(store: &dyn Store) {
     log::conforms(store).await;
     leases::conform(store).await;
     snapshots::conform(store).await;
+    webhooks::conform(store).await;
+    deliveries::conform(store).await;
 }
 
 fn spec(id: &str) -> InstanceSpec {
@@ -118,6 +122,35 @@ async fn sqlite_keeps_workflows_and_forgets_who_held_them() {
 }
 
 #[tokio::test]
+async fn a_store_from_before_webhooks_is_upgraded_with_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let begun = support::start(&store, "0190-1", "a", None, at(0)).await;
+    let begun = begun.unwrap();
+    // as the version before left it
+    for table in [
+        "delivery_attempts",
+        "deliveries",
+        "webhook_secrets",
+        "webhooks",
+    ] {
+        store.run(&format!("DROP TABLE {table}")).await;
+    }
+    store.run("CREATE TABLE outbox (place INTEGER PRIMARY KEY, delivery_id TEXT NOT NULL UNIQUE, revision INTEGER NOT NULL, \
+               receiver TEXT NOT NULL, body TEXT NOT NULL) STRICT")
+        .await;
+    store
+        .run("DELETE FROM _sqlx_migrations WHERE version = 5")
+        .await;
+    drop(store);
+    let store = SqliteStore::open(directory.path()).await.unwrap();
+    let state = Some(begun.workflow.clone());
+    assert_eq!(store.workflow("0190-1").await, Ok(state));
+    assert_eq!(support::whole_log(&store, 0).await, begun.event.as_slice());
+    deliveries::conform(&store).await;
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(directory.path()).await.unwrap();
@@ -129,7 +162,7 @@ async fn a_newer_schema_is_refused() {
             refused,
             OpenError::Newer {
                 found: 7,
-                known: 4,
+                known: 5,
                 ..
             }
         ),

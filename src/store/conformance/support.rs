@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::store::{
-    Advance, Committed, Delivery, EventFilter, NewWorkflow, Once, Snapshot, SnapshotTarget, Store,
-    StoreError,
+    Advance, Committed, EventFilter, NewWorkflow, Once, Snapshot, SnapshotTarget, Store, StoreError,
 };
+use crate::webhook::NewDelivery;
 use crate::workflow::{
     Event, Failure, GatePolicy, PauseReason, RecordedEvent, Strategy, Timeouts, Workflow,
     WorkflowKind, WorkflowSpec, evolve,
@@ -104,7 +104,7 @@ pub(super) async fn start(
         actor: "alice",
         event: &event,
         begin: &|recorded| evolved(None, recorded),
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     store.start_workflow(&start, once, now).await
 }
@@ -123,7 +123,7 @@ pub(super) async fn advance(
 pub(super) struct With<'w> {
     pub(super) epoch: Option<u64>,
     pub(super) snapshots: &'w [Snapshot],
-    pub(super) deliveries: &'w [Delivery],
+    pub(super) deliveries: &'w [NewDelivery],
     pub(super) once: Option<&'w Once>,
     pub(super) fails: Option<StoreError>,
 }
@@ -146,7 +146,7 @@ pub(super) async fn advance_with(
         event,
         evolve: &evolve,
         snapshots: with.snapshots,
-        deliveries: with.deliveries,
+        deliver: &|_, _, _| with.deliveries.to_vec(),
     };
     store.advance_workflow(&advance, with.once, at(5)).await
 }
@@ -171,11 +171,17 @@ pub(super) async fn whole_log(store: &dyn Store, after: u64) -> Vec<RecordedEven
     page.events
 }
 
-pub(super) fn delivery(id: &str) -> Delivery {
-    Delivery {
+/// A delivery to `pager`, in order with those of the same workflow.
+pub(super) fn delivery(id: &str) -> NewDelivery {
+    NewDelivery {
         delivery_id: id.to_owned(),
-        receiver: "pager".to_owned(),
-        body: "{\"type\":\"workflow.paused\"}".to_owned(),
+        webhook_id: "pager".to_owned(),
+        ordered_by: "workflow/0190-o".to_owned(),
+        kind: "workflow.status_changed".to_owned(),
+        workflow_id: Some("0190-o".to_owned()),
+        instance_id: "o".to_owned(),
+        revision: Some(7),
+        body: "{\"type\":\"workflow.status_changed\"}".to_owned(),
     }
 }
 

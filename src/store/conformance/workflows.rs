@@ -5,7 +5,7 @@ use super::support::{
     rollback_failed, snapshot, start, started, whole_log,
 };
 use super::{at, once, spec};
-use crate::store::{Committed, Delivery, NewWorkflow, Once, Store, StoreError, WorkflowFilter};
+use crate::store::{Committed, NewWorkflow, Once, Store, StoreError, WorkflowFilter};
 use crate::workflow::{RecordedEvent, Status, Workflow, WorkflowKind};
 
 pub(super) async fn conform(store: &dyn Store) {
@@ -16,7 +16,6 @@ pub(super) async fn conform(store: &dyn Store) {
     an_instance_is_registered_with_its_workflow(store).await;
     requests_are_carried_out_once(store).await;
     workflows_are_listed(store).await;
-    deliveries_come_with_their_event(store).await;
 }
 
 async fn a_transition_is_event_and_state(store: &dyn Store) {
@@ -85,6 +84,7 @@ async fn a_transition_is_event_and_state(store: &dyn Store) {
 }
 
 async fn a_transition_that_fails_leaves_nothing(store: &dyn Store) {
+    super::webhooks::create(store, "pager").await;
     let begun = start(store, &id(2), "t", None, at(0))
         .await
         .unwrap()
@@ -134,7 +134,7 @@ async fn a_transition_that_fails_leaves_nothing(store: &dyn Store) {
         actor: "alice",
         event: &event,
         begin: &|_| Err(why.clone()),
-        deliveries: &[delivery("lost")],
+        deliver: &|_, _, _| vec![delivery("lost")],
     };
     let lost = once("lost", 1);
     let refused = store.start_workflow(&begins, Some(&lost), at(0)).await;
@@ -144,8 +144,8 @@ async fn a_transition_that_fails_leaves_nothing(store: &dyn Store) {
     assert_eq!(store.workflow(&id(3)).await, Ok(None));
     assert_eq!(whole_log(store, before).await, []);
     assert_eq!(store.snapshot("0190-lost").await, Ok(None));
-    let lost = |delivery: &Delivery| delivery.delivery_id == "lost";
-    assert!(!store.outbox(1_000).await.unwrap().iter().any(lost));
+    let none = Err(StoreError::NoDelivery("lost".to_owned()));
+    assert_eq!(store.delivery("lost").await, none);
     assert_eq!(
         store.answered_workflow(&once("lost", 1), at(0)).await,
         Ok(None)
@@ -176,7 +176,7 @@ async fn what_cannot_be_read_again_is_not_written(store: &dyn Store) {
         actor: "alice",
         event: &event,
         begin: &|recorded| evolved(None, recorded),
-        deliveries: &[],
+        deliver: &|_, _, _| Vec::new(),
     };
     let refused = store.start_workflow(&begins, None, at(0)).await;
     assert!(
@@ -291,7 +291,7 @@ async fn an_instance_is_registered_with_its_workflow(store: &dyn Store) {
             actor: "alice",
             event: &event,
             begin: &|recorded| evolved(None, recorded),
-            deliveries: &[],
+            deliver: &|_, _, _| Vec::new(),
         };
         store.start_workflow(&begins, None, at(7)).await
     };
@@ -352,6 +352,7 @@ async fn requests_are_carried_out_once(store: &dyn Store) {
     // the answer of then, whatever else there has been, and whatever is locked or moved by now
     let then = |workflow: &Workflow| {
         Ok(Committed {
+            deliveries: 0,
             workflow: workflow.clone(),
             event: None,
             registered: None,
@@ -451,28 +452,4 @@ async fn workflows_are_listed(store: &dyn Store) {
     );
     assert!(unfinished.is_sorted(), "{unfinished:?}");
     end(store, &id(44)).await;
-}
-
-async fn deliveries_come_with_their_event(store: &dyn Store) {
-    let before = store.outbox(1_000).await.unwrap().len();
-    let begun = start(store, &id(50), "o", None, at(0)).await.unwrap();
-    // in the order in which they are given, which is not that of their ids
-    let given = [delivery("9"), delivery("3"), delivery("5")];
-    let with = With {
-        deliveries: &given[..2],
-        ..With::default()
-    };
-    let held = advance_with(store, &begun.workflow, &paused(), with)
-        .await
-        .unwrap();
-    let with = With {
-        deliveries: &given[2..],
-        ..With::default()
-    };
-    advance_with(store, &held.workflow, &failed(), with)
-        .await
-        .unwrap();
-    let waiting = store.outbox(1_000).await.unwrap();
-    assert_eq!(&waiting[before..], &given);
-    assert_eq!(store.outbox(1).await.unwrap(), &waiting[..1]);
 }

@@ -1,5 +1,5 @@
-//! The log of all workflows: gap-free revisions in the order of the commits, a part of it that may be forgotten, and the
-//! outbox that is written with it.
+//! The log of all workflows: gap-free revisions in the order of the commits and a part of it that may be
+//! forgotten.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{SqliteStore, Write, commit, micros, signed, trouble, unsigned};
-use crate::store::{Delivery, EventFilter, EventsPage, StoreError};
+use crate::store::{EventFilter, EventsPage, StoreError};
 use crate::workflow::{RecordedEvent, decode_event, encode_event};
 
 /// Revisions that one transaction forgets: transitions come in between.
@@ -23,12 +23,8 @@ pub(super) async fn next_revision(write: &mut Write) -> Result<u64, StoreError> 
     unsigned(&row, "revision")
 }
 
-/// Adds an event, and what is to be delivered because of it.
-pub(super) async fn append(
-    write: &mut Write,
-    recorded: &RecordedEvent,
-    deliveries: &[Delivery],
-) -> Result<(), StoreError> {
+/// Adds an event.
+pub(super) async fn append(write: &mut Write, recorded: &RecordedEvent) -> Result<(), StoreError> {
     let unreadable = |error| {
         let (id, sequence) = (&recorded.workflow_id, recorded.sequence);
         StoreError::Unreadable(format!("workflow {id}: event {sequence}: {error}"))
@@ -51,18 +47,6 @@ pub(super) async fn append(
     .execute(&mut **write)
     .await
     .map_err(trouble)?;
-    for delivery in deliveries {
-        sqlx::query(
-            "INSERT INTO outbox (delivery_id, revision, receiver, body) VALUES (?, ?, ?, ?)",
-        )
-        .bind(&delivery.delivery_id)
-        .bind(signed(recorded.revision))
-        .bind(&delivery.receiver)
-        .bind(&delivery.body)
-        .execute(&mut **write)
-        .await
-        .map_err(trouble)?;
-    }
     Ok(())
 }
 
@@ -171,24 +155,6 @@ pub(super) async fn revision_before(
     .map_err(trouble)?;
     let Some(row) = row else { return Ok(revision) };
     Ok(unsigned(&row, "revision")?.saturating_sub(1).max(compacted))
-}
-
-/// Deliveries that wait, the oldest first.
-pub(super) async fn outbox(readers: &SqlitePool, size: u32) -> Result<Vec<Delivery>, StoreError> {
-    let rows = sqlx::query("SELECT delivery_id, receiver, body FROM outbox ORDER BY place LIMIT ?")
-        .bind(i64::from(size))
-        .fetch_all(readers)
-        .await
-        .map_err(trouble)?;
-    let delivery = |row: &SqliteRow| {
-        Ok(Delivery {
-            delivery_id: row.try_get("delivery_id")?,
-            receiver: row.try_get("receiver")?,
-            body: row.try_get("body")?,
-        })
-    };
-    let all: Result<_, sqlx::Error> = rows.iter().map(delivery).collect();
-    all.map_err(trouble)
 }
 
 /// The revision of the last event, and up to where the log is gone.

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqlitePool;
 
 use crate::store::OpenError;
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "instances",
@@ -25,6 +25,7 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         "workflows",
         include_str!("../migrations/4_workflows.sql"),
     ),
+    (5, "webhooks", include_str!("../migrations/5_webhooks.sql")),
 ];
 
 /// Brings the schema up to what this version knows.

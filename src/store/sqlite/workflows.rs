@@ -7,12 +7,12 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{
-    SqliteStore, Write, commit, instances, json, leases, log, micros, requests, signed, snapshots,
-    trouble, unsigned,
+    SqliteStore, Write, commit, deliveries, instances, json, leases, log, micros, requests, signed,
+    snapshots, trouble, unsigned,
 };
 use crate::store::{
-    Advance, Committed, Delivery, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot,
-    StoreError, WorkflowFilter, WorkflowStore,
+    Advance, Committed, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot, StoreError,
+    WorkflowFilter, WorkflowStore,
 };
 use crate::workflow::{RecordedEvent, Workflow};
 
@@ -146,10 +146,6 @@ impl WorkflowStore for SqliteStore {
     ) -> Result<Vec<Snapshot>, StoreError> {
         snapshots::list(&self.readers, instance_id, before, size).await
     }
-
-    async fn outbox(&self, size: u32) -> Result<Vec<Delivery>, StoreError> {
-        log::outbox(&self.readers, size).await
-    }
 }
 
 impl SqliteStore {
@@ -181,13 +177,16 @@ impl SqliteStore {
         };
         let workflow = (start.begin)(&recorded)?;
         put(&mut write, &workflow, &recorded).await?;
-        log::append(&mut write, &recorded, start.deliveries).await?;
+        log::append(&mut write, &recorded).await?;
+        let of_event = (start.deliver, &recorded, &workflow);
+        let deliveries = deliveries::of_event(&mut write, of_event, now).await?;
         requests::remember(&mut write, once, &workflow, now).await?;
         commit(write).await?;
         Ok(Committed {
             workflow,
             event: Some(recorded),
             registered,
+            deliveries,
         })
     }
 
@@ -222,7 +221,9 @@ impl SqliteStore {
         };
         let workflow = (advance.evolve)(&recorded)?;
         put(&mut write, &workflow, &recorded).await?;
-        log::append(&mut write, &recorded, advance.deliveries).await?;
+        log::append(&mut write, &recorded).await?;
+        let of_event = (advance.deliver, &recorded, &workflow);
+        let deliveries = deliveries::of_event(&mut write, of_event, now).await?;
         for snapshot in advance.snapshots {
             snapshots::put(&mut write, snapshot).await?;
         }
@@ -232,6 +233,7 @@ impl SqliteStore {
             workflow,
             event: Some(recorded),
             registered: None,
+            deliveries,
         })
     }
 }
@@ -268,6 +270,7 @@ async fn earlier(
         workflow,
         event: None,
         registered: None,
+        deliveries: 0,
     }))
 }
 

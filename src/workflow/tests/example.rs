@@ -8,15 +8,15 @@ use crate::workflow::{
 };
 
 /// Who starts workflows in tests.
-pub(super) const STARTER: &str = "ada";
+pub(crate) const STARTER: &str = "ada";
 /// Who runs them.
-pub(super) const RUNNER: &str = "perfagent";
+pub(crate) const RUNNER: &str = "perfagent";
 /// When tests begin, unix time in microseconds.
-pub(super) const BEGIN_US: i64 = 1_800_000_000_000_000;
+pub(crate) const BEGIN_US: i64 = 1_800_000_000_000_000;
 /// A second in microseconds.
-pub(super) const SECOND_US: i64 = 1_000_000;
+pub(crate) const SECOND_US: i64 = 1_000_000;
 
-pub(super) fn spec(kind: WorkflowKind) -> WorkflowSpec {
+pub(crate) fn spec(kind: WorkflowKind) -> WorkflowSpec {
     WorkflowSpec {
         instance_id: "chat".to_owned(),
         kind,
@@ -34,14 +34,14 @@ pub(super) fn spec(kind: WorkflowKind) -> WorkflowSpec {
     }
 }
 
-pub(super) fn start(spec: WorkflowSpec) -> Command {
+pub(crate) fn start(spec: WorkflowSpec) -> Command {
     Command::Start {
         workflow_id: "w".to_owned(),
         spec: Box::new(spec),
     }
 }
 
-pub(super) fn analysis() -> Analysis {
+pub(crate) fn analysis() -> Analysis {
     Analysis {
         headline: "Too few sequences run at once.".to_owned(),
         findings: vec![FindingSummary {
@@ -60,7 +60,7 @@ pub(super) fn analysis() -> Analysis {
 }
 
 /// A plan for so many targets.
-pub(super) fn draft(targets: usize) -> PlanDraft {
+pub(crate) fn draft(targets: usize) -> PlanDraft {
     let target = |place: usize| PlanTarget {
         name: format!("replica-{place}"),
         revision: format!("r{place}"),
@@ -91,7 +91,7 @@ pub(super) fn draft(targets: usize) -> PlanDraft {
     }
 }
 
-pub(super) fn effects() -> MeasuredEffects {
+pub(crate) fn effects() -> MeasuredEffects {
     MeasuredEffects {
         before_start_unix_seconds: 1_800_000_000.0,
         before_end_unix_seconds: 1_800_000_060.0,
@@ -108,7 +108,7 @@ pub(super) fn effects() -> MeasuredEffects {
     }
 }
 
-pub(super) fn failure() -> Failure {
+pub(crate) fn failure() -> Failure {
     Failure {
         reason: "ACTUATOR_FAILED".to_owned(),
         message: "unit failed at `write`: no space left".to_owned(),
@@ -116,7 +116,7 @@ pub(super) fn failure() -> Failure {
     }
 }
 
-pub(super) fn drifted(target: Option<u32>) -> Command {
+pub(crate) fn drifted(target: Option<u32>) -> Command {
     Command::Drifted {
         target,
         digest: "f00d".to_owned(),
@@ -124,7 +124,7 @@ pub(super) fn drifted(target: Option<u32>) -> Command {
     }
 }
 
-pub(super) fn written() -> Command {
+pub(crate) fn written() -> Command {
     Command::Written {
         revision: "r9".to_owned(),
     }
@@ -132,17 +132,17 @@ pub(super) fn written() -> Command {
 
 /// A workflow with its log, to which commands are put one after the other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// How it is; none before it began.
-    pub(super) state: Option<Workflow>,
+    pub(crate) state: Option<Workflow>,
     /// All events so far.
-    pub(super) log: Vec<RecordedEvent>,
+    pub(crate) log: Vec<RecordedEvent>,
     /// What time it is, unix time in microseconds.
-    pub(super) now_us: i64,
+    pub(crate) now_us: i64,
 }
 
 impl Run {
-    pub(super) fn begin(spec: WorkflowSpec) -> Self {
+    pub(crate) fn begin(spec: WorkflowSpec) -> Self {
         let mut run = Self {
             state: None,
             log: Vec::new(),
@@ -153,7 +153,7 @@ impl Run {
     }
 
     /// One for so many targets whose plan is ready.
-    pub(super) fn planned(spec: WorkflowSpec, targets: usize) -> Self {
+    pub(crate) fn planned(spec: WorkflowSpec, targets: usize) -> Self {
         let mut run = Self::begin(spec);
         run.report(Command::Analysed(Box::new(analysis())));
         run.report(Command::Planned(Box::new(draft(targets))));
@@ -161,14 +161,14 @@ impl Run {
     }
 
     /// One for so many targets whose plan is approved.
-    pub(super) fn approved(targets: usize) -> Self {
+    pub(crate) fn approved(targets: usize) -> Self {
         let mut run = Self::planned(spec(WorkflowKind::Optimization), targets);
         run.approve("bob").unwrap();
         run
     }
 
     /// One for so many targets of which the first is about to be written.
-    pub(super) fn writing(targets: usize) -> Self {
+    pub(crate) fn writing(targets: usize) -> Self {
         let mut run = Self::approved(targets);
         run.report(Command::Intend {
             epoch: 1,
@@ -178,7 +178,7 @@ impl Run {
     }
 
     /// One whose targets, so many, all have their settings.
-    pub(super) fn measuring(targets: usize) -> Self {
+    pub(crate) fn measuring(targets: usize) -> Self {
         let mut run = Self::writing(targets);
         for place in 0..targets {
             if place > 0 {
@@ -193,11 +193,11 @@ impl Run {
         run
     }
 
-    pub(super) fn state(&self) -> &Workflow {
+    pub(crate) fn state(&self) -> &Workflow {
         self.state.as_ref().unwrap()
     }
 
-    pub(super) fn approve(&mut self, who: &str) -> Result<Event, Refusal> {
+    pub(crate) fn approve(&mut self, who: &str) -> Result<Event, Refusal> {
         let etag = self.state().plan.as_ref().map(|plan| plan.etag.clone());
         self.ask(
             who,
@@ -209,13 +209,13 @@ impl Run {
     }
 
     /// What the runner reports, and has to be taken.
-    pub(super) fn report(&mut self, command: Command) -> Event {
+    pub(crate) fn report(&mut self, command: Command) -> Event {
         let asked = self.ask(RUNNER, &command);
         asked.unwrap_or_else(|refusal| panic!("{command:?}: {refusal:?} in {:?}", self.state))
     }
 
     /// Puts a command. What is decided is encoded, decoded and taken.
-    pub(super) fn ask(&mut self, who: &str, command: &Command) -> Result<Event, Refusal> {
+    pub(crate) fn ask(&mut self, who: &str, command: &Command) -> Result<Event, Refusal> {
         let event = decide(self.state.as_ref(), command, who, self.now_us)?;
         let text = encode_event(&event).unwrap();
         assert_eq!(decode_event(&text).as_ref(), Ok(&event), "{text}");
@@ -236,7 +236,7 @@ impl Run {
         Ok(event)
     }
 
-    pub(super) fn wait_seconds(&mut self, seconds: i64) {
+    pub(crate) fn wait_seconds(&mut self, seconds: i64) {
         self.now_us += seconds * SECOND_US;
     }
 }

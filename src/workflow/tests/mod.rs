@@ -1,6 +1,6 @@
 //! What the machine must do, whatever is asked of it.
 
-mod example;
+pub(crate) mod example;
 mod found;
 mod gates;
 mod invariants;

@@ -37,6 +37,13 @@ from perfagent.v1.prediction_pb2 import PredictionState
 from perfagent.v1.recommendation_pb2 import OptimizationAdvice, OptimizationPriority
 from perfagent.v1.setting_pb2 import SettingSource, SettingState
 from perfagent.v1.slo_pb2 import Slo, SloAggregation, SloStatus
+from perfagent.v1.webhook_pb2 import (
+    Webhook,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookDeliveryState,
+    WebhookDisabledReason,
+)
 from perfagent.v1.workflow_state_pb2 import (
     ConfigSnapshot,
     Workflow,
@@ -90,6 +97,11 @@ __all__ = [
     "Violation",
     "Watch",
     "WatchEvent",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
+    "WebhookDisabledReason",
     "Workflow",
     "WorkflowEvent",
     "WorkflowGate",

@@ -23,6 +23,7 @@ from perfagent.v1 import (
     instance_pb2_grpc,
     metrics_pb2_grpc,
     optimization_pb2_grpc,
+    webhook_pb2_grpc,
     workflow_pb2_grpc,
 )
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from perfagent.v1.instance_pb2_grpc import InstanceServiceAsyncStub
     from perfagent.v1.metrics_pb2_grpc import MetricsServiceAsyncStub
     from perfagent.v1.optimization_pb2_grpc import OptimizationServiceAsyncStub
+    from perfagent.v1.webhook_pb2_grpc import WebhookServiceAsyncStub
     from perfagent.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 _Request = TypeVar("_Request")
@@ -75,6 +77,7 @@ class Caller:
         self._instances: Final[InstanceServiceAsyncStub] = instance_pb2_grpc.InstanceServiceStub(self._channel)
         self._metrics: Final[MetricsServiceAsyncStub] = metrics_pb2_grpc.MetricsServiceStub(self._channel)
         self._optimization: Final[OptimizationServiceAsyncStub] = optimization_pb2_grpc.OptimizationServiceStub(self._channel)
+        self._webhooks: Final[WebhookServiceAsyncStub] = webhook_pb2_grpc.WebhookServiceStub(self._channel)
         self._workflows: Final[WorkflowServiceAsyncStub] = workflow_pb2_grpc.WorkflowServiceStub(self._channel)
         self._check: Final[aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]] = (
             self._channel.unary_unary(

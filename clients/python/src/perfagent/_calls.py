@@ -22,6 +22,7 @@ from perfagent.v1 import (
     instance_pb2_grpc,
     metrics_pb2_grpc,
     optimization_pb2_grpc,
+    webhook_pb2_grpc,
     workflow_pb2_grpc,
 )
 
@@ -76,6 +77,7 @@ class Caller:
         self._instances: Final = instance_pb2_grpc.InstanceServiceStub(self._channel)
         self._metrics: Final = metrics_pb2_grpc.MetricsServiceStub(self._channel)
         self._optimization: Final = optimization_pb2_grpc.OptimizationServiceStub(self._channel)
+        self._webhooks: Final = webhook_pb2_grpc.WebhookServiceStub(self._channel)
         self._workflows: Final = workflow_pb2_grpc.WorkflowServiceStub(self._channel)
         self._check: Final[grpc.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]] = (
             self._channel.unary_unary(

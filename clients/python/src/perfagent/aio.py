@@ -8,7 +8,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from perfagent import _contract as contract
 from perfagent import _requests as requests
-from perfagent._aio_workflows import WorkflowCalls
+from perfagent._aio_webhooks import WebhookCalls
 from perfagent._requests import Settings, Span, View
 from perfagent._retry import Attempts
 from perfagent._watch import AsyncWatch
@@ -20,7 +20,7 @@ from perfagent.v1.prediction_pb2 import PREDICTION_STATE_UNSPECIFIED, Prediction
 from perfagent.v1.slo_pb2 import Slo
 
 
-class Client(WorkflowCalls):
+class Client(WebhookCalls):
     """An agent that can be called. It connects at the first call, belongs to one event loop, and is closed at the end::
 
         async with perfagent.aio.Client() as client:

@@ -11,7 +11,7 @@ from perfagent import _requests as requests
 from perfagent._requests import Settings, Span, View
 from perfagent._retry import Attempts
 from perfagent._watch import Watch
-from perfagent._workflows import WorkflowCalls
+from perfagent._webhooks import WebhookCalls
 from perfagent.v1 import agent_pb2, analysis_pb2, instance_pb2, metrics_pb2, optimization_pb2
 from perfagent.v1.bottleneck_pb2 import Bottleneck
 from perfagent.v1.model_pb2 import Measurement
@@ -20,7 +20,7 @@ from perfagent.v1.prediction_pb2 import PREDICTION_STATE_UNSPECIFIED, Prediction
 from perfagent.v1.slo_pb2 import Slo
 
 
-class Client(WorkflowCalls):
+class Client(WebhookCalls):
     """An agent that can be called. It connects at the first call, may be shared by threads, and is closed at the end::
 
         with perfagent.Client() as client:

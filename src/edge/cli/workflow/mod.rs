@@ -17,7 +17,7 @@ mod start;
 mod tests;
 mod verbs;
 mod watch;
-mod words;
+pub(super) mod words;
 
 use clap::Subcommand;
 

@@ -82,12 +82,12 @@ pub(super) fn seconds_between(from: prost_types::Timestamp, to: prost_types::Tim
 }
 
 /// Seconds that have passed since.
-pub(super) fn age(since: prost_types::Timestamp, now: SystemTime) -> f64 {
+pub(in crate::edge::cli) fn age(since: prost_types::Timestamp, now: SystemTime) -> f64 {
     seconds_between(since, prost_types::Timestamp::from(now)).max(0.0)
 }
 
 /// Seconds in the two units that say most: `12 s`, `2 min 3 s`, `6 d 23 h`.
-pub(super) fn span(seconds: f64) -> String {
+pub(in crate::edge::cli) fn span(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
     match whole {
@@ -99,7 +99,7 @@ pub(super) fn span(seconds: f64) -> String {
 }
 
 /// An instant to the second, in UTC: `2026-01-02T03:04:05Z`.
-pub(super) fn instant(at: prost_types::Timestamp) -> String {
+pub(in crate::edge::cli) fn instant(at: prost_types::Timestamp) -> String {
     prost_types::Timestamp { nanos: 0, ..at }.to_string()
 }
 
