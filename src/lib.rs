@@ -22,6 +22,10 @@
 //! - Protobuf types live under [`edge`] only; [`agent`] and all below speak plain Rust.
 //! - What an engine does not export is absent, with the reason. It is never shown as zero.
 
+// what tests share with benches calls the crate by its name
+#[cfg(test)]
+extern crate self as perfagent;
+
 #[macro_use]
 mod failpoint;
 

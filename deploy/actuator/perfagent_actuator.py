@@ -156,6 +156,7 @@ class Target:
             "ready": in_force and self.runs() and answers(self.metrics_url),
             "operation_id": state.get("operation_id") if wrote else None,
             "epoch": state.get("epoch"),
+            "metrics_url": self.metrics_url,
         }
 
     def write(self, request, content):

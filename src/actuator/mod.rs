@@ -56,6 +56,8 @@ pub struct TargetSettings {
     pub operation_id: Option<String>,
     /// The highest epoch that wrote here.
     pub epoch: Option<u64>,
+    /// Of a target that is one replica, the URL of its metrics, as the instance says it.
+    pub metrics_url: Option<String>,
 }
 
 /// What becomes of settings when launch arguments change.

@@ -39,6 +39,7 @@ struct Shown {
 /// A replica: its name and where its settings are.
 struct Place {
     name: String,
+    metrics_url: String,
     url: String,
 }
 
@@ -84,13 +85,15 @@ impl SimulatorActuator {
     }
 
     fn places(&self, instance: &ActuatedInstance) -> Result<Vec<Place>, ActuatorError> {
-        let place = |url: &String| {
+        let place = |metrics_url: &String| {
+            let url = metrics_url;
             let mut url = parse_url(url).map_err(|refusal| self.failed("read", refusal))?;
             url.set_path(PATH);
             url.set_query(None);
             url.set_fragment(None);
             Ok(Place {
                 name: url.authority().to_owned(),
+                metrics_url: metrics_url.clone(),
                 url: url.into(),
             })
         };
@@ -121,6 +124,7 @@ impl SimulatorActuator {
             ready: shown.ready,
             operation_id: shown.operation_id,
             epoch: shown.epoch,
+            metrics_url: Some(place.metrics_url.clone()),
         })
     }
 

@@ -64,8 +64,9 @@ pub use watch_bottlenecks::BottleneckEvent;
 pub use webhooks::{DeliveriesPage, NewWebhook, WebhookTransport};
 pub use window::WindowRequest;
 pub use workflows::{
-    EventsPart, GateAsked, LoggedEvent, SnapshotsPage, StartInstance, TimeoutsAsked, WatchFrom,
-    WorkflowNews, WorkflowStart, WorkflowTold, WorkflowVerb, WorkflowsPage,
+    CanaryAsked, EventsPart, GateAsked, LoggedEvent, Prompt, PromptsError, SnapshotsPage,
+    StartInstance, StrategyAsked, TimeoutsAsked, WatchFrom, WorkflowNews, WorkflowStart,
+    WorkflowTold, WorkflowVerb, WorkflowsPage, read_prompts,
 };
 
 /// Bounds that callers meet. Shown by `GetAgentInfo`.

@@ -100,6 +100,9 @@ pub enum ConfigError {
     /// A number of approvals that cannot be.
     #[error("workflows.approvals must be from 1 to 10")]
     Approvals,
+    /// A share that is none.
+    #[error("workflows.quality_agreement_ratio must be from 0 to 1, such as 0.95")]
+    AgreementRatio,
     /// Several have to approve, and all are the same.
     #[error(
         "workflows.approvals above 1 and workflows.separate_requester need to know who calls: set auth.credentials_file, \

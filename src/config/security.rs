@@ -37,6 +37,7 @@ pub(super) fn set_all(config: &mut Config) {
     let server = &mut config.server;
     for path in [
         &mut config.auth.credentials_file,
+        &mut config.workflows.quality_prompts,
         &mut server.tls_cert,
         &mut server.tls_key,
         &mut server.tls_client_ca,

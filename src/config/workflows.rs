@@ -1,5 +1,6 @@
 //! `[workflows]`: what workflows need before they change anything, and how long they may take.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ pub struct WorkflowsConfig {
     pub on_timeout: TimeoutPolicy,
     /// Workflows may go on without an approval where whoever starts them asks for it.
     pub auto_approve: bool,
+    /// Prompts that are asked with a change and without where it can make answers others: a JSON object a line.
+    pub quality_prompts: Option<PathBuf>,
+    /// Share of the answers that has to be the same.
+    pub quality_agreement_ratio: f64,
     /// How long analysis and recommendation may take together.
     #[serde(with = "humantime_serde")]
     pub plan_timeout: Duration,
@@ -67,6 +72,8 @@ impl Default for WorkflowsConfig {
             approval_timeout: 7 * DAY,
             on_timeout: TimeoutPolicy::Reject,
             auto_approve: false,
+            quality_prompts: None,
+            quality_agreement_ratio: 0.95,
             plan_timeout: Duration::from_secs(600),
             // a large model takes 5 to 15 minutes from cold
             ready_timeout: Duration::from_secs(1_800),
@@ -82,6 +89,9 @@ impl WorkflowsConfig {
     pub(super) fn check(&self, authenticates: bool) -> Result<(), ConfigError> {
         if !(1..=MAX_APPROVALS).contains(&self.approvals) {
             return Err(ConfigError::Approvals);
+        }
+        if !(0.0..=1.0).contains(&self.quality_agreement_ratio) {
+            return Err(ConfigError::AgreementRatio);
         }
         if !authenticates && (self.approvals > 1 || self.separate_requester) {
             return Err(ConfigError::ApprovalWithoutAuth);

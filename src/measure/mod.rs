@@ -31,6 +31,7 @@ pub use compare::{
 };
 pub use detect::detect_engine;
 pub use distribution::Share;
+pub(crate) use estimate::{Difference, Estimate};
 pub use figures::{DERIVED, QUANTILES};
 pub use histogram::{Bounded, Buckets};
 pub use instance::{InstanceSamples, ReplicaSamples};

@@ -1,5 +1,7 @@
 //! Reading and writing JSON at a control endpoint, under the policy and the limits of every other request.
 
+use std::time::Duration;
+
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 
@@ -40,6 +42,25 @@ impl Fetcher {
     ) -> Result<ControlAnswer, ScrapeFailure> {
         let url = self.policy().check(url)?;
         let request = self.client.put(url).header(CONTENT_TYPE, JSON);
+        self.control(request.body(body.to_string())).await
+    }
+
+    /// Asks an endpoint for something that takes its time.
+    ///
+    /// # Errors
+    /// See [`ScrapeFailure`].
+    pub async fn control_post(
+        &self,
+        url: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<ControlAnswer, ScrapeFailure> {
+        let url = self.policy().check(url)?;
+        let request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, JSON)
+            .timeout(timeout);
         self.control(request.body(body.to_string())).await
     }
 

@@ -27,7 +27,9 @@ event_types! {
     WorkflowStatusChanged "workflow.status_changed",
     /// A workflow is at another stage.
     WorkflowStageChanged "workflow.stage_changed",
-    /// A workflow waits for somebody to approve its plan.
+    /// A part of the targets was held against the rest, and there is a verdict on it.
+    WorkflowVerdict "workflow.verdict",
+    /// A workflow waits for somebody to approve its plan, or that it goes further.
     WorkflowApprovalNeeded "workflow.approval_needed",
     /// Something holds an instance back.
     BottleneckOpened "bottleneck.opened",

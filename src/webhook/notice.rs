@@ -41,14 +41,27 @@ pub fn of_transition(
 /// What an event itself tells, beside what it does to status and stage. An event of a new kind that webhooks are to be
 /// told of gets its arm here.
 fn told_by(event: &Event, after: &Workflow) -> Vec<EventType> {
-    match event {
-        Event::Planned { .. } | Event::Resumed { .. }
-            if after.status() == Status::PendingApproval =>
-        {
-            vec![EventType::WorkflowApprovalNeeded]
+    let mut told = Vec::new();
+    if matches!(
+        event,
+        Event::Observed {
+            verdict: Some(_),
+            ..
         }
-        _ => Vec::new(),
+    ) {
+        told.push(EventType::WorkflowVerdict);
     }
+    let asks = matches!(
+        event,
+        Event::Planned { .. }
+            | Event::Resumed { .. }
+            | Event::Observed { .. }
+            | Event::QualityChecked { .. }
+    );
+    if asks && after.status() == Status::PendingApproval {
+        told.push(EventType::WorkflowApprovalNeeded);
+    }
+    told
 }
 
 fn of_workflow(
@@ -77,6 +90,20 @@ fn of_workflow(
     }
     put(&mut data, "to", to);
     put(&mut data, "revision", recorded.revision);
+    if let (
+        EventType::WorkflowVerdict,
+        Event::Observed {
+            step,
+            verdict: Some(verdict),
+            ..
+        },
+    ) = (kind, &recorded.event)
+    {
+        put(&mut data, "step", *step);
+        put(&mut data, "verdict", verdict.word.as_str());
+        put(&mut data, "look", verdict.look);
+        put(&mut data, "reason", verdict.reason.as_str());
+    }
     let needs = kind == EventType::WorkflowApprovalNeeded;
     if let Some(until) = after.deadline_us.filter(|_| needs) {
         put(&mut data, "approve_by", instant(until));

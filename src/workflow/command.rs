@@ -1,7 +1,9 @@
 //! What can be asked of a workflow, by callers and by its runner, and why it may be refused.
 
 use super::plan::{Analysis, Baseline, MeasuredEffects, PlanDraft};
+use super::quality::QualityReport;
 use super::spec::WorkflowSpec;
+use super::verdict::Observation;
 use super::words::{Status, Verb};
 
 /// What is asked of a workflow.
@@ -76,6 +78,12 @@ pub enum Command {
     },
     /// The target that was written is ready.
     Ready,
+    /// The next target is to finish its requests before it is written.
+    Drain,
+    /// What was observed of the targets that have the change, beside those that do not.
+    Observed(Box<Observation>),
+    /// The same prompts were asked with the change and without.
+    QualityChecked(Box<QualityReport>),
     /// What came of the change; none where it could not be measured in time.
     Measured(Option<Box<MeasuredEffects>>),
     /// Somebody else changed the settings of a target.
@@ -102,7 +110,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Failure {
     /// Word for programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`,
-    /// `DRIFT`, `INVALID`, `INTERNAL`.
+    /// `INCONCLUSIVE`, `ANSWERS_DIFFER`, `DRIFT`, `INVALID`, `INTERNAL`.
     pub reason: String,
     /// What happened, a sentence.
     pub message: String,

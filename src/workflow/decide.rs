@@ -2,9 +2,9 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::command::{Command, Failure, Refusal, RefusalReason};
+use super::command::{Command, Refusal, RefusalReason};
 use super::event::Event;
-use super::gate::{Approval, OnTimeout};
+use super::gate::Approval;
 use super::operation_id;
 use super::plan::{Plan, PlanDraft};
 use super::state::{Phase, RollbackCause, Workflow};
@@ -34,10 +34,11 @@ pub fn decide(
     }
 }
 
-struct Decision<'d> {
-    state: &'d Workflow,
+/// A command that is decided on.
+pub(super) struct Decision<'d> {
+    pub(super) state: &'d Workflow,
     principal: &'d str,
-    now_us: i64,
+    pub(super) now_us: i64,
 }
 
 impl Decision<'_> {
@@ -111,6 +112,9 @@ impl Decision<'_> {
     fn reject(&self, note: &str) -> Result<Event, Refusal> {
         let state = self.state;
         match (state.status(), state.phase) {
+            (Status::PendingApproval, _) if state.has_touched() => {
+                Ok(self.way_back(RollbackCause::Rejected, note))
+            }
             (Status::PendingApproval, _) => Ok(Event::Rejected {
                 timed_out: false,
                 note: note.to_owned(),
@@ -213,7 +217,7 @@ impl Decision<'_> {
     }
 
     /// Somebody asks for the way back.
-    fn way_back(&self, cause: RollbackCause, note: &str) -> Event {
+    pub(super) fn way_back(&self, cause: RollbackCause, note: &str) -> Event {
         let state = self.state;
         let drifted = state
             .pause
@@ -221,6 +225,9 @@ impl Decision<'_> {
             .is_some_and(|pause| pause.reason == PauseReason::Drift);
         let message = match (note, cause) {
             ("", RollbackCause::Cancelled) => format!("{} cancelled it.", self.principal),
+            ("", RollbackCause::Rejected) => {
+                format!("{} does not let it go further.", self.principal)
+            }
             ("", _) => format!("{} rolls it back.", self.principal),
             (note, _) => note.to_owned(),
         };
@@ -233,183 +240,12 @@ impl Decision<'_> {
         }
     }
 
-    fn attempt(&self) -> u32 {
+    pub(super) fn attempt(&self) -> u32 {
         let before = self.state.rollback.as_ref();
         before.map_or(1, |before| before.attempt.saturating_add(1))
     }
 
-    /// What its runner reports.
-    fn reported(&self, command: &Command) -> Result<Event, Refusal> {
-        let state = self.state;
-        let paused = state.pause.is_some();
-        match (state.phase, command) {
-            (_, Command::Fail(failure)) => self.fail(failure),
-            (_, Command::TimeOver { problem }) => self.time_over(problem.as_deref()),
-            // what was begun before the pause is brought to its end
-            (Phase::Writing { target }, Command::Written { revision }) => Ok(Event::Written {
-                target,
-                revision: revision.clone(),
-            }),
-            (
-                Phase::Writing { target } | Phase::AwaitingReady { target },
-                Command::Drifted { .. },
-            ) => self.drifted(command, Some(target)),
-            (_, _) if paused => Err(self.late("it is paused")),
-            (Phase::Analysing, Command::Analysed(analysis)) => Ok(Event::Analysed {
-                analysis: analysis.clone(),
-            }),
-            (Phase::Analysing | Phase::Planning, Command::NothingToDo { headline }) => {
-                Ok(Event::NothingToDo {
-                    headline: headline.clone(),
-                })
-            }
-            (Phase::Planning, Command::Planned(draft)) => Ok(Event::Planned {
-                plan: Box::new(with_etag(draft)),
-            }),
-            (Phase::Approved, Command::PlanOutdated { message }) => Ok(Event::PlanOutdated {
-                message: message.clone(),
-            }),
-            (Phase::Approved | Phase::RollingOut, Command::Intend { epoch, baseline }) => {
-                match state.next_target() {
-                    Some(target) => Ok(Event::WriteIntended {
-                        target,
-                        operation_id: self.next_operation(),
-                        epoch: *epoch,
-                        baseline: baseline.clone().filter(|_| !state.has_touched()),
-                    }),
-                    None => Err(self.late("every target is written")),
-                }
-            }
-            (Phase::RollingOut, Command::Drifted { .. }) => {
-                self.drifted(command, state.next_target())
-            }
-            (Phase::AwaitingReady { target }, Command::Ready) => Ok(Event::Ready { target }),
-            (Phase::Measuring, Command::Measured(effects)) => Ok(Event::Completed {
-                effects: effects.clone(),
-            }),
-            (Phase::Measuring, Command::Drifted { .. }) => self.drifted(command, None),
-            (Phase::RollingBack, Command::Intend { epoch, .. }) => match state.next_to_restore() {
-                Some(target) => Ok(Event::RestoreIntended {
-                    target,
-                    operation_id: self.next_operation(),
-                    epoch: *epoch,
-                }),
-                None => Err(self.late("every target is restored")),
-            },
-            (Phase::RollingBack, Command::AllRestored) if state.next_to_restore().is_none() => {
-                Ok(Event::RolledBack)
-            }
-            (Phase::Restoring { target }, Command::Written { revision }) => Ok(Event::Restored {
-                target,
-                revision: revision.clone(),
-            }),
-            (Phase::AwaitingRestored { target }, Command::Ready) => Ok(Event::Ready { target }),
-            _ => Err(self.late("what its runner reports is of another phase")),
-        }
-    }
-
-    fn fail(&self, failure: &Failure) -> Result<Event, Refusal> {
-        let state = self.state;
-        let failure = failure.clone();
-        if state.status().has_ended() {
-            return Err(self.late("it has ended"));
-        }
-        if state.phase.is_rollback() {
-            return Ok(Event::RollbackFailed { failure });
-        }
-        Ok(match state.has_touched() {
-            true => Event::RollbackStarted {
-                attempt: self.attempt(),
-                cause: RollbackCause::Failure,
-                overwrites: false,
-                message: format!("{}: {}", failure.reason, failure.message),
-                failure: Some(failure),
-            },
-            false => Event::Failed { failure },
-        })
-    }
-
-    fn time_over(&self, problem: Option<&str>) -> Result<Event, Refusal> {
-        let state = self.state;
-        if state
-            .deadline_us
-            .is_none_or(|deadline| self.now_us < deadline)
-        {
-            return Err(self.late("its time is not over"));
-        }
-        let failed = |reason: &str, message: &str, hint: &str| {
-            self.fail(&Failure {
-                reason: reason.to_owned(),
-                message: match problem {
-                    Some(problem) => format!("{message}: {problem}."),
-                    None => format!("{message}."),
-                },
-                hint: hint.to_owned(),
-            })
-        };
-        match state.phase {
-            Phase::AwaitingApproval => Ok(match state.spec.gate.on_timeout {
-                OnTimeout::Reject => Event::Rejected {
-                    timed_out: true,
-                    note: "Nobody approved it in time.".to_owned(),
-                },
-                OnTimeout::Hold => Event::Paused {
-                    reason: PauseReason::ApprovalTimeout,
-                    message: "Nobody approved it in time; resumed, it waits as long again."
-                        .to_owned(),
-                    target: None,
-                    digest: None,
-                },
-            }),
-            Phase::Measuring => Ok(Event::Completed { effects: None }),
-            Phase::Analysing | Phase::Planning => failed(
-                "TIME_OVER",
-                "No plan could be made in time",
-                "See the agent's log and the instance's status; start it again with more time for the plan.",
-            ),
-            phase if phase.is_rollback() => failed(
-                "TIME_OVER",
-                "The settings from before could not be restored in time",
-                "Roll back to try again, or restore them by hand and cancel with `acknowledge`.",
-            ),
-            _ => failed(
-                "NOT_READY",
-                "A target was not ready with its new settings in time",
-                "See the engine's log; if it only loads slowly, give it more time to get ready.",
-            ),
-        }
-    }
-
-    fn drifted(&self, command: &Command, target: Option<u32>) -> Result<Event, Refusal> {
-        let Command::Drifted {
-            message,
-            target: seen,
-            digest,
-        } = command
-        else {
-            return Err(self.late("what its runner reports is of another phase"));
-        };
-        if self
-            .state
-            .pause
-            .as_ref()
-            .is_some_and(|pause| pause.reason == PauseReason::Drift)
-        {
-            return Err(self.late("it is paused for drift already"));
-        }
-        let target = seen.or(target);
-        if target.is_some_and(|place| self.state.target(place).is_none()) {
-            return Err(self.late("the plan has no such target"));
-        }
-        Ok(Event::Paused {
-            reason: PauseReason::Drift,
-            message: message.clone(),
-            target,
-            digest: Some(digest.clone()),
-        })
-    }
-
-    fn next_operation(&self) -> String {
+    pub(super) fn next_operation(&self) -> String {
         operation_id(
             &self.state.workflow_id,
             self.state.operations.saturating_add(1),
@@ -424,7 +260,7 @@ impl Decision<'_> {
         Refusal::new(reason, Some(self.state.status()), message.to_owned())
     }
 
-    fn late(&self, message: &str) -> Refusal {
+    pub(super) fn late(&self, message: &str) -> Refusal {
         late(Some(self.state), message)
     }
 }
@@ -438,7 +274,7 @@ fn late(state: Option<&Workflow>, message: &str) -> Refusal {
 }
 
 /// The plan with the digest of what an approval is bound to.
-fn with_etag(draft: &PlanDraft) -> Plan {
+pub(super) fn with_etag(draft: &PlanDraft) -> Plan {
     // where the store keeps the settings is not among it: their digests are
     let bound = (&draft.changes, &draft.targets, &draft.strategy);
     // serialising plain data cannot fail; if it did, no approval would match

@@ -9,8 +9,10 @@ use serde_json::Value;
 use super::command::Failure;
 use super::gate::Approval;
 use super::plan::{Analysis, Baseline, MeasuredEffects, Plan};
+use super::quality::QualityReport;
 use super::spec::WorkflowSpec;
 use super::state::RollbackCause;
+use super::verdict::{Observation, Verdict};
 use super::words::PauseReason;
 
 /// Version of the form of events.
@@ -112,6 +114,11 @@ pub enum Event {
         /// How, a sentence.
         message: String,
     },
+    /// A target finishes its requests before it is written.
+    DrainStarted {
+        /// Which, by its place in the plan.
+        target: u32,
+    },
     /// The settings of a target are about to be written.
     WriteIntended {
         /// Which, by its place in the plan.
@@ -135,6 +142,21 @@ pub enum Event {
     Ready {
         /// Which.
         target: u32,
+    },
+    /// The targets that have the change were held against those that do not.
+    Observed {
+        /// After which step, counted from 0.
+        step: u32,
+        /// What was observed in the last window.
+        observation: Box<Observation>,
+        /// What all windows of this step say together, where it is time for it. FAIL is the beginning of the way back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<Box<Verdict>>,
+    },
+    /// The same prompts were asked with the change and without. Answers that do not agree are the beginning of the way back.
+    QualityChecked {
+        /// What came of it.
+        report: Box<QualityReport>,
     },
     /// The change stands, and what came of it is measured, or could not be.
     Completed {
@@ -229,9 +251,12 @@ impl Event {
             Self::Resumed { .. } => "resumed",
             Self::Cancelled { .. } => "cancelled",
             Self::PlanOutdated { .. } => "plan_outdated",
+            Self::DrainStarted { .. } => "drain_started",
             Self::WriteIntended { .. } => "write_intended",
             Self::Written { .. } => "written",
             Self::Ready { .. } => "ready",
+            Self::Observed { .. } => "observed",
+            Self::QualityChecked { .. } => "quality_checked",
             Self::Completed { .. } => "completed",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::RestoreIntended { .. } => "restore_intended",

@@ -1,5 +1,7 @@
 //! The state that an event leads to. What `decide` gives for a state always has a place after it.
 
+use std::collections::BTreeMap;
+
 use super::event::{Event, EventError, RecordedEvent};
 use super::gate::{GateKind, GateState};
 use super::spec::WorkflowSpec;
@@ -78,6 +80,10 @@ fn begun(recorded: &RecordedEvent, spec: &WorkflowSpec) -> Workflow {
         gate: None,
         targets: Vec::new(),
         baseline: None,
+        step: 0,
+        observations: Vec::new(),
+        verdicts: BTreeMap::new(),
+        quality: None,
         operations: 0,
         rollback: None,
         effects: None,
@@ -95,10 +101,15 @@ fn begun(recorded: &RecordedEvent, spec: &WorkflowSpec) -> Workflow {
     state
 }
 
-struct Change<'c> {
-    at_us: i64,
-    actor: &'c str,
-    state: &'c mut Workflow,
+fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6) as i64
+}
+
+/// A state while an event changes it.
+pub(super) struct Change<'c> {
+    pub(super) at_us: i64,
+    pub(super) actor: &'c str,
+    pub(super) state: &'c mut Workflow,
 }
 
 impl Change<'_> {
@@ -124,7 +135,10 @@ impl Change<'_> {
                 if let Some(approval) = approval {
                     self.state.gate.as_mut()?.approvals.push(approval.clone());
                 }
-                self.approved();
+                match self.state.phase {
+                    Phase::AwaitingPromotion => self.next_part(),
+                    _ => self.approved(),
+                }
             }
             Event::Rejected { note, .. } => {
                 self.say(note, "The plan was rejected.");
@@ -148,6 +162,10 @@ impl Change<'_> {
                 self.state.targets.clear();
                 self.enter(Phase::Planning);
             }
+            Event::DrainStarted { target } => {
+                self.target(*target)?;
+                self.enter(Phase::Draining { target: *target });
+            }
             Event::WriteIntended {
                 target,
                 operation_id,
@@ -166,6 +184,12 @@ impl Change<'_> {
                 self.go_on(Phase::AwaitingReady { target: *target });
             }
             Event::Ready { target } => self.ready(*target)?,
+            Event::Observed {
+                step,
+                observation,
+                verdict,
+            } => self.observed(*step, observation, verdict.as_deref())?,
+            Event::QualityChecked { report } => self.quality_checked(report),
             Event::Completed { effects } => {
                 self.state.effects = effects.as_deref().cloned();
                 let outcome = match effects {
@@ -189,19 +213,13 @@ impl Change<'_> {
                 message,
                 failure,
             } => {
-                self.state.pause = None;
-                if failure.is_some() {
-                    self.state.failure.clone_from(failure);
-                }
-                self.state.rollback = Some(Rollback {
+                let rollback = Rollback {
                     attempt: *attempt,
                     cause: *cause,
                     by: self.actor.to_owned(),
                     overwrites: *overwrites,
-                });
-                self.state.outcome = None;
-                self.state.headline.clone_from(message);
-                self.enter(Phase::RollingBack);
+                };
+                self.go_back(rollback, message, failure.clone());
             }
             Event::RestoreIntended {
                 target,
@@ -296,12 +314,21 @@ impl Change<'_> {
             since_us: self.at_us,
             left_us,
         });
-        self.state.deadline_us = None;
+        // somebody has to decide, but not at any time
+        let to_decide = self.state.canary().map(|canary| canary.decision_seconds);
+        self.state.deadline_us = to_decide
+            .filter(|_| reason == PauseReason::Inconclusive)
+            .map(|seconds| self.at_us.saturating_add(micros(seconds)));
         Some(())
     }
 
     fn resumed(&mut self) -> Option<()> {
         let pause = self.state.pause.take()?;
+        if pause.reason == PauseReason::Inconclusive {
+            // who resumes knows what is not known
+            self.next_part();
+            return Some(());
+        }
         self.state.deadline_us = match pause.left_us {
             Some(left) => Some(self.at_us.saturating_add(left)),
             None => self.time_of(self.state.phase),
@@ -317,6 +344,7 @@ impl Change<'_> {
         }
         self.target(place)?.phase = TargetPhase::Ready;
         match self.state.next_target() {
+            Some(_) if self.state.is_to_be_observed() => self.enter(Phase::Observing),
             Some(_) => self.enter(Phase::RollingOut),
             None => self.enter(Phase::Measuring),
         }
@@ -352,7 +380,7 @@ impl Change<'_> {
     }
 
     /// Into a phase with time of its own.
-    fn enter(&mut self, phase: Phase) {
+    pub(super) fn enter(&mut self, phase: Phase) {
         let within_plan = matches!(
             (self.state.phase, phase),
             (Phase::Analysing, Phase::Planning)
@@ -365,27 +393,36 @@ impl Change<'_> {
 
     /// Into a phase that shares the time of the one before.
     fn go_on(&mut self, phase: Phase) {
-        let stage = self.state.stage();
+        self.arrive(self.state.stage(), phase);
+    }
+
+    pub(super) fn arrive(&mut self, from: Stage, phase: Phase) {
         self.state.phase = phase;
         self.state.phase_since_us = self.at_us;
-        let next = self.state.stage();
-        self.walk(stage, next);
+        let to = self.state.stage();
+        self.walk(from, to);
     }
 
     /// When a phase that begins now has to be over.
-    fn time_of(&self, phase: Phase) -> Option<i64> {
+    pub(super) fn time_of(&self, phase: Phase) -> Option<i64> {
         let spec = &self.state.spec;
         let seconds = match phase {
             Phase::Analysing | Phase::Planning => spec.timeouts.plan_seconds,
-            Phase::AwaitingApproval => spec.gate.timeout_seconds,
+            Phase::AwaitingApproval | Phase::AwaitingPromotion => spec.gate.timeout_seconds,
+            // where the first time does not tell, once more as long
+            Phase::Observing => self.state.canary().map_or(0.0, |canary| {
+                canary.warm_up_seconds + 2.0 * canary.observe_seconds
+            }),
             Phase::Writing { .. } | Phase::AwaitingReady { .. } => spec.timeouts.ready_seconds,
-            Phase::Measuring => spec.timeouts.observe_seconds,
+            Phase::CheckingQuality | Phase::Measuring => spec.timeouts.observe_seconds,
             Phase::RollingBack | Phase::Restoring { .. } | Phase::AwaitingRestored { .. } => {
                 spec.timeouts.rollback_seconds
             }
-            Phase::Approved | Phase::RollingOut | Phase::Ended { .. } => return None,
+            Phase::Approved | Phase::RollingOut | Phase::Draining { .. } | Phase::Ended { .. } => {
+                return None;
+            }
         };
-        Some(self.at_us.saturating_add((seconds * 1e6) as i64))
+        Some(self.at_us.saturating_add(micros(seconds)))
     }
 
     /// Ends one stage and begins another; those that lie between are left out.

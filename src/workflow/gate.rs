@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum GateKind {
     /// Before anything is changed.
     BeforeCanary,
+    /// Before more targets get the change than those that have it.
+    BeforeRollout,
 }
 
 /// What an approval takes.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use crate::optimization::{Effect, KnobChange, Optimization, PredictedQuantity, shown};
 
 /// What was found out about the instance.
@@ -53,11 +54,23 @@ pub struct Baseline {
 }
 
 /// How a change goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Strategy {
     /// To one target after the other, each ready before the next is touched.
     InPlace,
+    /// To a part of the targets first, which is judged against the rest.
+    Canary(Box<Canary>),
+}
+
+impl Strategy {
+    /// How it goes out part by part, where it does.
+    pub fn canary(&self) -> Option<&Canary> {
+        match self {
+            Self::InPlace => None,
+            Self::Canary(canary) => Some(canary),
+        }
+    }
 }
 
 /// A plan before it has an etag: what its runner worked out.

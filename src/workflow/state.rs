@@ -1,11 +1,16 @@
 //! How a workflow is: what its events lead to.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::command::Failure;
 use super::gate::GateState;
 use super::plan::{Analysis, Baseline, MeasuredEffects, Plan};
+use super::quality::QualityReport;
 use super::spec::WorkflowSpec;
+use super::verdict::{Observation, Verdict};
 use super::words::{Outcome, PauseReason, Stage, Status, WorkflowKind};
 
 /// A workflow.
@@ -46,6 +51,18 @@ pub struct Workflow {
     /// How things were just before the first write.
     #[serde(default)]
     pub baseline: Option<Baseline>,
+    /// Which part of the targets gets the change, or has it last, counted from 0.
+    #[serde(default)]
+    pub step: u32,
+    /// What was observed since this part has it.
+    #[serde(default)]
+    pub observations: Vec<Observation>,
+    /// The last verdict on each part.
+    #[serde(default)]
+    pub verdicts: BTreeMap<u32, Verdict>,
+    /// What came of comparing answers.
+    #[serde(default)]
+    pub quality: Option<QualityReport>,
     /// How many operations there have been.
     pub operations: u32,
     /// The way back, where one was begun.
@@ -76,6 +93,11 @@ pub enum Phase {
     Approved,
     /// The next target is to be written.
     RollingOut,
+    /// A target finishes its requests before it is written.
+    Draining {
+        /// Which, by its place in the plan.
+        target: u32,
+    },
     /// The settings of a target are being written: the intent is on disk.
     Writing {
         /// Which, by its place in the plan.
@@ -86,6 +108,12 @@ pub enum Phase {
         /// Which.
         target: u32,
     },
+    /// A part of the targets has the change, and is held against the rest.
+    Observing,
+    /// It stood, and answers are compared, since the change can make them others.
+    CheckingQuality,
+    /// It stood, and somebody has to agree that more targets get the change.
+    AwaitingPromotion,
     /// All targets have their settings; what came of it is being measured.
     Measuring,
     /// The next target is to be restored.
@@ -207,6 +235,8 @@ pub enum RollbackCause {
     Requested,
     /// Somebody cancelled the workflow.
     Cancelled,
+    /// Somebody refused to let the change go further, or nobody agreed in time.
+    Rejected,
     /// Something went wrong.
     Failure,
 }
@@ -217,7 +247,7 @@ impl Workflow {
         match self.phase {
             Phase::Ended { status } => status,
             _ if self.pause.is_some() => Status::Paused,
-            Phase::AwaitingApproval => Status::PendingApproval,
+            Phase::AwaitingApproval | Phase::AwaitingPromotion => Status::PendingApproval,
             Phase::Approved => Status::Approved,
             _ => Status::InProgress,
         }
@@ -229,8 +259,18 @@ impl Workflow {
             Phase::Analysing => Stage::Analysis,
             Phase::Planning => Stage::Recommendation,
             Phase::AwaitingApproval | Phase::Approved => Stage::Approval,
-            Phase::RollingOut | Phase::Writing { .. } | Phase::AwaitingReady { .. } => {
-                Stage::Rollout
+            Phase::RollingOut
+            | Phase::Draining { .. }
+            | Phase::Writing { .. }
+            | Phase::AwaitingReady { .. } => match self.is_first_part() {
+                true => Stage::Canary,
+                false => Stage::Rollout,
+            },
+            Phase::Observing | Phase::CheckingQuality | Phase::AwaitingPromotion => {
+                match self.is_first_part() {
+                    true => Stage::Validation,
+                    false => Stage::Rollout,
+                }
             }
             Phase::Measuring => Stage::Completion,
             Phase::RollingBack | Phase::Restoring { .. } | Phase::AwaitingRestored { .. } => {
@@ -256,6 +296,56 @@ impl Workflow {
         self.targets
             .iter()
             .any(|target| target.phase != TargetPhase::Untouched)
+    }
+
+    /// How the change goes out part by part, where it does.
+    pub fn canary(&self) -> Option<&Canary> {
+        self.plan.as_ref()?.draft.strategy.canary()
+    }
+
+    /// The last verdict on the part that has the change last.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdicts.get(&self.step)
+    }
+
+    fn is_first_part(&self) -> bool {
+        self.canary().is_some() && self.step == 0
+    }
+
+    /// Whether all targets of this part have the change, and there are others to hold them against.
+    pub fn is_to_be_observed(&self) -> bool {
+        let part = self.canary().filter(|canary| !canary.is_last(self.step));
+        let changed = part.and_then(|canary| canary.changed_after(self.step));
+        changed.is_some_and(|changed| self.next_target() == Some(changed))
+    }
+
+    /// Whether somebody has to agree before the next part of the targets gets the change.
+    pub fn needs_promotion(&self) -> bool {
+        let gated = |canary: &Canary| match self.step {
+            0 => canary.gate_before_rollout || canary.gate_each_step,
+            _ => canary.gate_each_step,
+        };
+        // where nothing compares them, somebody has to
+        let answers = self.can_change_answers() && self.quality.is_none();
+        let asked = self.canary().is_some_and(gated) && !self.spec.auto_approve;
+        answers || asked
+    }
+
+    /// Whether answers are to be compared before the next part of the targets gets the change.
+    pub fn needs_quality_check(&self) -> bool {
+        let is_asked = self.canary().is_some_and(|canary| canary.quality.is_some());
+        is_asked && self.can_change_answers() && self.quality.is_none()
+    }
+
+    fn can_change_answers(&self) -> bool {
+        let plan = self.plan.as_ref();
+        self.step == 0 && plan.is_some_and(|plan| plan.draft.changes_answers)
+    }
+
+    /// Whether it stands still because what was observed does not tell.
+    pub fn is_held_undecided(&self) -> bool {
+        let undecided = |pause: &Pause| pause.reason == PauseReason::Inconclusive;
+        self.pause.as_ref().is_some_and(undecided)
     }
 
     /// Whether it stands still because somebody else changed settings.

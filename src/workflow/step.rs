@@ -25,6 +25,11 @@ pub enum Effect {
     Plan,
     /// See that the next target is as the plan found it, then commit the intent to write it.
     BeginWrite,
+    /// Let a target finish its requests, then commit the intent to write it.
+    Drain {
+        /// Which.
+        target: u32,
+    },
     /// Write the settings of a target, or see that they are written.
     Write {
         /// Which, by its place in the plan.
@@ -35,6 +40,10 @@ pub enum Effect {
         /// Which.
         target: u32,
     },
+    /// Hold the targets that have the change against those that do not.
+    Observe,
+    /// Ask the same prompts with the change and without.
+    CheckQuality,
     /// Measure what came of it.
     Measure,
     /// Commit the intent to restore the next target, or say that all are restored.
@@ -63,11 +72,14 @@ pub fn next_step(state: &Workflow) -> Step {
             Step::Do(Effect::Write { target })
         }
         _ if state.pause.is_some() => wait,
-        Phase::Writing { .. } | Phase::AwaitingApproval => wait,
+        Phase::Writing { .. } | Phase::AwaitingApproval | Phase::AwaitingPromotion => wait,
         Phase::Analysing => Step::Do(Effect::Analyse),
         Phase::Planning => Step::Do(Effect::Plan),
         Phase::Approved | Phase::RollingOut => Step::Do(Effect::BeginWrite),
         Phase::AwaitingReady { target } => Step::Do(Effect::AwaitReady { target }),
+        Phase::Draining { target } => Step::Do(Effect::Drain { target }),
+        Phase::Observing => Step::Do(Effect::Observe),
+        Phase::CheckingQuality => Step::Do(Effect::CheckQuality),
         Phase::Measuring => Step::Do(Effect::Measure),
         Phase::RollingBack => Step::Do(Effect::BeginRestore),
         Phase::Restoring { target } => Step::Do(Effect::Restore { target }),

@@ -42,15 +42,14 @@ pub fn progress(state: &Workflow) -> f64 {
     let behind = way
         .clone()
         .filter(|record| matches!(record.status, StageStatus::Done | StageStatus::Skipped));
-    let of_stage = match state.stage() {
-        Stage::Rollout => {
-            let ready = |target: &&super::state::TargetState| {
-                target.phase == super::state::TargetPhase::Ready
-            };
-            share(
-                state.targets.iter().filter(ready).count(),
-                state.targets.len(),
-            )
+    let ready =
+        |target: &&super::state::TargetState| target.phase == super::state::TargetPhase::Ready;
+    let ready = state.targets.iter().filter(ready).count();
+    let of_stage = match (state.stage(), state.canary()) {
+        (Stage::Rollout, _) => share(ready, state.targets.len()),
+        (Stage::Canary, Some(canary)) => {
+            let part = canary.changed_after(state.step).unwrap_or(1);
+            share(ready, usize::try_from(part).unwrap_or(usize::MAX))
         }
         _ => 0.0,
     };
@@ -77,13 +76,16 @@ pub fn waiting_for(state: &Workflow) -> Option<WaitingFor> {
         return Some(WaitingFor {
             what: format!("Somebody to resume it. {}", pause.message),
             since_us: pause.since_us,
-            until_us: None,
-            then: String::new(),
+            until_us: deadline,
+            then: match deadline {
+                Some(_) => "The settings from before are restored.".to_owned(),
+                None => String::new(),
+            },
             verbs,
         });
     }
     match state.phase {
-        Phase::AwaitingApproval => {
+        Phase::AwaitingApproval | Phase::AwaitingPromotion => {
             let policy = &state.spec.gate;
             let given = state.gate.as_ref().map_or(0, |gate| gate.approvals.len());
             let open = usize::try_from(policy.approvals)
@@ -104,13 +106,38 @@ pub fn waiting_for(state: &Workflow) -> Option<WaitingFor> {
                 },
                 since_us: state.phase_since_us,
                 until_us: deadline,
-                then: match policy.on_timeout {
-                    OnTimeout::Reject => "It is rejected.".to_owned(),
-                    OnTimeout::Hold => "It is paused.".to_owned(),
-                },
+                then: match (policy.on_timeout, state.has_touched()) {
+                    (OnTimeout::Reject, true) => "The settings from before are restored.",
+                    (OnTimeout::Reject, false) => "It is rejected.",
+                    (OnTimeout::Hold, _) => "It is paused.",
+                }
+                .to_owned(),
                 verbs: vec![Verb::Approve, Verb::Reject, Verb::Cancel],
             })
         }
+        Phase::Draining { target } => Some(WaitingFor {
+            what: format!(
+                "{} to finish its requests.",
+                state.target(target).map_or("", |target| &target.name)
+            ),
+            since_us: state.phase_since_us,
+            until_us: None,
+            then: "It is restarted with the new settings.".to_owned(),
+            verbs: match state.has_touched() {
+                true => vec![Verb::Rollback, Verb::Pause],
+                false => vec![Verb::Cancel, Verb::Pause],
+            },
+        }),
+        Phase::Observing => Some(WaitingFor {
+            what: match state.verdict() {
+                Some(verdict) => format!("Enough requests to tell. {}", verdict.reason),
+                None => "The first window since the replicas have the change.".to_owned(),
+            },
+            since_us: state.phase_since_us,
+            until_us: deadline,
+            then: "It is paused, and somebody has to decide.".to_owned(),
+            verbs: vec![Verb::Rollback, Verb::Pause],
+        }),
         Phase::AwaitingReady { target } | Phase::AwaitingRestored { target } => {
             let name = state.target(target).map_or("", |target| &target.name);
             let back = state.phase.is_rollback();
@@ -128,6 +155,13 @@ pub fn waiting_for(state: &Workflow) -> Option<WaitingFor> {
                 },
             })
         }
+        Phase::CheckingQuality => Some(WaitingFor {
+            what: "Answers to the same prompts, with the change and without.".to_owned(),
+            since_us: state.phase_since_us,
+            until_us: deadline,
+            then: "The settings from before are restored.".to_owned(),
+            verbs: vec![Verb::Rollback, Verb::Pause],
+        }),
         Phase::Measuring => Some(WaitingFor {
             what: "A full window that was measured after the change.".to_owned(),
             since_us: state.phase_since_us,

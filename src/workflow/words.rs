@@ -113,6 +113,8 @@ words! {
         Drift "DRIFT",
         /// Nobody approved in time, and the gate says to wait.
         ApprovalTimeout "APPROVAL_TIMEOUT",
+        /// What was observed does not tell whether the change does harm.
+        Inconclusive "INCONCLUSIVE",
     }
 }
 

@@ -13,6 +13,7 @@ mod actuators;
 mod board;
 mod bounds;
 mod breaking;
+mod canary;
 mod captures;
 mod cli;
 mod cli_compare;

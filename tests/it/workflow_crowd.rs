@@ -8,13 +8,13 @@ use std::time::Duration;
 use perfagent::edge::grpc::pb;
 use perfagent::edge::grpc::pb::watch_workflows_response::Told;
 use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
-use perfagent::store::{EventFilter, Store};
+use perfagent::store::{EventFilter, Store, StoreError};
 use perfagent::workflow::{Event, PauseReason, RecordedEvent};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::workflow_watches::{reason, revision};
-use crate::workflows::{cancelled, commit, over, pending, store};
+use crate::workflows::{cancelled, commit, over, pending, store, try_commit};
 
 /// How much the long test does: as much as `tests/run` has time for, or as `tests/run full` asks.
 fn asked(variable: &str, or: usize) -> usize {
@@ -146,6 +146,16 @@ async fn whole_log(store: &dyn Store) -> Vec<RecordedEvent> {
     }
 }
 
+async fn is_paused(store: &dyn Store, id: &str) -> bool {
+    loop {
+        match store.workflow(id).await {
+            Ok(state) => return state.unwrap().pause.is_some(),
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Half of them by calls, half in the store without a word to the agent, as another agent would.
 async fn writes(
     store: Arc<dyn Store>,
@@ -170,7 +180,15 @@ async fn writes(
                     digest: None,
                 },
             };
-            commit(&*store, &id, &instance, &event).await;
+            match try_commit(&*store, &id, &instance, &event).await {
+                Ok(_) => {}
+                // a disk that many wait for
+                Err(StoreError::Unavailable(_)) => {
+                    paused = is_paused(&*store, &id).await;
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
         } else {
             let address = *agents.borrow();
             let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
@@ -206,8 +224,7 @@ async fn writes(
                     }
                     Err(_) => {
                         // whether it was done: how it is tells
-                        let state = store.workflow(&id).await.unwrap().unwrap();
-                        paused = state.pause.is_some();
+                        paused = is_paused(&*store, &id).await;
                         break;
                     }
                 }

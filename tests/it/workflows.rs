@@ -88,11 +88,21 @@ pub const ETAG: &str = "e7a9";
 
 /// Commits an event as the agent would.
 pub async fn commit(store: &dyn Store, id: &str, instance_id: &str, event: &Event) -> Workflow {
+    try_commit(store, id, instance_id, event).await.unwrap()
+}
+
+/// The same where the store may be too busy.
+pub async fn try_commit(
+    store: &dyn Store,
+    id: &str,
+    instance_id: &str,
+    event: &Event,
+) -> Result<Workflow, StoreError> {
     let next = |state: Option<Workflow>, recorded: &RecordedEvent| {
         evolve(state, recorded).map_err(|error| StoreError::Unreadable(error.to_string()))
     };
     let now = SystemTime::now();
-    let before = store.workflow(id).await.unwrap();
+    let before = store.workflow(id).await?;
     let committed = match before {
         None => {
             let start = NewWorkflow {
@@ -120,7 +130,7 @@ pub async fn commit(store: &dyn Store, id: &str, instance_id: &str, event: &Even
             store.advance_workflow(&advance, None, now).await
         }
     };
-    committed.unwrap().workflow
+    Ok(committed?.workflow)
 }
 
 /// A workflow of this instance to which this has happened.

@@ -41,6 +41,7 @@ impl Fake {
                 ready: lie != Lie::NotReady,
                 operation_id: None,
                 epoch: Some(7),
+                metrics_url: None,
             }),
             lie,
         }

@@ -212,6 +212,7 @@ fn settings(value: &Value, path: &str) -> Result<TargetSettings, String> {
         "ready",
         "operation_id",
         "epoch",
+        "metrics_url",
     ];
     known(fields, &path, &names)?;
     let ready = fields.get("ready").and_then(Value::as_bool);
@@ -231,6 +232,11 @@ fn settings(value: &Value, path: &str) -> Result<TargetSettings, String> {
                 let epoch = value.as_u64();
                 Some(epoch.ok_or_else(|| format!("{path}epoch: must be a whole number"))?)
             }
+        },
+        metrics_url: match fields.get("metrics_url") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(url)) => Some(url.clone()),
+            Some(_) => return Err(format!("{path}metrics_url: must be text")),
         },
     })
 }

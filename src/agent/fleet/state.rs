@@ -10,8 +10,9 @@ use super::history::ReplicaState;
 use super::window::WindowSamples;
 use crate::agent::diagnose::{Diagnosed, Diagnosing};
 use crate::analysis::{Minutes, Slo, Tracker};
+use crate::engine::EngineProfile;
 use crate::instance::Instance;
-use crate::measure::{Measurement, WindowKind};
+use crate::measure::{Measurement, ReplicaSamples, WindowKind};
 use crate::model::LoadRange;
 use crate::scrape::ScrapeError;
 
@@ -129,6 +130,16 @@ impl Latest {
     /// What holds the instance back by the thresholds in force.
     pub fn diagnosed(&self) -> &Arc<Diagnosed> {
         &self.diagnosed
+    }
+
+    /// The scrapes of each replica that it is made from.
+    pub fn replica_samples(&self) -> &[ReplicaSamples] {
+        self.samples.replicas()
+    }
+
+    /// The engine that all replicas run.
+    pub fn profile(&self) -> &EngineProfile {
+        self.samples.profile()
     }
 
     /// What the numbers cover.

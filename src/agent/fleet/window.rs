@@ -56,6 +56,10 @@ impl WindowSamples {
         instance.measure()
     }
 
+    pub(super) fn replicas(&self) -> &[ReplicaSamples] {
+        &self.replicas
+    }
+
     pub(super) fn profile(&self) -> &EngineProfile {
         &self.profile
     }

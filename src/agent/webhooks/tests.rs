@@ -398,15 +398,12 @@ async fn a_receiver_that_is_gone_is_told_nothing_more_until_somebody_enables_it(
     assert_eq!(disabled.reason, DisabledReason::Gone);
     assert_eq!(receiver.attempts.load(Ordering::SeqCst), 1);
     // what comes meanwhile is not kept for it; what it was owed is
-    let state = Some(&begun.workflow);
+    let state = &begun.workflow;
     let labels = BTreeMap::new();
     assert_eq!(bench.pending().await, 1);
     let webhooks = bench.store.webhooks().await.unwrap();
     let recorded = begun.event.as_ref().unwrap();
-    assert_eq!(
-        of_transition(None, recorded, state.unwrap(), &labels, &webhooks),
-        []
-    );
+    assert_eq!(of_transition(None, recorded, state, &labels, &webhooks), []);
     let now = bench.clock.now();
     let enabled = bench.store.disable_webhook("pager", None, now).await;
     assert_eq!(enabled.unwrap().disabled, None);

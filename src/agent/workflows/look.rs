@@ -82,7 +82,7 @@ impl Agent {
         harm(state, &seen.findings)
     }
 
-    fn windows_of(&self, site: &Site) -> Windows {
+    pub(super) fn windows_of(&self, site: &Site) -> Windows {
         let known = self.instance(&site.instance.instance_id);
         let (full, interval) = known.map_or((DEFAULT_WINDOW, DEFAULT_INTERVAL), |known| {
             let spec = &known.instance.spec;

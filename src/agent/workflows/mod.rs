@@ -7,6 +7,8 @@
 //! ```
 
 mod came;
+mod canary;
+mod draft;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod fake;
@@ -14,10 +16,12 @@ mod lease;
 mod log;
 mod look;
 mod plan;
+mod quality;
 mod runner;
 mod site;
 mod snapshots;
 mod start;
+mod strategy;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
@@ -27,6 +31,7 @@ mod watch;
 mod write;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -42,8 +47,10 @@ use crate::workflow::{Command, RecordedEvent, Workflow, decide, evolve};
 
 pub(super) use log::EventLog;
 pub use log::LoggedEvent;
+pub use quality::{Prompt, PromptsError, read_prompts};
 pub use snapshots::SnapshotsPage;
 pub use start::{GateAsked, StartInstance, TimeoutsAsked, WorkflowStart};
+pub use strategy::{CanaryAsked, StrategyAsked};
 pub use verbs::{WorkflowVerb, WorkflowsPage};
 pub use watch::{EventsPart, WatchFrom, WorkflowNews, WorkflowTold};
 
@@ -70,6 +77,11 @@ impl Workflows {
             holder: Uuid::now_v7().to_string(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// Prompts that are asked with a change and without.
+    fn quality_prompts(&self) -> Option<&Path> {
+        self.policy.quality_prompts.as_deref()
     }
 
     /// Has a workflow looked at: by its task, or by a new one.

@@ -1,35 +1,32 @@
 //! How a plan is made: settings are read and kept, what is to change is worked out, and what they become.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
-
-use uuid::Uuid;
+use std::time::Duration;
 
 use super::came::Came;
-use super::site::{ACTOR, Site, caller, failed};
-use crate::actuator::{ActuatorError, TargetSettings, content_digest};
+use super::site::{Site, caller, failed};
+use crate::actuator::{ActuatorError, TargetSettings};
 use crate::agent::{Agent, Error, Subject, WindowRequest};
 use crate::engine::EngineProfile;
 use crate::instance::LaunchArgs;
 use crate::optimization::{
     Advice, Effect, KnobChange, LaunchArguments, Limits, Optimization, Recommendation,
 };
-use crate::store::{Snapshot, SnapshotTarget};
-use crate::workflow::{Command, Failure, PlanDraft, PlanTarget, Workflow, WorkflowKind};
+use crate::workflow::{Command, Failure, Workflow, WorkflowKind};
 
 /// Between two tries where something passes by itself.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// What is to change, before it is known where.
-struct Aim {
-    headline: String,
-    optimizations: Vec<Optimization>,
-    chosen: Option<String>,
-    changes: Vec<KnobChange>,
-    effect: Effect,
-    prediction_id: Option<String>,
-    changes_answers: bool,
-    notes: Vec<String>,
+pub(super) struct Aim {
+    pub(super) headline: String,
+    pub(super) optimizations: Vec<Optimization>,
+    pub(super) chosen: Option<String>,
+    pub(super) changes: Vec<KnobChange>,
+    pub(super) effect: Effect,
+    pub(super) prediction_id: Option<String>,
+    pub(super) changes_answers: bool,
+    pub(super) notes: Vec<String>,
 }
 
 /// Why there is no aim.
@@ -40,13 +37,13 @@ enum NoAim {
 }
 
 /// Settings of a target after the change.
-struct Become {
-    before: TargetSettings,
-    content: Vec<u8>,
+pub(super) struct Become {
+    pub(super) before: TargetSettings,
+    pub(super) content: Vec<u8>,
     /// Before and after, without what may be secret.
-    launch_args_before: Vec<String>,
-    launch_args: Vec<String>,
-    needs_restart: bool,
+    pub(super) launch_args_before: Vec<String>,
+    pub(super) launch_args: Vec<String>,
+    pub(super) needs_restart: bool,
 }
 
 impl Agent {
@@ -84,7 +81,7 @@ impl Agent {
                 Err(error) => return Came::later(AGAIN, &error),
             }
         }
-        draft(site, state, aim, become_)
+        self.draft(site, state, aim, become_)
     }
 
     /// What is recommended.
@@ -244,7 +241,7 @@ impl Agent {
             changes_answers: false,
             notes: Vec::new(),
         };
-        draft(site, state, aim, become_)
+        self.draft(site, state, aim, become_)
     }
 
     /// What settings of the snapshot are others than now, by name.
@@ -307,119 +304,10 @@ impl Agent {
     }
 
     /// Launch arguments without what may be secret.
-    fn shown(&self, site: &Site, launch_args: &[String]) -> Vec<String> {
+    pub(super) fn shown(&self, site: &Site, launch_args: &[String]) -> Vec<String> {
         let engine = site.instance.engine.as_deref();
         LaunchArgs::of(launch_args, engine, &self.registry).kept
     }
-
-    /// A snapshot of settings as they are.
-    pub(super) fn snapshot_of(
-        &self,
-        site: &Site,
-        settings: &[TargetSettings],
-        created_by: &str,
-        note: &str,
-    ) -> Snapshot {
-        let target = |settings: &TargetSettings| SnapshotTarget {
-            name: settings.name.clone(),
-            revision: settings.revision.clone(),
-            digest: content_digest(&settings.content),
-            launch_args: self.shown(site, &settings.launch_args),
-            content: settings.content.clone(),
-        };
-        snapshot(
-            site,
-            created_by,
-            None,
-            note,
-            settings.iter().map(target).collect(),
-        )
-    }
-}
-
-fn snapshot(
-    site: &Site,
-    created_by: &str,
-    workflow_id: Option<&str>,
-    note: &str,
-    targets: Vec<SnapshotTarget>,
-) -> Snapshot {
-    Snapshot {
-        snapshot_id: Uuid::now_v7().to_string(),
-        instance_id: site.instance.instance_id.clone(),
-        actuator: site.actuator.name().to_owned(),
-        created_us: super::micros(SystemTime::now()),
-        created_by: created_by.to_owned(),
-        workflow_id: workflow_id.map(str::to_owned),
-        note: note.to_owned(),
-        is_planned: false,
-        targets,
-    }
-}
-
-/// The plan, and the snapshots that it rests on.
-fn draft(site: &Site, state: &Workflow, aim: Aim, targets: Vec<Become>) -> Came {
-    let drives = !targets.is_empty();
-    let targets: Vec<Become> = targets
-        .into_iter()
-        .filter(|target| target.content != target.before.content)
-        .collect();
-    if drives && targets.is_empty() {
-        let headline = "The settings of all targets are so already.".to_owned();
-        return Came::command(Command::NothingToDo { headline });
-    }
-    let planned = |target: &Become| PlanTarget {
-        name: target.before.name.clone(),
-        revision: target.before.revision.clone(),
-        digest_before: content_digest(&target.before.content),
-        digest_after: content_digest(&target.content),
-        needs_restart: target.needs_restart,
-        launch_args: target.launch_args.clone(),
-    };
-    let kept = |target: &Become, content: &[u8], launch_args: &[String]| SnapshotTarget {
-        name: target.before.name.clone(),
-        revision: target.before.revision.clone(),
-        digest: content_digest(content),
-        launch_args: launch_args.to_vec(),
-        content: content.to_vec(),
-    };
-    let id = Some(state.workflow_id.as_str());
-    let snapshots = match drives {
-        true => {
-            let before = targets
-                .iter()
-                .map(|target| kept(target, &target.before.content, &target.launch_args_before))
-                .collect();
-            let after = targets
-                .iter()
-                .map(|target| kept(target, &target.content, &target.launch_args))
-                .collect();
-            let note = format!("Before: {}", aim.headline);
-            let mut after = snapshot(site, ACTOR, id, "", after);
-            after.is_planned = true;
-            vec![snapshot(site, ACTOR, id, &note, before), after]
-        }
-        false => Vec::new(),
-    };
-    let mut ids = snapshots
-        .iter()
-        .map(|snapshot| snapshot.snapshot_id.clone());
-    let draft = PlanDraft {
-        headline: aim.headline,
-        optimizations: aim.optimizations,
-        chosen: aim.chosen,
-        changes: aim.changes,
-        effect: aim.effect,
-        prediction_id: aim.prediction_id,
-        needs_restart: targets.iter().any(|target| target.needs_restart),
-        targets: targets.iter().map(planned).collect(),
-        snapshot_id: ids.next(),
-        planned_snapshot_id: ids.next(),
-        strategy: state.spec.strategy,
-        changes_answers: aim.changes_answers,
-        notes: aim.notes,
-    };
-    Came::Command(Box::new(Command::Planned(Box::new(draft))), snapshots)
 }
 
 fn limits_of(state: &Workflow) -> Limits {

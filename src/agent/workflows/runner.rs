@@ -4,7 +4,7 @@
 //! does not have, so that it can be ended at any point and begun again.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -29,6 +29,7 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         held: None,
         tries: (Phase::Analysing, 0),
         problem: None,
+        unready_since: None,
     };
     loop {
         let Some(strong) = agent.upgrade() else {
@@ -78,6 +79,8 @@ struct Runner {
     tries: (Phase, u32),
     /// What stood in the way last.
     problem: Option<String>,
+    /// Since when a target that has the change does not serve.
+    unready_since: Option<Instant>,
 }
 
 impl Runner {
@@ -106,6 +109,7 @@ impl Runner {
         if self.tries.0 != state.phase {
             self.tries = (state.phase, 0);
             self.problem = None;
+            self.unready_since = None;
         }
         let now_us = micros(SystemTime::now());
         let left = state.deadline_us.map(|deadline| left(deadline, now_us));
@@ -167,7 +171,7 @@ impl Runner {
     /// Does it; none where it was broken off because the workflow may be elsewhere by now. What may be under way at an
     /// engine is not broken off.
     async fn do_it(
-        &self,
+        &mut self,
         agent: &Arc<Agent>,
         state: &Workflow,
         site: &Site,
@@ -176,6 +180,7 @@ impl Runner {
     ) -> Option<Came> {
         let held = self.held.as_ref()?;
         let tries = self.tries.1;
+        let unready_since = &mut self.unready_since;
         let work = async {
             match effect {
                 StepEffect::Analyse => agent.analyse(site).await,
@@ -185,6 +190,11 @@ impl Runner {
                 StepEffect::AwaitReady { target } | StepEffect::AwaitRestored { target } => {
                     agent.await_ready(site, state, target).await
                 }
+                StepEffect::Drain { target } => {
+                    agent.drain(site, state, target, held, now_us).await
+                }
+                StepEffect::CheckQuality => agent.check_quality(site, state).await,
+                StepEffect::Observe => agent.observe(site, state, unready_since).await,
                 StepEffect::Measure => match agent.drift_while_measuring(site, state).await {
                     Some(drift) => drift,
                     None => agent.measure_effects(site, state, now_us).await,
@@ -225,7 +235,8 @@ impl Runner {
         state: &Workflow,
         left: Option<Duration>,
     ) -> Turn {
-        let watched = state.pause.is_some() && state.has_touched();
+        let stands_still = state.pause.is_some() || state.phase == Phase::AwaitingPromotion;
+        let watched = stands_still && state.has_touched();
         let (true, Ok(site)) = (watched, agent.site_of(state)) else {
             return Turn::Wait(left);
         };

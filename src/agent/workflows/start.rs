@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::strategy::StrategyAsked;
 use crate::agent::{Error, FieldViolation};
 use crate::config::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, WorkflowsConfig};
 use crate::instance::InstanceSpec;
-use crate::workflow::{GatePolicy, OnTimeout, Strategy, Timeouts, WorkflowKind, WorkflowSpec};
+use crate::workflow::{GatePolicy, OnTimeout, QualityPolicy, Timeouts, WorkflowKind, WorkflowSpec};
 
 /// What a workflow is asked to do; what is left out is filled in by the agent's policy.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -29,6 +30,8 @@ pub struct WorkflowStart {
     pub auto_approve: bool,
     /// What an approval takes.
     pub gate: GateAsked,
+    /// How the change goes out.
+    pub strategy: StrategyAsked,
     /// How long things may take.
     pub timeouts: TimeoutsAsked,
     /// Why, in the caller's words.
@@ -159,6 +162,11 @@ impl WorkflowStart {
             ),
             on_timeout: self.gate.on_timeout.unwrap_or(policy.on_timeout.into()),
         };
+        let quality = policy.quality_prompts.as_ref().map(|_| QualityPolicy {
+            agreement_ratio: policy.quality_agreement_ratio,
+            ..QualityPolicy::default()
+        });
+        let strategy = self.strategy.spec(quality, &mut wrong);
         if !wrong.is_empty() {
             return Err(Error::Invalid(wrong));
         }
@@ -176,7 +184,7 @@ impl WorkflowStart {
             no_answer_change: self.no_answer_change,
             auto_approve: self.auto_approve,
             gate,
-            strategy: Strategy::InPlace,
+            strategy,
             timeouts,
             note: self.note.clone(),
         })
@@ -298,6 +306,7 @@ mod tests {
                 approvals,
                 ..GateAsked::default()
             },
+            strategy: StrategyAsked::InPlace,
             timeouts: TimeoutsAsked::default(),
             note: String::new(),
         }

@@ -8,7 +8,7 @@ use super::site::{Site, failure};
 use crate::actuator::{ActuatorError, Purpose, SettingsWrite, TargetSettings, content_digest};
 use crate::agent::{Agent, Error};
 use crate::store::SnapshotTarget;
-use crate::workflow::{Command, Failure, PlanTarget, TargetState, Workflow};
+use crate::workflow::{Command, Failure, Phase, PlanTarget, TargetPhase, TargetState, Workflow};
 
 /// Between two reads of a target that is not ready yet.
 const POLL: Duration = Duration::from_millis(500);
@@ -66,6 +66,12 @@ impl Agent {
                     false => place.drifted(),
                 };
             }
+        }
+        if let Some(problem) = too_few_ready(state, next, &settings) {
+            return Came::later(POLL, &problem);
+        }
+        if is_to_drain(state, next) {
+            return Came::command(Command::Drain);
         }
         let baseline = match first {
             true => self.baseline(site).await.map(Box::new),
@@ -244,9 +250,27 @@ impl Agent {
             .find(|place| {
                 let accepted =
                     place.state.accepted_digest.as_deref() == Some(place.digest.as_str());
-                place.digest != place.plan.digest_after && !accepted
+                place.digest != *place.expected() && !accepted
             })
             .map(|place| place.drifted())
+    }
+
+    /// A target that has the change and does not serve. What cannot be read now is not known to serve.
+    pub(super) async fn unready(&self, site: &Site, state: &Workflow) -> Option<String> {
+        let settings = match site.actuator.read(&site.instance).await {
+            Ok(settings) => settings,
+            Err(error) => return Some(error.to_string()),
+        };
+        let changed = state
+            .targets
+            .iter()
+            .filter(|target| target.phase == TargetPhase::Ready);
+        let serves = |name: &str| {
+            let now = settings.iter().find(|one| one.name == name);
+            now.is_some_and(|now| now.ready)
+        };
+        let mut names = changed.map(|target| target.name.as_str());
+        names.find(|name| !serves(name)).map(str::to_owned)
     }
 
     async fn look_at_target<'s>(
@@ -370,6 +394,14 @@ enum Brought {
 }
 
 impl Place<'_> {
+    /// Digest of what the workflow left there.
+    fn expected(&self) -> &String {
+        match self.state.phase {
+            TargetPhase::Untouched => &self.plan.digest_before,
+            _ => &self.plan.digest_after,
+        }
+    }
+
     fn drifted(&self) -> Came {
         Came::command(Command::Drifted {
             target: Some(self.number),
@@ -404,6 +436,32 @@ fn place<'s>(
         digest: content_digest(&now.content),
         now: now.clone(),
     })
+}
+
+/// A restart takes a replica away: so many others have to serve meanwhile.
+fn too_few_ready(state: &Workflow, next: u32, settings: &[TargetSettings]) -> Option<String> {
+    let least = state.canary()?.least_ready;
+    let name = &state.target(next)?.name;
+    let others = settings
+        .iter()
+        .filter(|one| one.ready && one.name != *name)
+        .count();
+    (u32::try_from(others).unwrap_or(u32::MAX) < least)
+        .then(|| format!("only {others} other targets are ready, and {least} have to be"))
+}
+
+/// Whether a target is to finish its requests first.
+fn is_to_drain(state: &Workflow, next: u32) -> bool {
+    let drains = state
+        .canary()
+        .is_some_and(|canary| canary.drain_seconds > 0.0);
+    let restarts = state.plan.as_ref().is_some_and(|plan| {
+        let target = usize::try_from(next)
+            .ok()
+            .and_then(|at| plan.draft.targets.get(at));
+        target.is_some_and(|target| target.needs_restart)
+    });
+    drains && restarts && !matches!(state.phase, Phase::Draining { .. })
 }
 
 fn actuator_failure(error: &ActuatorError) -> Failure {

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::terminal::{complain, note, print};
 use super::{ConfigSource, Outcome};
+use crate::agent::read_prompts;
 use crate::config::Config;
 use crate::edge::files::{FileError, is_open_to_all, read_credentials};
 use crate::edge::grpc::tls::TlsFiles;
@@ -76,6 +77,9 @@ fn report(config: Config) -> Result<(String, Vec<String>), String> {
         [] => "none".to_owned(),
         ids => ids.join(", "),
     };
+    if let Some(path) = &config.workflows.quality_prompts {
+        read_prompts(path).map_err(|error| error.to_string())?;
+    }
     let actuators = config.actuators().map_err(|error| error.to_string())?;
     let actuators: Vec<String> = actuators
         .names()

@@ -3,6 +3,7 @@
 use prost_types::Timestamp;
 
 use super::convert::{duration, timestamp};
+use super::convert_canary::{canary, quality, verdict};
 use super::convert_optimization::{change, effect, optimization};
 use super::pb;
 use crate::store::{Snapshot, SnapshotTarget};
@@ -53,7 +54,7 @@ pub(super) fn workflow(of: &Workflow, extent: Extent) -> pb::Workflow {
             .unwrap_or_default()
             .into(),
         rollback_attempts: of.rollback.as_ref().map_or(0, |rollback| rollback.attempt),
-        gate: Some(gate(&of.spec.gate)),
+        gate: Some(gate(&of.spec.gate, of.gate.as_ref().map(|gate| gate.kind))),
         actuator: of.spec.actuator.clone(),
         started_by: of.started_by.clone(),
         note: of.spec.note.clone(),
@@ -62,6 +63,7 @@ pub(super) fn workflow(of: &Workflow, extent: Extent) -> pb::Workflow {
         update_time: Some(instant(of.updated_us)),
         etag: format!("r{}", of.revision),
         revision: of.revision,
+        step: of.step,
         ..pb::Workflow::default()
     };
     match extent {
@@ -70,6 +72,12 @@ pub(super) fn workflow(of: &Workflow, extent: Extent) -> pb::Workflow {
             optimizations: of.plan.iter().flat_map(optimizations).collect(),
             plan: of.plan.as_ref().map(plan),
             effects: of.effects.as_ref().map(effects),
+            quality: of.quality.as_ref().map(quality),
+            verdicts: of
+                .verdicts
+                .iter()
+                .map(|(step, said)| verdict(*step, said))
+                .collect(),
             ..whole
         },
     }
@@ -99,8 +107,10 @@ pub(super) fn plan(of: &Plan) -> pb::WorkflowPlan {
         remarks: draft.notes.clone(),
         strategy: match draft.strategy {
             Strategy::InPlace => pb::WorkflowStrategy::InPlace,
+            Strategy::Canary(_) => pb::WorkflowStrategy::Canary,
         }
         .into(),
+        canary: draft.strategy.canary().map(canary),
     }
 }
 
@@ -187,7 +197,7 @@ fn approval(of: &Approval) -> pb::WorkflowApproval {
     }
 }
 
-fn gate(of: &GatePolicy) -> pb::WorkflowGate {
+fn gate(of: &GatePolicy, at: Option<GateKind>) -> pb::WorkflowGate {
     let timeout = std::time::Duration::try_from_secs_f64(of.timeout_seconds);
     pb::WorkflowGate {
         approvals: of.approvals,
@@ -199,14 +209,14 @@ fn gate(of: &GatePolicy) -> pb::WorkflowGate {
             OnTimeout::Hold => pb::WorkflowOnTimeout::Hold,
         }
         .into(),
-        kind: gate_kind(GateKind::BeforeCanary).into(),
+        kind: gate_kind(at.unwrap_or(GateKind::BeforeCanary)).into(),
     }
 }
 
 fn gate_kind(of: GateKind) -> pb::WorkflowGateKind {
     match of {
-        // the other is not waited at yet
         GateKind::BeforeCanary => pb::WorkflowGateKind::BeforeCanary,
+        GateKind::BeforeRollout => pb::WorkflowGateKind::BeforeRollout,
     }
 }
 
@@ -328,6 +338,7 @@ pub(super) fn pause_reason(of: PauseReason) -> pb::WorkflowPauseReason {
         PauseReason::Requested => pb::WorkflowPauseReason::Requested,
         PauseReason::Drift => pb::WorkflowPauseReason::Drift,
         PauseReason::ApprovalTimeout => pb::WorkflowPauseReason::ApprovalTimeout,
+        PauseReason::Inconclusive => pb::WorkflowPauseReason::Inconclusive,
     }
 }
 

@@ -1,8 +1,10 @@
 //! Events of workflows → protobuf, each with a sentence for people.
 
+use super::convert_canary as canary;
 use super::convert_workflow as write;
 use super::pb;
 use crate::agent::LIMITS;
+use crate::workflow::Observation;
 use crate::workflow::{Event, Plan, RecordedEvent, WorkflowKind, WorkflowSpec};
 use prost::Message;
 
@@ -78,8 +80,21 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
                 ..none
             }
         }
-        Event::Ready { target } => pb::WorkflowEvent {
+        Event::DrainStarted { target } | Event::Ready { target } => pb::WorkflowEvent {
             target: Some(*target),
+            ..none
+        },
+        Event::Observed {
+            step,
+            observation,
+            verdict,
+        } => pb::WorkflowEvent {
+            observation: Some(canary::observation(observation)),
+            verdict: verdict.as_deref().map(|said| canary::verdict(*step, said)),
+            ..none
+        },
+        Event::QualityChecked { report } => pb::WorkflowEvent {
+            quality: Some(canary::quality(report)),
             ..none
         },
         Event::Completed { effects } => pb::WorkflowEvent {
@@ -145,6 +160,18 @@ fn sentence(of: &RecordedEvent) -> String {
         ),
         Event::Cancelled { note, .. } => noted(&format!("{who} cancelled it."), note),
         Event::PlanOutdated { message } => format!("The plan is made anew: {message}"),
+        Event::DrainStarted { target } => {
+            format!("{} finishes its requests.", capital(&nth(*target)))
+        }
+        Event::Observed {
+            verdict: Some(verdict),
+            ..
+        } => format!("{}: {}", verdict.word.as_str(), verdict.reason),
+        Event::Observed {
+            observation,
+            verdict: None,
+            ..
+        } => observed(observation),
         Event::WriteIntended { target, .. } => {
             format!("The settings of {} are about to be written.", nth(*target))
         }
@@ -153,6 +180,7 @@ fn sentence(of: &RecordedEvent) -> String {
             capital(&nth(*target))
         ),
         Event::Ready { target } => format!("{} is ready.", capital(&nth(*target))),
+        Event::QualityChecked { report } => report.in_words(),
         Event::Completed {
             effects: Some(effects),
         } => effects.in_words(),
@@ -211,6 +239,16 @@ fn planned(plan: &Plan) -> String {
     };
     let changes = counted(draft.changes.len(), "setting");
     format!("Plan: {} ({changes}{on}{restart}.)", draft.headline)
+}
+
+fn observed(of: &Observation) -> String {
+    let [canary, control] = of.traffic.requests;
+    let replicas = |count: u32| counted(usize::try_from(count).unwrap_or(usize::MAX), "replica");
+    format!(
+        "{} with the change observed beside {}: {canary:.0} and {control:.0} requests.",
+        capital(&replicas(of.canary_replicas)),
+        replicas(of.control_replicas),
+    )
 }
 
 /// A target by its place: names are in the plan.

@@ -9,6 +9,7 @@ mod connection;
 mod context;
 pub mod convert;
 pub mod convert_analysis;
+mod convert_canary;
 mod convert_instance;
 pub mod convert_ledger;
 pub mod convert_optimization;

@@ -10,7 +10,8 @@ use super::deadline::Deadline;
 use super::fields::short;
 use super::pb;
 use crate::agent::{
-    Error, FieldViolation, GateAsked, StartInstance, TimeoutsAsked, WatchFrom, WorkflowStart,
+    CanaryAsked, Error, FieldViolation, GateAsked, StartInstance, StrategyAsked, TimeoutsAsked,
+    WatchFrom, WorkflowStart,
 };
 use crate::store::{EventFilter, WorkflowFilter};
 use crate::workflow::{OnTimeout, Status, WorkflowKind};
@@ -66,10 +67,7 @@ pub(super) fn start_of(
             }
         },
     };
-    // there is one strategy
-    if pb::WorkflowStrategy::try_from(request.strategy).is_err() {
-        wrong.say("strategy", none_of(request.strategy));
-    }
+    let strategy = wrong.strategy(request.strategy, request.canary);
     let timeouts = TimeoutsAsked {
         plan: wrong.time("plan_timeout", request.plan_timeout),
         ready: wrong.time("ready_timeout", request.ready_timeout),
@@ -111,6 +109,7 @@ pub(super) fn start_of(
             no_answer_change: request.no_answer_change,
             auto_approve: request.auto_approve,
             gate,
+            strategy,
             timeouts,
             note: request.note,
         },
@@ -320,6 +319,31 @@ impl Wrong {
         time.unwrap_or_else(|_| {
             self.say(field, "must not be negative");
             None
+        })
+    }
+
+    fn strategy(&mut self, number: i32, canary: Option<pb::WorkflowCanary>) -> StrategyAsked {
+        let asked = pb::WorkflowStrategy::try_from(number);
+        if asked.is_err() {
+            self.say("strategy", none_of(number));
+        }
+        if asked == Ok(pb::WorkflowStrategy::InPlace) {
+            if canary.is_some() {
+                self.say("canary", "is for the strategy CANARY only");
+            }
+            return StrategyAsked::InPlace;
+        }
+        let canary = canary.unwrap_or_default();
+        StrategyAsked::Canary(CanaryAsked {
+            shares: canary.shares,
+            warm_up: self.time("canary.warm_up", canary.warm_up),
+            observe: self.time("canary.observe", canary.observe),
+            decision: self.time("canary.decision", canary.decision),
+            drain: self.time("canary.drain", canary.drain),
+            least_ready: canary.least_ready,
+            tolerance_ratio: canary.tolerance_ratio,
+            gate_before_rollout: canary.gate_before_rollout,
+            gate_each_step: canary.gate_each_step,
         })
     }
 

@@ -255,7 +255,7 @@ async fn what_a_receiver_wants_is_heeded(store: &dyn Store) {
         .await;
     assert_eq!(recorded.unwrap().1.health, wants);
     let (_, attempts) = store.delivery("msg_p_x_1").await.unwrap();
-    assert_eq!(attempts, [attempt.clone()]);
+    assert_eq!(attempts, std::slice::from_ref(&attempt));
     // nothing of the webhook, not even what was not tried yet
     assert_eq!(ids(&claim(store, at(99)).await), [""; 0]);
     assert_eq!(store.next_delivery().await, Ok(Some(at(100))));

@@ -2,10 +2,11 @@
 
 use crate::optimization::{Effect, KnobChange, PredictedQuantity};
 use crate::workflow::{
-    Analysis, Command, Event, Failure, FindingSummary, MeasuredEffect, MeasuredEffects,
-    MeasuredValue, PlanDraft, PlanTarget, RecordedEvent, Refusal, Strategy, Workflow, WorkflowKind,
-    WorkflowSpec, decide, decode_event, encode_event, evolve,
+    Analysis, Canary, Command, Event, Failure, FindingSummary, MeasuredEffect, MeasuredEffects,
+    MeasuredValue, PlanDraft, PlanTarget, QualityReport, RecordedEvent, Refusal, Strategy,
+    Workflow, WorkflowKind, WorkflowSpec, decide, decode_event, encode_event, evolve,
 };
+use crate::workflow::{Bounds, Evidence, JudgedQuantity, Observation, Pair, Traffic};
 
 /// Who starts workflows in tests.
 pub(crate) const STARTER: &str = "ada";
@@ -56,6 +57,95 @@ pub(crate) fn analysis() -> Analysis {
             quantity: PredictedQuantity::TimeToFirstTokenMean,
             value: 1.0 / 3.0,
         }],
+    }
+}
+
+/// Note of a workflow whose change can make answers others.
+pub(super) const ANSWERS: &str = "answers";
+
+/// Of an optimization that goes out part by part, each window a look.
+pub(crate) fn canaried() -> WorkflowSpec {
+    WorkflowSpec {
+        strategy: Strategy::Canary(Box::new(Canary {
+            shares: vec![0.1, 0.5],
+            warm_up_seconds: 5.0,
+            observe_seconds: 240.0,
+            decision_seconds: 600.0,
+            ..Canary::default()
+        })),
+        ..spec(WorkflowKind::Optimization)
+    }
+}
+
+/// A window of a minute, counted from 0, in which first tokens came so many times as late with the change as without.
+pub(super) fn observation(at: u32, ratio: f64) -> Observation {
+    let start = 1_800_000_000.0 + 60.0 * f64::from(at);
+    // a little noise, the same at each run, and not the same on both sides
+    let noise =
+        |step: u32, side: u32| 1.0 + 0.02 * f64::from((step * 7 + side * 3 + at * 5) % 11) - 0.1;
+    let pair = |step: u32| {
+        let of = |side: u32, ratio: f64| 40.0 * 0.2 * ratio * noise(step, side);
+        Pair::from([of(0, ratio), 40.0, of(1, 1.0), 40.0])
+    };
+    Observation {
+        start_unix_seconds: start,
+        end_unix_seconds: start + 60.0,
+        first_tick: at * 12,
+        last_tick: at * 12 + 12,
+        evidence: Evidence::SameTime,
+        control_start_unix_seconds: start,
+        control_end_unix_seconds: start + 60.0,
+        engine: "vllm".to_owned(),
+        canary_replicas: 1,
+        control_replicas: 1,
+        simulated: true,
+        control_simulated: true,
+        bounds: Bounds::default(),
+        saturated: false,
+        traffic: Traffic {
+            replica_seconds: [60.0, 60.0],
+            requests: [480.0, 480.0],
+            prompt_tokens: None,
+            output_tokens: None,
+        },
+        dropped: Vec::new(),
+        pairs: [(
+            JudgedQuantity::TimeToFirstTokenMean,
+            (0..12).map(pair).collect(),
+        )]
+        .into(),
+        one_sided: Vec::new(),
+    }
+}
+
+/// What came of asking ten prompts.
+pub(super) fn report(passed: bool) -> QualityReport {
+    QualityReport {
+        prompts: 10,
+        agreed: if passed { 10 } else { 2 },
+        agreed_without: 10,
+        common_ratio: 0.9,
+        common_without_ratio: 1.0,
+        needed_ratio: 0.95,
+        passed,
+    }
+}
+
+/// The same plan for a workflow that goes out as this one does.
+pub(super) fn draft_of(spec: &WorkflowSpec, targets: usize) -> PlanDraft {
+    let replicas: Vec<Option<String>> = (0..targets)
+        .map(|at| Some(format!("http://r{at}/metrics")))
+        .collect();
+    let planned = spec
+        .strategy
+        .canary()
+        .and_then(|canary| canary.planned(&replicas, Bounds::default()).ok());
+    PlanDraft {
+        changes_answers: spec.note == ANSWERS,
+        strategy: planned.map_or(Strategy::InPlace, |canary| {
+            Strategy::Canary(Box::new(canary))
+        }),
+        ..draft(targets)
     }
 }
 
@@ -156,7 +246,8 @@ impl Run {
     pub(crate) fn planned(spec: WorkflowSpec, targets: usize) -> Self {
         let mut run = Self::begin(spec);
         run.report(Command::Analysed(Box::new(analysis())));
-        run.report(Command::Planned(Box::new(draft(targets))));
+        let draft = draft_of(&run.state().spec, targets);
+        run.report(Command::Planned(Box::new(draft)));
         run
     }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use super::example::Run;
 use super::random::CALLERS;
+use crate::workflow::VerdictWord;
 use crate::workflow::{
-    Command, Event, Outcome, Phase, Stage, StageStatus, Status, Step, StepEffect, TargetPhase,
-    Verb, Workflow, decide, decode_event, encode_event, evolve, next_step, progress, waiting_for,
+    Command, Event, Outcome, PauseReason, Phase, Stage, StageStatus, Status, Step, StepEffect,
+    TargetPhase, Verb, Workflow, decide, decode_event, encode_event, evolve, next_step, progress,
+    waiting_for,
 };
 
 /// What a log says, read by other rules than `evolve` has.
@@ -18,6 +20,8 @@ pub(super) struct Witness {
     written: BTreeSet<u32>,
     restored: BTreeSet<u32>,
     ready_again: BTreeSet<u32>,
+    /// Parts after the first that may get the change.
+    let_further: u32,
     /// What was left when it was paused; none within where that had no end.
     left_us: Option<Option<i64>>,
 }
@@ -50,7 +54,24 @@ impl Witness {
                 assert_eq!(approval.as_ref().unwrap().principal, actor);
                 assert!(self.approvers.insert(actor.to_owned()), "{actor} twice");
                 assert_eq!(self.approvers.len(), spec.gate.approvals as usize);
+                self.let_further += u32::from(self.approved);
                 self.approved = true;
+            }
+            Event::Observed {
+                verdict: Some(verdict),
+                ..
+            } => {
+                if verdict.word == VerdictWord::Pass {
+                    self.stood(after);
+                }
+                let failed = verdict.word == VerdictWord::Fail;
+                assert_eq!(failed, after.phase == Phase::RollingBack);
+            }
+            Event::QualityChecked { report } => {
+                assert_eq!(!report.passed, after.phase == Phase::RollingBack);
+                if report.passed {
+                    self.stood(after);
+                }
             }
             Event::WriteIntended {
                 target,
@@ -58,6 +79,11 @@ impl Witness {
                 ..
             } => {
                 assert!(self.approved, "written before it was approved");
+                let part = after.canary().map_or(0, |canary| {
+                    let earlier = canary.steps.iter().filter(|step| **step <= *target);
+                    earlier.count()
+                });
+                assert!(part <= self.let_further as usize, "{part}: {after:?}");
                 assert!(self.written.insert(*target), "written twice: {target}");
                 self.operation(operation_id);
             }
@@ -87,6 +113,21 @@ impl Witness {
         assert_eq!(after.has_touched(), !self.written.is_empty());
     }
 
+    /// A part stood: what is next goes further, or waits for something.
+    fn stood(&mut self, after: &Workflow) {
+        match after.phase {
+            Phase::CheckingQuality => {}
+            Phase::AwaitingPromotion => {
+                assert_eq!(after.step, self.let_further);
+                self.approvers.clear();
+            }
+            phase => {
+                assert!(matches!(phase, Phase::RollingOut), "{phase:?}");
+                self.let_further += 1;
+            }
+        }
+    }
+
     fn operation(&mut self, operation_id: &str) {
         let new = self.operations.insert(operation_id.to_owned());
         assert!(new, "{operation_id} twice");
@@ -95,6 +136,18 @@ impl Witness {
     /// Deadlines stand still while it is paused.
     fn times(&mut self, before: &Workflow, after: &Workflow, event: &Event, at_us: i64) {
         match event {
+            Event::Paused {
+                reason: PauseReason::Inconclusive,
+                ..
+            } => {
+                let decision = after.canary().unwrap().decision_seconds * 1e6;
+                assert_eq!(after.deadline_us, Some(at_us + decision as i64));
+            }
+            Event::Resumed { .. } if before.is_held_undecided() => {
+                self.let_further += 1;
+                assert_eq!(after.step, before.step + 1);
+                assert!(matches!(after.phase, Phase::RollingOut));
+            }
             Event::Paused { reason, .. } => {
                 assert_eq!(after.deadline_us, None);
                 let left = match reason {
@@ -111,6 +164,7 @@ impl Witness {
                 assert_eq!(after.deadline_us, left.map(|left| at_us + left));
             }
             _ if after.pause.is_none() => self.left_us = None,
+            _ if after.is_held_undecided() => {}
             _ => assert_eq!(after.deadline_us, None),
         }
     }
@@ -152,8 +206,12 @@ fn status_and_phase(state: &Workflow) {
     assert_eq!(state.status().has_ended(), ended);
     assert_eq!(state.status() == Status::Paused, state.pause.is_some());
     assert!(state.pause.is_none() || !(ended || state.phase.is_rollback()));
-    let timeless = matches!(state.phase, Phase::Approved | Phase::RollingOut);
-    let timed = !(ended || timeless || state.pause.is_some());
+    let timeless = matches!(
+        state.phase,
+        Phase::Approved | Phase::RollingOut | Phase::Draining { .. }
+    );
+    let undecided = state.is_held_undecided();
+    let timed = undecided || !(ended || timeless || state.pause.is_some());
     assert_eq!(state.deadline_us.is_some(), timed, "{:?}", state.phase);
 }
 

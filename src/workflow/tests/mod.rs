@@ -1,5 +1,6 @@
 //! What the machine must do, whatever is asked of it.
 
+mod canary;
 pub(crate) mod example;
 mod found;
 mod gates;

@@ -15,7 +15,11 @@ use crate::workflow::{
 
 /// A runner that always succeeds brings it to an end, or to where it waits for a caller.
 fn runs_on(run: &mut Run, targets: usize) {
-    for _ in 0..60 {
+    for _ in 0..200 {
+        if run.state().phase == Phase::Observing {
+            // what does not tell ends with its time
+            run.wait_seconds(60);
+        }
         match report(run, Luck::Well, targets) {
             Some(command) => {
                 let at = run.state().phase;
@@ -31,7 +35,7 @@ fn runs_on(run: &mut Run, targets: usize) {
 
 /// And with callers who do what they are told it comes to an end.
 fn comes_to_an_end(run: &mut Run, targets: usize) {
-    for _ in 0..12 {
+    for _ in 0..16 {
         runs_on(run, targets);
         let state = run.state();
         if next_step(state) == Step::Nothing {
@@ -99,7 +103,11 @@ fn etag_of(draft: PlanDraft) -> String {
 
 /// What an approval is bound to.
 fn bound(draft: &PlanDraft) -> impl PartialEq + std::fmt::Debug {
-    (draft.changes.clone(), draft.targets.clone(), draft.strategy)
+    (
+        draft.changes.clone(),
+        draft.targets.clone(),
+        draft.strategy.clone(),
+    )
 }
 
 fn drafts() -> impl Strategy<Value = PlanDraft> {

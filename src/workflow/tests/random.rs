@@ -2,10 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::example::{RUNNER, Run, analysis, draft, drifted, effects, failure, spec, written};
+use super::example::{
+    ANSWERS, RUNNER, Run, analysis, draft, draft_of, drifted, effects, failure, observation,
+    report as report_of, spec, written,
+};
 use crate::workflow::{
-    Command, Event, GatePolicy, OnTimeout, Refusal, Step, StepEffect, Timeouts, WorkflowKind,
-    WorkflowSpec, next_step,
+    Canary, Command, Event, GatePolicy, OnTimeout, QualityPolicy, Refusal, Step, StepEffect,
+    Strategy as How, Timeouts, Workflow, WorkflowKind, WorkflowSpec, next_step,
 };
 
 /// Who may ask; the first starts the workflow.
@@ -33,6 +36,8 @@ pub(super) enum Luck {
     Drift(Option<u32>),
     /// Nothing comes of it.
     Nothing,
+    /// The change does harm.
+    Worse,
 }
 
 /// What callers ask.
@@ -63,10 +68,23 @@ pub(super) fn specs() -> impl Strategy<Value = (WorkflowSpec, usize)> {
         any::<bool>(),
     );
     let times = [5_u32..100, 5..100, 5..100, 5..100, 5..100];
-    (kinds, gate, times, prop::bool::weighted(0.2), 0_usize..=3).prop_map(
-        |(kind, (approvals, approvers, separate, hold), times, auto_approve, targets)| {
+    let kinds = (kinds, strategies());
+    (kinds, gate, times, prop::bool::weighted(0.2), 0_usize..=4).prop_map(
+        |(
+            (kind, strategy),
+            (approvals, approvers, separate, hold),
+            times,
+            auto_approve,
+            targets,
+        )| {
             let [plan, ready, observe, rollback, gate] = times.map(f64::from);
             let spec = WorkflowSpec {
+                note: if times[0] % 2 == 0 {
+                    ANSWERS.to_owned()
+                } else {
+                    String::new()
+                },
+                strategy,
                 auto_approve,
                 gate: GatePolicy {
                     approvals,
@@ -92,6 +110,25 @@ pub(super) fn specs() -> impl Strategy<Value = (WorkflowSpec, usize)> {
     )
 }
 
+fn strategies() -> impl Strategy<Value = How> {
+    let gates = any::<[bool; 4]>();
+    (any::<bool>(), gates, 10_u32..400).prop_map(
+        |(canary, [rollout, step, drains, compares], observe)| match canary {
+            false => How::InPlace,
+            true => How::Canary(Box::new(Canary {
+                shares: vec![0.3, 0.6],
+                observe_seconds: f64::from(observe),
+                decision_seconds: 50.0,
+                drain_seconds: if drains { 10.0 } else { 0.0 },
+                gate_before_rollout: rollout,
+                gate_each_step: step,
+                quality: compares.then(QualityPolicy::default),
+                ..Canary::default()
+            })),
+        },
+    )
+}
+
 pub(super) fn acts() -> impl Strategy<Value = Vec<Act>> {
     let target = prop::option::of(0_u32..5);
     let luck = prop_oneof![
@@ -99,6 +136,7 @@ pub(super) fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Luck::Fails),
         2 => target.prop_map(Luck::Drift),
         1 => Just(Luck::Nothing),
+        1 => Just(Luck::Worse),
     ];
     let verb = prop_oneof![
         8 => Just(Verb::Approve),
@@ -135,6 +173,9 @@ fn strays() -> impl Strategy<Value = Command> {
         }),
         Just(written()),
         Just(Command::Ready),
+        Just(Command::Drain),
+        any::<bool>().prop_map(|passed| Command::QualityChecked(Box::new(report_of(passed)))),
+        (0_u32..9).prop_map(|at| Command::Observed(Box::new(observation(at, 1.0)))),
         Just(Command::Measured(None)),
         prop::option::of(0_u32..5).prop_map(drifted),
         Just(Command::AllRestored),
@@ -172,13 +213,30 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
         },
         (Luck::Nothing, StepEffect::Measure) => Command::Measured(None),
         (_, StepEffect::Analyse) => Command::Analysed(Box::new(analysis())),
-        (_, StepEffect::Plan) => Command::Planned(Box::new(draft(targets))),
+        (_, StepEffect::Plan) => Command::Planned(Box::new(draft_of(&state.spec, targets))),
+        (_, StepEffect::BeginWrite) if drains(state) => Command::Drain,
         (_, StepEffect::BeginWrite) => Command::Intend {
             epoch: 4,
             baseline: None,
         },
         (_, StepEffect::Write { .. } | StepEffect::Restore { .. }) => written(),
         (_, StepEffect::AwaitReady { .. } | StepEffect::AwaitRestored { .. }) => Command::Ready,
+        (_, StepEffect::Drain { .. }) => Command::Intend {
+            epoch: 4,
+            baseline: None,
+        },
+        (luck, StepEffect::Observe) => {
+            let ratio = match luck {
+                Luck::Worse => 2.0,
+                _ => 0.5,
+            };
+            let windows = u32::try_from(state.observations.len()).unwrap();
+            Command::Observed(Box::new(observation(windows, ratio)))
+        }
+        (luck, StepEffect::CheckQuality) => {
+            let passed = !matches!(luck, Luck::Worse);
+            Command::QualityChecked(Box::new(report_of(passed)))
+        }
         (_, StepEffect::Measure) => Command::Measured(Some(Box::new(effects()))),
         (_, StepEffect::BeginRestore) => match state.next_to_restore() {
             Some(_) => Command::Intend {
@@ -188,6 +246,12 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
             None => Command::AllRestored,
         },
     })
+}
+
+fn drains(state: &Workflow) -> bool {
+    state
+        .canary()
+        .is_some_and(|canary| canary.drain_seconds > 0.0)
 }
 
 /// What a caller asks of this workflow.

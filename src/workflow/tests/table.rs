@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::example::{
-    BEGIN_US, RUNNER, Run, SECOND_US, analysis, draft, drifted, effects, failure, spec, start,
-    written,
+    BEGIN_US, RUNNER, Run, SECOND_US, analysis, canaried, draft, drifted, effects, failure,
+    observation, report, spec, start, written,
 };
 use super::table_rows::{REPORTS, VERBS};
 use crate::workflow::{
@@ -28,8 +28,12 @@ names!(phase_name, PHASES, Phase, {
     Phase::AwaitingApproval => "awaiting_approval",
     Phase::Approved => "approved",
     Phase::RollingOut => "rolling_out",
+    Phase::Draining { .. } => "draining",
     Phase::Writing { .. } => "writing",
     Phase::AwaitingReady { .. } => "awaiting_ready",
+    Phase::Observing => "observing",
+    Phase::CheckingQuality => "checking_quality",
+    Phase::AwaitingPromotion => "awaiting_promotion",
     Phase::Measuring => "measuring",
     Phase::RollingBack => "rolling_back",
     Phase::Restoring { .. } => "restoring",
@@ -60,6 +64,9 @@ names!(command_name, COMMANDS, Command, {
     Command::PlanOutdated { .. } => "plan_outdated",
     Command::Written { .. } => "written",
     Command::Ready => "ready",
+    Command::Drain => "drain",
+    Command::Observed(_) => "observed",
+    Command::QualityChecked(_) => "quality_checked",
     Command::Measured(_) => "measured",
     Command::Drifted { .. } => "drifted",
     Command::AllRestored => "all_restored",
@@ -75,8 +82,12 @@ fn phases() -> Vec<Phase> {
         Phase::AwaitingApproval,
         Phase::Approved,
         Phase::RollingOut,
+        Phase::Draining { target: 0 },
         Phase::Writing { target: 0 },
         Phase::AwaitingReady { target: 0 },
+        Phase::Observing,
+        Phase::CheckingQuality,
+        Phase::AwaitingPromotion,
         Phase::Measuring,
         Phase::RollingBack,
         Phase::Restoring { target: 0 },
@@ -121,6 +132,9 @@ fn command(column: &str, state: &Workflow) -> Command {
         "plan_outdated" => Command::PlanOutdated { message: note },
         "written" => written(),
         "ready" => Command::Ready,
+        "drain" => Command::Drain,
+        "observed" => Command::Observed(Box::new(observation(0, 1.0))),
+        "quality_checked" => Command::QualityChecked(Box::new(report(true))),
         "measured" => Command::Measured(Some(Box::new(effects()))),
         "drifted" => drifted(Some(0)),
         "all_restored" => Command::AllRestored,
@@ -163,9 +177,7 @@ fn cases() -> Vec<Case> {
 /// A state put together by hand, whether a log leads to it or not: every command has an answer in all of them. There are
 /// two targets, and where something is touched that is the first. Where the phase has a deadline, it is over in a second.
 fn state(phase: Phase, pause: Option<PauseReason>, touched: bool) -> Workflow {
-    let mut state = Run::planned(spec(WorkflowKind::Optimization), 2)
-        .state()
-        .clone();
+    let mut state = Run::planned(canaried(), 2).state().clone();
     state.phase = phase;
     state.gate = Some(GateState {
         kind: GateKind::BeforeCanary,
@@ -177,7 +189,7 @@ fn state(phase: Phase, pause: Option<PauseReason>, touched: bool) -> Workflow {
     }
     let timed = !matches!(
         phase,
-        Phase::Approved | Phase::RollingOut | Phase::Ended { .. }
+        Phase::Approved | Phase::RollingOut | Phase::Draining { .. } | Phase::Ended { .. }
     );
     state.deadline_us = (timed && pause.is_none()).then_some(BEGIN_US + SECOND_US);
     state.pause = pause.map(|reason| Pause {

@@ -203,8 +203,8 @@ type Webhook struct {
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
 	// Where deliveries are posted to. Callers who may not operate see only where it leads, since it can hold secrets.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
-	// Of what it is told: `workflow.status_changed`, `workflow.stage_changed`, `workflow.approval_needed`,
-	// `bottleneck.opened`, `bottleneck.resolved`.
+	// Of what it is told: `workflow.status_changed`, `workflow.stage_changed`, `workflow.verdict`,
+	// `workflow.approval_needed`, `bottleneck.opened`, `bottleneck.resolved`.
 	Types []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
 	// Of which instances. Empty for all.
 	InstanceIds []string `protobuf:"bytes,4,rep,name=instance_ids,json=instanceIds,proto3" json:"instance_ids,omitempty"`

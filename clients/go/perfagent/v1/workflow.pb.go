@@ -59,7 +59,8 @@ type StartWorkflowRequest struct {
 	AutoApprove bool `protobuf:"varint,12,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
 	// What approval takes. Unset means what the agent's config file says.
 	Gate *WorkflowGate `protobuf:"bytes,13,opt,name=gate,proto3" json:"gate,omitempty"`
-	// How the change goes out. Unspecified means IN_PLACE.
+	// How the change goes out. Unspecified means CANARY where each target is a replica of its own and there are several,
+	// else IN_PLACE.
 	Strategy WorkflowStrategy `protobuf:"varint,14,opt,name=strategy,proto3,enum=perfagent.v1.WorkflowStrategy" json:"strategy,omitempty"`
 	// How long analysis and recommendation may take together: 1 second to 1 day. Unset means 10 minutes.
 	PlanTimeout *durationpb.Duration `protobuf:"bytes,15,opt,name=plan_timeout,json=planTimeout,proto3" json:"plan_timeout,omitempty"`
@@ -76,7 +77,9 @@ type StartWorkflowRequest struct {
 	Wait *durationpb.Duration `protobuf:"bytes,20,opt,name=wait,proto3" json:"wait,omitempty"`
 	// Start nothing: wait for the plan as with `wait`, 60 seconds where it is unset, and answer with the workflow as it
 	// would be. Nothing is kept, and nothing but reads reaches engine and actuator.
-	ValidateOnly  bool `protobuf:"varint,21,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,21,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// How the change goes out part by part, where it does. Unset means as each of its fields says.
+	Canary        *WorkflowCanary `protobuf:"bytes,22,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +259,13 @@ func (x *StartWorkflowRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *StartWorkflowRequest) GetCanary() *WorkflowCanary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
 }
 
 // The workflow.
@@ -1985,7 +1995,7 @@ var File_perfagent_v1_workflow_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_workflow_proto_rawDesc = "" +
 	"\n" +
-	"\x1bperfagent/v1/workflow.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a!perfagent/v1/workflow_state.proto\"\xa9\a\n" +
+	"\x1bperfagent/v1/workflow.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a!perfagent/v1/workflow_state.proto\"\xdf\a\n" +
 	"\x14StartWorkflowRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1f\n" +
@@ -2013,7 +2023,8 @@ const file_perfagent_v1_workflow_proto_rawDesc = "" +
 	"\x10rollback_timeout\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x0frollbackTimeout\x12\x12\n" +
 	"\x04note\x18\x13 \x01(\tR\x04note\x12-\n" +
 	"\x04wait\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12#\n" +
-	"\rvalidate_only\x18\x15 \x01(\bR\fvalidateOnly\"K\n" +
+	"\rvalidate_only\x18\x15 \x01(\bR\fvalidateOnly\x124\n" +
+	"\x06canary\x18\x16 \x01(\v2\x1c.perfagent.v1.WorkflowCanaryR\x06canary\"K\n" +
 	"\x15StartWorkflowResponse\x122\n" +
 	"\bworkflow\x18\x01 \x01(\v2\x16.perfagent.v1.WorkflowR\bworkflow\"5\n" +
 	"\x12GetWorkflowRequest\x12\x1f\n" +
@@ -2196,11 +2207,12 @@ var file_perfagent_v1_workflow_proto_goTypes = []any{
 	(*WorkflowGate)(nil),                 // 30: perfagent.v1.WorkflowGate
 	(WorkflowStrategy)(0),                // 31: perfagent.v1.WorkflowStrategy
 	(*durationpb.Duration)(nil),          // 32: google.protobuf.Duration
-	(*Workflow)(nil),                     // 33: perfagent.v1.Workflow
-	(WorkflowStatus)(0),                  // 34: perfagent.v1.WorkflowStatus
-	(WorkflowType)(0),                    // 35: perfagent.v1.WorkflowType
-	(*WorkflowEvent)(nil),                // 36: perfagent.v1.WorkflowEvent
-	(*ConfigSnapshot)(nil),               // 37: perfagent.v1.ConfigSnapshot
+	(*WorkflowCanary)(nil),               // 33: perfagent.v1.WorkflowCanary
+	(*Workflow)(nil),                     // 34: perfagent.v1.Workflow
+	(WorkflowStatus)(0),                  // 35: perfagent.v1.WorkflowStatus
+	(WorkflowType)(0),                    // 36: perfagent.v1.WorkflowType
+	(*WorkflowEvent)(nil),                // 37: perfagent.v1.WorkflowEvent
+	(*ConfigSnapshot)(nil),               // 38: perfagent.v1.ConfigSnapshot
 }
 var file_perfagent_v1_workflow_proto_depIdxs = []int32{
 	29, // 0: perfagent.v1.StartWorkflowRequest.changes:type_name -> google.protobuf.Struct
@@ -2211,60 +2223,61 @@ var file_perfagent_v1_workflow_proto_depIdxs = []int32{
 	32, // 5: perfagent.v1.StartWorkflowRequest.observe_timeout:type_name -> google.protobuf.Duration
 	32, // 6: perfagent.v1.StartWorkflowRequest.rollback_timeout:type_name -> google.protobuf.Duration
 	32, // 7: perfagent.v1.StartWorkflowRequest.wait:type_name -> google.protobuf.Duration
-	33, // 8: perfagent.v1.StartWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 9: perfagent.v1.GetWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	34, // 10: perfagent.v1.ListWorkflowsRequest.statuses:type_name -> perfagent.v1.WorkflowStatus
-	35, // 11: perfagent.v1.ListWorkflowsRequest.workflow_type:type_name -> perfagent.v1.WorkflowType
-	33, // 12: perfagent.v1.ListWorkflowsResponse.workflows:type_name -> perfagent.v1.Workflow
-	33, // 13: perfagent.v1.ApproveWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 14: perfagent.v1.RejectWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 15: perfagent.v1.PauseWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 16: perfagent.v1.ResumeWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 17: perfagent.v1.CancelWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 18: perfagent.v1.RollbackWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
-	33, // 19: perfagent.v1.WatchWorkflowResponse.snapshot:type_name -> perfagent.v1.Workflow
-	36, // 20: perfagent.v1.WatchWorkflowResponse.event:type_name -> perfagent.v1.WorkflowEvent
-	20, // 21: perfagent.v1.WatchWorkflowResponse.bookmark:type_name -> perfagent.v1.WatchBookmark
-	33, // 22: perfagent.v1.WatchWorkflowsResponse.snapshot:type_name -> perfagent.v1.Workflow
-	36, // 23: perfagent.v1.WatchWorkflowsResponse.event:type_name -> perfagent.v1.WorkflowEvent
-	20, // 24: perfagent.v1.WatchWorkflowsResponse.bookmark:type_name -> perfagent.v1.WatchBookmark
-	32, // 25: perfagent.v1.ListWorkflowEventsRequest.wait:type_name -> google.protobuf.Duration
-	36, // 26: perfagent.v1.ListWorkflowEventsResponse.events:type_name -> perfagent.v1.WorkflowEvent
-	37, // 27: perfagent.v1.CreateConfigSnapshotResponse.snapshot:type_name -> perfagent.v1.ConfigSnapshot
-	37, // 28: perfagent.v1.ListConfigSnapshotsResponse.snapshots:type_name -> perfagent.v1.ConfigSnapshot
-	0,  // 29: perfagent.v1.WorkflowService.StartWorkflow:input_type -> perfagent.v1.StartWorkflowRequest
-	2,  // 30: perfagent.v1.WorkflowService.GetWorkflow:input_type -> perfagent.v1.GetWorkflowRequest
-	4,  // 31: perfagent.v1.WorkflowService.ListWorkflows:input_type -> perfagent.v1.ListWorkflowsRequest
-	6,  // 32: perfagent.v1.WorkflowService.ApproveWorkflow:input_type -> perfagent.v1.ApproveWorkflowRequest
-	8,  // 33: perfagent.v1.WorkflowService.RejectWorkflow:input_type -> perfagent.v1.RejectWorkflowRequest
-	10, // 34: perfagent.v1.WorkflowService.PauseWorkflow:input_type -> perfagent.v1.PauseWorkflowRequest
-	12, // 35: perfagent.v1.WorkflowService.ResumeWorkflow:input_type -> perfagent.v1.ResumeWorkflowRequest
-	14, // 36: perfagent.v1.WorkflowService.CancelWorkflow:input_type -> perfagent.v1.CancelWorkflowRequest
-	16, // 37: perfagent.v1.WorkflowService.RollbackWorkflow:input_type -> perfagent.v1.RollbackWorkflowRequest
-	18, // 38: perfagent.v1.WorkflowService.WatchWorkflow:input_type -> perfagent.v1.WatchWorkflowRequest
-	21, // 39: perfagent.v1.WorkflowService.WatchWorkflows:input_type -> perfagent.v1.WatchWorkflowsRequest
-	23, // 40: perfagent.v1.WorkflowService.ListWorkflowEvents:input_type -> perfagent.v1.ListWorkflowEventsRequest
-	25, // 41: perfagent.v1.WorkflowService.CreateConfigSnapshot:input_type -> perfagent.v1.CreateConfigSnapshotRequest
-	27, // 42: perfagent.v1.WorkflowService.ListConfigSnapshots:input_type -> perfagent.v1.ListConfigSnapshotsRequest
-	1,  // 43: perfagent.v1.WorkflowService.StartWorkflow:output_type -> perfagent.v1.StartWorkflowResponse
-	3,  // 44: perfagent.v1.WorkflowService.GetWorkflow:output_type -> perfagent.v1.GetWorkflowResponse
-	5,  // 45: perfagent.v1.WorkflowService.ListWorkflows:output_type -> perfagent.v1.ListWorkflowsResponse
-	7,  // 46: perfagent.v1.WorkflowService.ApproveWorkflow:output_type -> perfagent.v1.ApproveWorkflowResponse
-	9,  // 47: perfagent.v1.WorkflowService.RejectWorkflow:output_type -> perfagent.v1.RejectWorkflowResponse
-	11, // 48: perfagent.v1.WorkflowService.PauseWorkflow:output_type -> perfagent.v1.PauseWorkflowResponse
-	13, // 49: perfagent.v1.WorkflowService.ResumeWorkflow:output_type -> perfagent.v1.ResumeWorkflowResponse
-	15, // 50: perfagent.v1.WorkflowService.CancelWorkflow:output_type -> perfagent.v1.CancelWorkflowResponse
-	17, // 51: perfagent.v1.WorkflowService.RollbackWorkflow:output_type -> perfagent.v1.RollbackWorkflowResponse
-	19, // 52: perfagent.v1.WorkflowService.WatchWorkflow:output_type -> perfagent.v1.WatchWorkflowResponse
-	22, // 53: perfagent.v1.WorkflowService.WatchWorkflows:output_type -> perfagent.v1.WatchWorkflowsResponse
-	24, // 54: perfagent.v1.WorkflowService.ListWorkflowEvents:output_type -> perfagent.v1.ListWorkflowEventsResponse
-	26, // 55: perfagent.v1.WorkflowService.CreateConfigSnapshot:output_type -> perfagent.v1.CreateConfigSnapshotResponse
-	28, // 56: perfagent.v1.WorkflowService.ListConfigSnapshots:output_type -> perfagent.v1.ListConfigSnapshotsResponse
-	43, // [43:57] is the sub-list for method output_type
-	29, // [29:43] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	33, // 8: perfagent.v1.StartWorkflowRequest.canary:type_name -> perfagent.v1.WorkflowCanary
+	34, // 9: perfagent.v1.StartWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 10: perfagent.v1.GetWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	35, // 11: perfagent.v1.ListWorkflowsRequest.statuses:type_name -> perfagent.v1.WorkflowStatus
+	36, // 12: perfagent.v1.ListWorkflowsRequest.workflow_type:type_name -> perfagent.v1.WorkflowType
+	34, // 13: perfagent.v1.ListWorkflowsResponse.workflows:type_name -> perfagent.v1.Workflow
+	34, // 14: perfagent.v1.ApproveWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 15: perfagent.v1.RejectWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 16: perfagent.v1.PauseWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 17: perfagent.v1.ResumeWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 18: perfagent.v1.CancelWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 19: perfagent.v1.RollbackWorkflowResponse.workflow:type_name -> perfagent.v1.Workflow
+	34, // 20: perfagent.v1.WatchWorkflowResponse.snapshot:type_name -> perfagent.v1.Workflow
+	37, // 21: perfagent.v1.WatchWorkflowResponse.event:type_name -> perfagent.v1.WorkflowEvent
+	20, // 22: perfagent.v1.WatchWorkflowResponse.bookmark:type_name -> perfagent.v1.WatchBookmark
+	34, // 23: perfagent.v1.WatchWorkflowsResponse.snapshot:type_name -> perfagent.v1.Workflow
+	37, // 24: perfagent.v1.WatchWorkflowsResponse.event:type_name -> perfagent.v1.WorkflowEvent
+	20, // 25: perfagent.v1.WatchWorkflowsResponse.bookmark:type_name -> perfagent.v1.WatchBookmark
+	32, // 26: perfagent.v1.ListWorkflowEventsRequest.wait:type_name -> google.protobuf.Duration
+	37, // 27: perfagent.v1.ListWorkflowEventsResponse.events:type_name -> perfagent.v1.WorkflowEvent
+	38, // 28: perfagent.v1.CreateConfigSnapshotResponse.snapshot:type_name -> perfagent.v1.ConfigSnapshot
+	38, // 29: perfagent.v1.ListConfigSnapshotsResponse.snapshots:type_name -> perfagent.v1.ConfigSnapshot
+	0,  // 30: perfagent.v1.WorkflowService.StartWorkflow:input_type -> perfagent.v1.StartWorkflowRequest
+	2,  // 31: perfagent.v1.WorkflowService.GetWorkflow:input_type -> perfagent.v1.GetWorkflowRequest
+	4,  // 32: perfagent.v1.WorkflowService.ListWorkflows:input_type -> perfagent.v1.ListWorkflowsRequest
+	6,  // 33: perfagent.v1.WorkflowService.ApproveWorkflow:input_type -> perfagent.v1.ApproveWorkflowRequest
+	8,  // 34: perfagent.v1.WorkflowService.RejectWorkflow:input_type -> perfagent.v1.RejectWorkflowRequest
+	10, // 35: perfagent.v1.WorkflowService.PauseWorkflow:input_type -> perfagent.v1.PauseWorkflowRequest
+	12, // 36: perfagent.v1.WorkflowService.ResumeWorkflow:input_type -> perfagent.v1.ResumeWorkflowRequest
+	14, // 37: perfagent.v1.WorkflowService.CancelWorkflow:input_type -> perfagent.v1.CancelWorkflowRequest
+	16, // 38: perfagent.v1.WorkflowService.RollbackWorkflow:input_type -> perfagent.v1.RollbackWorkflowRequest
+	18, // 39: perfagent.v1.WorkflowService.WatchWorkflow:input_type -> perfagent.v1.WatchWorkflowRequest
+	21, // 40: perfagent.v1.WorkflowService.WatchWorkflows:input_type -> perfagent.v1.WatchWorkflowsRequest
+	23, // 41: perfagent.v1.WorkflowService.ListWorkflowEvents:input_type -> perfagent.v1.ListWorkflowEventsRequest
+	25, // 42: perfagent.v1.WorkflowService.CreateConfigSnapshot:input_type -> perfagent.v1.CreateConfigSnapshotRequest
+	27, // 43: perfagent.v1.WorkflowService.ListConfigSnapshots:input_type -> perfagent.v1.ListConfigSnapshotsRequest
+	1,  // 44: perfagent.v1.WorkflowService.StartWorkflow:output_type -> perfagent.v1.StartWorkflowResponse
+	3,  // 45: perfagent.v1.WorkflowService.GetWorkflow:output_type -> perfagent.v1.GetWorkflowResponse
+	5,  // 46: perfagent.v1.WorkflowService.ListWorkflows:output_type -> perfagent.v1.ListWorkflowsResponse
+	7,  // 47: perfagent.v1.WorkflowService.ApproveWorkflow:output_type -> perfagent.v1.ApproveWorkflowResponse
+	9,  // 48: perfagent.v1.WorkflowService.RejectWorkflow:output_type -> perfagent.v1.RejectWorkflowResponse
+	11, // 49: perfagent.v1.WorkflowService.PauseWorkflow:output_type -> perfagent.v1.PauseWorkflowResponse
+	13, // 50: perfagent.v1.WorkflowService.ResumeWorkflow:output_type -> perfagent.v1.ResumeWorkflowResponse
+	15, // 51: perfagent.v1.WorkflowService.CancelWorkflow:output_type -> perfagent.v1.CancelWorkflowResponse
+	17, // 52: perfagent.v1.WorkflowService.RollbackWorkflow:output_type -> perfagent.v1.RollbackWorkflowResponse
+	19, // 53: perfagent.v1.WorkflowService.WatchWorkflow:output_type -> perfagent.v1.WatchWorkflowResponse
+	22, // 54: perfagent.v1.WorkflowService.WatchWorkflows:output_type -> perfagent.v1.WatchWorkflowsResponse
+	24, // 55: perfagent.v1.WorkflowService.ListWorkflowEvents:output_type -> perfagent.v1.ListWorkflowEventsResponse
+	26, // 56: perfagent.v1.WorkflowService.CreateConfigSnapshot:output_type -> perfagent.v1.CreateConfigSnapshotResponse
+	28, // 57: perfagent.v1.WorkflowService.ListConfigSnapshots:output_type -> perfagent.v1.ListConfigSnapshotsResponse
+	44, // [44:58] is the sub-list for method output_type
+	30, // [30:44] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_workflow_proto_init() }

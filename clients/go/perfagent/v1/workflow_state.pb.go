@@ -334,6 +334,9 @@ const (
 	WorkflowPauseReason_WORKFLOW_PAUSE_REASON_DRIFT WorkflowPauseReason = 2
 	// Nobody approved it in time.
 	WorkflowPauseReason_WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT WorkflowPauseReason = 3
+	// What was observed does not tell whether the change does harm: ResumeWorkflow lets it go further, RollbackWorkflow
+	// undoes it.
+	WorkflowPauseReason_WORKFLOW_PAUSE_REASON_INCONCLUSIVE WorkflowPauseReason = 4
 )
 
 // Enum value maps for WorkflowPauseReason.
@@ -343,12 +346,14 @@ var (
 		1: "WORKFLOW_PAUSE_REASON_REQUESTED",
 		2: "WORKFLOW_PAUSE_REASON_DRIFT",
 		3: "WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT",
+		4: "WORKFLOW_PAUSE_REASON_INCONCLUSIVE",
 	}
 	WorkflowPauseReason_value = map[string]int32{
 		"WORKFLOW_PAUSE_REASON_UNSPECIFIED":      0,
 		"WORKFLOW_PAUSE_REASON_REQUESTED":        1,
 		"WORKFLOW_PAUSE_REASON_DRIFT":            2,
 		"WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT": 3,
+		"WORKFLOW_PAUSE_REASON_INCONCLUSIVE":     4,
 	}
 )
 
@@ -448,10 +453,12 @@ func (WorkflowStageStatus) EnumDescriptor() ([]byte, []int) {
 type WorkflowStrategy int32
 
 const (
-	// As IN_PLACE.
+	// As CANARY where each target is a replica of its own and there are several, else as IN_PLACE.
 	WorkflowStrategy_WORKFLOW_STRATEGY_UNSPECIFIED WorkflowStrategy = 0
 	// To one target after the other, each ready before the next is touched.
 	WorkflowStrategy_WORKFLOW_STRATEGY_IN_PLACE WorkflowStrategy = 1
+	// To a part of the targets first, which is judged against those that do not have it.
+	WorkflowStrategy_WORKFLOW_STRATEGY_CANARY WorkflowStrategy = 2
 )
 
 // Enum value maps for WorkflowStrategy.
@@ -459,10 +466,12 @@ var (
 	WorkflowStrategy_name = map[int32]string{
 		0: "WORKFLOW_STRATEGY_UNSPECIFIED",
 		1: "WORKFLOW_STRATEGY_IN_PLACE",
+		2: "WORKFLOW_STRATEGY_CANARY",
 	}
 	WorkflowStrategy_value = map[string]int32{
 		"WORKFLOW_STRATEGY_UNSPECIFIED": 0,
 		"WORKFLOW_STRATEGY_IN_PLACE":    1,
+		"WORKFLOW_STRATEGY_CANARY":      2,
 	}
 )
 
@@ -574,6 +583,8 @@ const (
 	WorkflowGateKind_WORKFLOW_GATE_KIND_UNSPECIFIED WorkflowGateKind = 0
 	// Before anything is changed.
 	WorkflowGateKind_WORKFLOW_GATE_KIND_BEFORE_CANARY WorkflowGateKind = 1
+	// Before more targets get the change than those that have it.
+	WorkflowGateKind_WORKFLOW_GATE_KIND_BEFORE_ROLLOUT WorkflowGateKind = 2
 )
 
 // Enum value maps for WorkflowGateKind.
@@ -581,10 +592,12 @@ var (
 	WorkflowGateKind_name = map[int32]string{
 		0: "WORKFLOW_GATE_KIND_UNSPECIFIED",
 		1: "WORKFLOW_GATE_KIND_BEFORE_CANARY",
+		2: "WORKFLOW_GATE_KIND_BEFORE_ROLLOUT",
 	}
 	WorkflowGateKind_value = map[string]int32{
-		"WORKFLOW_GATE_KIND_UNSPECIFIED":   0,
-		"WORKFLOW_GATE_KIND_BEFORE_CANARY": 1,
+		"WORKFLOW_GATE_KIND_UNSPECIFIED":    0,
+		"WORKFLOW_GATE_KIND_BEFORE_CANARY":  1,
+		"WORKFLOW_GATE_KIND_BEFORE_ROLLOUT": 2,
 	}
 )
 
@@ -731,7 +744,13 @@ type Workflow struct {
 	// Changes with each event.
 	Etag string `protobuf:"bytes,29,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Revision of its last event: watch on from here.
-	Revision      uint64 `protobuf:"varint,30,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,30,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of a change that goes out part by part, the number of parts that have it and have stood.
+	Step uint32 `protobuf:"varint,31,opt,name=step,proto3" json:"step,omitempty"`
+	// The last verdict on each part that was observed, in order.
+	Verdicts []*WorkflowVerdict `protobuf:"bytes,32,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	// What came of comparing answers. Unset where they were not compared.
+	Quality       *WorkflowQuality `protobuf:"bytes,33,opt,name=quality,proto3" json:"quality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -974,6 +993,27 @@ func (x *Workflow) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Workflow) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Workflow) GetVerdicts() []*WorkflowVerdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *Workflow) GetQuality() *WorkflowQuality {
+	if x != nil {
+		return x.Quality
+	}
+	return nil
 }
 
 // One stage of the way.
@@ -1224,7 +1264,9 @@ type WorkflowPlan struct {
 	// What a reader must know, a sentence each.
 	Remarks []string `protobuf:"bytes,12,rep,name=remarks,proto3" json:"remarks,omitempty"`
 	// How the change goes out.
-	Strategy      WorkflowStrategy `protobuf:"varint,13,opt,name=strategy,proto3,enum=perfagent.v1.WorkflowStrategy" json:"strategy,omitempty"`
+	Strategy WorkflowStrategy `protobuf:"varint,13,opt,name=strategy,proto3,enum=perfagent.v1.WorkflowStrategy" json:"strategy,omitempty"`
+	// Of a change that goes out part by part how it does. Unset else.
+	Canary        *WorkflowCanary `protobuf:"bytes,14,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1350,6 +1392,711 @@ func (x *WorkflowPlan) GetStrategy() WorkflowStrategy {
 	return WorkflowStrategy_WORKFLOW_STRATEGY_UNSPECIFIED
 }
 
+func (x *WorkflowPlan) GetCanary() *WorkflowCanary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// How a change goes out part by part.
+type WorkflowCanary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Share of the targets that has the change after each step, rising, each above 0 and at most 1. After the last step all
+	// have. Empty means 0.1, 0.5, 1.
+	Shares []float64 `protobuf:"fixed64,1,rep,packed,name=shares,proto3" json:"shares,omitempty"`
+	// What is measured so long after a part is ready does not count, since caches are cold and kernels compile: at most 1
+	// day. Unset means 1 minute.
+	WarmUp *durationpb.Duration `protobuf:"bytes,2,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	// How long a part is observed; where that does not tell, once more as long: 1 second to 1 day. Unset means 15 minutes.
+	Observe *durationpb.Duration `protobuf:"bytes,3,opt,name=observe,proto3" json:"observe,omitempty"`
+	// How long somebody has to decide where the observation does not tell; then the change is undone: 1 second to 30 days.
+	// Unset means 1 day.
+	Decision *durationpb.Duration `protobuf:"bytes,4,opt,name=decision,proto3" json:"decision,omitempty"`
+	// How long a target has to finish its requests before it is restarted; 0 for not at all, at most 1 day. Unset means 30
+	// seconds.
+	Drain *durationpb.Duration `protobuf:"bytes,5,opt,name=drain,proto3" json:"drain,omitempty"`
+	// Number of other targets that have to be ready while one is written. 0 means none.
+	LeastReady uint32 `protobuf:"varint,6,opt,name=least_ready,json=leastReady,proto3" json:"least_ready,omitempty"`
+	// How much worse a quantity may be and still pass, from 0 to 1. Unset means 0.05.
+	ToleranceRatio *float64 `protobuf:"fixed64,7,opt,name=tolerance_ratio,json=toleranceRatio,proto3,oneof" json:"tolerance_ratio,omitempty"`
+	// Somebody has to agree between the first part and the rest. False means that a verdict of PASS is enough.
+	GateBeforeRollout bool `protobuf:"varint,8,opt,name=gate_before_rollout,json=gateBeforeRollout,proto3" json:"gate_before_rollout,omitempty"`
+	// And after each part that follows. False means that a verdict of PASS is enough.
+	GateEachStep bool `protobuf:"varint,9,opt,name=gate_each_step,json=gateEachStep,proto3" json:"gate_each_step,omitempty"`
+	// How many targets have the change after each step. Set by the agent with the plan.
+	Steps []uint32 `protobuf:"varint,10,rep,packed,name=steps,proto3" json:"steps,omitempty"`
+	// Latencies beyond which requests are counted, chosen with the plan from what all replicas did. Always set by the agent.
+	Bounds *WorkflowBounds `protobuf:"bytes,11,opt,name=bounds,proto3" json:"bounds,omitempty"`
+	// Answers are compared before a change that can make them others goes further. Set by the agent, where its config file
+	// names prompts.
+	ComparesAnswers bool `protobuf:"varint,12,opt,name=compares_answers,json=comparesAnswers,proto3" json:"compares_answers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WorkflowCanary) Reset() {
+	*x = WorkflowCanary{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowCanary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowCanary) ProtoMessage() {}
+
+func (x *WorkflowCanary) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowCanary.ProtoReflect.Descriptor instead.
+func (*WorkflowCanary) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WorkflowCanary) GetShares() []float64 {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetWarmUp() *durationpb.Duration {
+	if x != nil {
+		return x.WarmUp
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetObserve() *durationpb.Duration {
+	if x != nil {
+		return x.Observe
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetDecision() *durationpb.Duration {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetDrain() *durationpb.Duration {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetLeastReady() uint32 {
+	if x != nil {
+		return x.LeastReady
+	}
+	return 0
+}
+
+func (x *WorkflowCanary) GetToleranceRatio() float64 {
+	if x != nil && x.ToleranceRatio != nil {
+		return *x.ToleranceRatio
+	}
+	return 0
+}
+
+func (x *WorkflowCanary) GetGateBeforeRollout() bool {
+	if x != nil {
+		return x.GateBeforeRollout
+	}
+	return false
+}
+
+func (x *WorkflowCanary) GetGateEachStep() bool {
+	if x != nil {
+		return x.GateEachStep
+	}
+	return false
+}
+
+func (x *WorkflowCanary) GetSteps() []uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetBounds() *WorkflowBounds {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *WorkflowCanary) GetComparesAnswers() bool {
+	if x != nil {
+		return x.ComparesAnswers
+	}
+	return false
+}
+
+// What came of asking the same prompts, at temperature 0, with a change and without.
+type WorkflowQuality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of prompts that were asked.
+	Prompts uint32 `protobuf:"varint,1,opt,name=prompts,proto3" json:"prompts,omitempty"`
+	// Number of those with the same answer with the change and without.
+	Agreed uint32 `protobuf:"varint,2,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	// Number of those with the same answer both times without the change: engines do not answer the same twice.
+	AgreedWithout uint32 `protobuf:"varint,3,opt,name=agreed_without,json=agreedWithout,proto3" json:"agreed_without,omitempty"`
+	// Share of the words that both answers have in common from their beginning, with the change and without: the mean.
+	CommonRatio float64 `protobuf:"fixed64,4,opt,name=common_ratio,json=commonRatio,proto3" json:"common_ratio,omitempty"`
+	// Share of the same of both answers without the change: the mean.
+	CommonWithoutRatio float64 `protobuf:"fixed64,5,opt,name=common_without_ratio,json=commonWithoutRatio,proto3" json:"common_without_ratio,omitempty"`
+	// Share of the answers that had to be the same.
+	NeededRatio float64 `protobuf:"fixed64,6,opt,name=needed_ratio,json=neededRatio,proto3" json:"needed_ratio,omitempty"`
+	// Whether enough are.
+	Passed        bool `protobuf:"varint,7,opt,name=passed,proto3" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowQuality) Reset() {
+	*x = WorkflowQuality{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowQuality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowQuality) ProtoMessage() {}
+
+func (x *WorkflowQuality) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowQuality.ProtoReflect.Descriptor instead.
+func (*WorkflowQuality) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WorkflowQuality) GetPrompts() uint32 {
+	if x != nil {
+		return x.Prompts
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetAgreed() uint32 {
+	if x != nil {
+		return x.Agreed
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetAgreedWithout() uint32 {
+	if x != nil {
+		return x.AgreedWithout
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetCommonRatio() float64 {
+	if x != nil {
+		return x.CommonRatio
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetCommonWithoutRatio() float64 {
+	if x != nil {
+		return x.CommonWithoutRatio
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetNeededRatio() float64 {
+	if x != nil {
+		return x.NeededRatio
+	}
+	return 0
+}
+
+func (x *WorkflowQuality) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+// Latencies beyond which requests are counted.
+type WorkflowBounds struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the time to first token, in seconds. Unset where the engine does not tell.
+	TimeToFirstTokenSeconds *float64 `protobuf:"fixed64,1,opt,name=time_to_first_token_seconds,json=timeToFirstTokenSeconds,proto3,oneof" json:"time_to_first_token_seconds,omitempty"`
+	// Of the gap between tokens, in seconds. Unset where the engine does not tell.
+	InterTokenLatencySeconds *float64 `protobuf:"fixed64,2,opt,name=inter_token_latency_seconds,json=interTokenLatencySeconds,proto3,oneof" json:"inter_token_latency_seconds,omitempty"`
+	// Of the end-to-end latency, in seconds. Unset where the engine does not tell.
+	EndToEndLatencySeconds *float64 `protobuf:"fixed64,3,opt,name=end_to_end_latency_seconds,json=endToEndLatencySeconds,proto3,oneof" json:"end_to_end_latency_seconds,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *WorkflowBounds) Reset() {
+	*x = WorkflowBounds{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowBounds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowBounds) ProtoMessage() {}
+
+func (x *WorkflowBounds) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowBounds.ProtoReflect.Descriptor instead.
+func (*WorkflowBounds) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WorkflowBounds) GetTimeToFirstTokenSeconds() float64 {
+	if x != nil && x.TimeToFirstTokenSeconds != nil {
+		return *x.TimeToFirstTokenSeconds
+	}
+	return 0
+}
+
+func (x *WorkflowBounds) GetInterTokenLatencySeconds() float64 {
+	if x != nil && x.InterTokenLatencySeconds != nil {
+		return *x.InterTokenLatencySeconds
+	}
+	return 0
+}
+
+func (x *WorkflowBounds) GetEndToEndLatencySeconds() float64 {
+	if x != nil && x.EndToEndLatencySeconds != nil {
+		return *x.EndToEndLatencySeconds
+	}
+	return 0
+}
+
+// What is said of the targets that have a change, held against those that do not.
+type WorkflowVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of parts before the one that it is on.
+	Step uint32 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// `PASS`, `FAIL`, `INCONCLUSIVE` or `NOT_COMPARABLE`.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Why, in a sentence.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Number of the look that says so, from 1.
+	Look uint32 `protobuf:"varint,4,opt,name=look,proto3" json:"look,omitempty"`
+	// Number of looks that are planned: each costs a little of what can be told.
+	Looks uint32 `protobuf:"varint,5,opt,name=looks,proto3" json:"looks,omitempty"`
+	// `SAME_TIME`, or `BEFORE_AFTER` where both sides were not observed at once, which is weaker. Empty where nothing was.
+	Evidence string `protobuf:"bytes,6,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Each quantity that at least one side has.
+	Quantities    []*WorkflowQuantityVerdict `protobuf:"bytes,7,rep,name=quantities,proto3" json:"quantities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowVerdict) Reset() {
+	*x = WorkflowVerdict{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowVerdict) ProtoMessage() {}
+
+func (x *WorkflowVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowVerdict.ProtoReflect.Descriptor instead.
+func (*WorkflowVerdict) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WorkflowVerdict) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *WorkflowVerdict) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *WorkflowVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WorkflowVerdict) GetLook() uint32 {
+	if x != nil {
+		return x.Look
+	}
+	return 0
+}
+
+func (x *WorkflowVerdict) GetLooks() uint32 {
+	if x != nil {
+		return x.Looks
+	}
+	return 0
+}
+
+func (x *WorkflowVerdict) GetEvidence() string {
+	if x != nil {
+		return x.Evidence
+	}
+	return ""
+}
+
+func (x *WorkflowVerdict) GetQuantities() []*WorkflowQuantityVerdict {
+	if x != nil {
+		return x.Quantities
+	}
+	return nil
+}
+
+// What is said of one quantity.
+type WorkflowQuantityVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which: `TIME_TO_FIRST_TOKEN_MEAN`, `INTER_TOKEN_LATENCY_MEAN`, `END_TO_END_LATENCY_MEAN` (seconds), the shares
+	// `TIME_TO_FIRST_TOKEN_BEYOND`, `INTER_TOKEN_LATENCY_BEYOND`, `END_TO_END_LATENCY_BEYOND` of what is beyond its bound,
+	// `FAILURE_SHARE`, and, where requests wait on both sides, `GENERATION_TOKENS_PER_SECOND` of a replica.
+	Quantity string `protobuf:"bytes,1,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// `PASS`, `FAIL`, `INCONCLUSIVE` or `NOT_COMPARABLE`.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Whether it decides; else it is only shown.
+	Enforced bool `protobuf:"varint,3,opt,name=enforced,proto3" json:"enforced,omitempty"`
+	// Its value with the change, in the unit of the quantity. Unset where it is not told.
+	Canary *float64 `protobuf:"fixed64,4,opt,name=canary,proto3,oneof" json:"canary,omitempty"`
+	// Its value without the change, in the unit of the quantity. Unset where it is not told.
+	Control *float64 `protobuf:"fixed64,5,opt,name=control,proto3,oneof" json:"control,omitempty"`
+	// With the change over without: above 1 where more of it. Unset where the one is missing or the other is 0.
+	EffectRatio *float64 `protobuf:"fixed64,6,opt,name=effect_ratio,json=effectRatio,proto3,oneof" json:"effect_ratio,omitempty"`
+	// Lower bound of that ratio, above 1 where more of it. Unset where it cannot be told.
+	EffectRatioLow *float64 `protobuf:"fixed64,7,opt,name=effect_ratio_low,json=effectRatioLow,proto3,oneof" json:"effect_ratio_low,omitempty"`
+	// Upper bound of that ratio, above 1 where more of it. Unset where it cannot be told.
+	EffectRatioHigh *float64 `protobuf:"fixed64,8,opt,name=effect_ratio_high,json=effectRatioHigh,proto3,oneof" json:"effect_ratio_high,omitempty"`
+	// Of a share, with the change less without, in the same unit. Unset of anything else.
+	Difference *float64 `protobuf:"fixed64,9,opt,name=difference,proto3,oneof" json:"difference,omitempty"`
+	// Lower bound of that difference, in the same unit. Unset where it cannot be told.
+	DifferenceLow *float64 `protobuf:"fixed64,10,opt,name=difference_low,json=differenceLow,proto3,oneof" json:"difference_low,omitempty"`
+	// Upper bound of that difference, in the same unit. Unset where it cannot be told.
+	DifferenceHigh *float64 `protobuf:"fixed64,11,opt,name=difference_high,json=differenceHigh,proto3,oneof" json:"difference_high,omitempty"`
+	// Chance that the bounds hold the truth, from 0 to 1, corrected for the looks that may pass.
+	Confidence float64 `protobuf:"fixed64,12,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	// Number of scrape intervals in which it was observed on both sides.
+	Intervals uint32 `protobuf:"varint,13,opt,name=intervals,proto3" json:"intervals,omitempty"`
+	// Requests, gaps between tokens or seconds that the value with the change is of.
+	CanaryCount float64 `protobuf:"fixed64,14,opt,name=canary_count,json=canaryCount,proto3" json:"canary_count,omitempty"`
+	// Requests, gaps between tokens or seconds that the value without it is of.
+	ControlCount float64 `protobuf:"fixed64,15,opt,name=control_count,json=controlCount,proto3" json:"control_count,omitempty"`
+	// Share of the value without the change by which it would have to be worse to be called harm four times out of five.
+	// Unset where it cannot be told.
+	SmallestDetectableRatio *float64 `protobuf:"fixed64,16,opt,name=smallest_detectable_ratio,json=smallestDetectableRatio,proto3,oneof" json:"smallest_detectable_ratio,omitempty"`
+	// Why, in a sentence.
+	Reason        string `protobuf:"bytes,17,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkflowQuantityVerdict) Reset() {
+	*x = WorkflowQuantityVerdict{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowQuantityVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowQuantityVerdict) ProtoMessage() {}
+
+func (x *WorkflowQuantityVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowQuantityVerdict.ProtoReflect.Descriptor instead.
+func (*WorkflowQuantityVerdict) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WorkflowQuantityVerdict) GetQuantity() string {
+	if x != nil {
+		return x.Quantity
+	}
+	return ""
+}
+
+func (x *WorkflowQuantityVerdict) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *WorkflowQuantityVerdict) GetEnforced() bool {
+	if x != nil {
+		return x.Enforced
+	}
+	return false
+}
+
+func (x *WorkflowQuantityVerdict) GetCanary() float64 {
+	if x != nil && x.Canary != nil {
+		return *x.Canary
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetControl() float64 {
+	if x != nil && x.Control != nil {
+		return *x.Control
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetEffectRatio() float64 {
+	if x != nil && x.EffectRatio != nil {
+		return *x.EffectRatio
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetEffectRatioLow() float64 {
+	if x != nil && x.EffectRatioLow != nil {
+		return *x.EffectRatioLow
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetEffectRatioHigh() float64 {
+	if x != nil && x.EffectRatioHigh != nil {
+		return *x.EffectRatioHigh
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetDifference() float64 {
+	if x != nil && x.Difference != nil {
+		return *x.Difference
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetDifferenceLow() float64 {
+	if x != nil && x.DifferenceLow != nil {
+		return *x.DifferenceLow
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetDifferenceHigh() float64 {
+	if x != nil && x.DifferenceHigh != nil {
+		return *x.DifferenceHigh
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetConfidence() float64 {
+	if x != nil {
+		return x.Confidence
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetIntervals() uint32 {
+	if x != nil {
+		return x.Intervals
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetCanaryCount() float64 {
+	if x != nil {
+		return x.CanaryCount
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetControlCount() float64 {
+	if x != nil {
+		return x.ControlCount
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetSmallestDetectableRatio() float64 {
+	if x != nil && x.SmallestDetectableRatio != nil {
+		return *x.SmallestDetectableRatio
+	}
+	return 0
+}
+
+func (x *WorkflowQuantityVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// One window in which the targets with a change were observed beside the others.
+type WorkflowObservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Beginning of the window. Always set.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Its end. Always set.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Number of replicas with the change.
+	CanaryReplicas uint32 `protobuf:"varint,3,opt,name=canary_replicas,json=canaryReplicas,proto3" json:"canary_replicas,omitempty"`
+	// Number of replicas without it.
+	ControlReplicas uint32 `protobuf:"varint,4,opt,name=control_replicas,json=controlReplicas,proto3" json:"control_replicas,omitempty"`
+	// Requests that got their first token on those with the change.
+	CanaryRequests float64 `protobuf:"fixed64,5,opt,name=canary_requests,json=canaryRequests,proto3" json:"canary_requests,omitempty"`
+	// Requests that got their first token on the others.
+	ControlRequests float64 `protobuf:"fixed64,6,opt,name=control_requests,json=controlRequests,proto3" json:"control_requests,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WorkflowObservation) Reset() {
+	*x = WorkflowObservation{}
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkflowObservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkflowObservation) ProtoMessage() {}
+
+func (x *WorkflowObservation) ProtoReflect() protoreflect.Message {
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkflowObservation.ProtoReflect.Descriptor instead.
+func (*WorkflowObservation) Descriptor() ([]byte, []int) {
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WorkflowObservation) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *WorkflowObservation) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *WorkflowObservation) GetCanaryReplicas() uint32 {
+	if x != nil {
+		return x.CanaryReplicas
+	}
+	return 0
+}
+
+func (x *WorkflowObservation) GetControlReplicas() uint32 {
+	if x != nil {
+		return x.ControlReplicas
+	}
+	return 0
+}
+
+func (x *WorkflowObservation) GetCanaryRequests() float64 {
+	if x != nil {
+		return x.CanaryRequests
+	}
+	return 0
+}
+
+func (x *WorkflowObservation) GetControlRequests() float64 {
+	if x != nil {
+		return x.ControlRequests
+	}
+	return 0
+}
+
 // Settings of one target before and after. Their content is shown nowhere, since it may hold secrets.
 type WorkflowPlanTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1371,7 +2118,7 @@ type WorkflowPlanTarget struct {
 
 func (x *WorkflowPlanTarget) Reset() {
 	*x = WorkflowPlanTarget{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[5]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +2130,7 @@ func (x *WorkflowPlanTarget) String() string {
 func (*WorkflowPlanTarget) ProtoMessage() {}
 
 func (x *WorkflowPlanTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[5]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +2143,7 @@ func (x *WorkflowPlanTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowPlanTarget.ProtoReflect.Descriptor instead.
 func (*WorkflowPlanTarget) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{5}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WorkflowPlanTarget) GetName() string {
@@ -1458,7 +2205,7 @@ type WorkflowTarget struct {
 
 func (x *WorkflowTarget) Reset() {
 	*x = WorkflowTarget{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[6]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +2217,7 @@ func (x *WorkflowTarget) String() string {
 func (*WorkflowTarget) ProtoMessage() {}
 
 func (x *WorkflowTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[6]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +2230,7 @@ func (x *WorkflowTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowTarget.ProtoReflect.Descriptor instead.
 func (*WorkflowTarget) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{6}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WorkflowTarget) GetName() string {
@@ -1529,7 +2276,7 @@ type WorkflowApproval struct {
 
 func (x *WorkflowApproval) Reset() {
 	*x = WorkflowApproval{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[7]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +2288,7 @@ func (x *WorkflowApproval) String() string {
 func (*WorkflowApproval) ProtoMessage() {}
 
 func (x *WorkflowApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[7]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +2301,7 @@ func (x *WorkflowApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowApproval.ProtoReflect.Descriptor instead.
 func (*WorkflowApproval) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{7}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WorkflowApproval) GetPrincipal() string {
@@ -1600,7 +2347,7 @@ type WorkflowGate struct {
 
 func (x *WorkflowGate) Reset() {
 	*x = WorkflowGate{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[8]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +2359,7 @@ func (x *WorkflowGate) String() string {
 func (*WorkflowGate) ProtoMessage() {}
 
 func (x *WorkflowGate) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[8]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +2372,7 @@ func (x *WorkflowGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowGate.ProtoReflect.Descriptor instead.
 func (*WorkflowGate) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{8}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WorkflowGate) GetApprovals() uint32 {
@@ -1691,7 +2438,7 @@ type WorkflowEffects struct {
 
 func (x *WorkflowEffects) Reset() {
 	*x = WorkflowEffects{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[9]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +2450,7 @@ func (x *WorkflowEffects) String() string {
 func (*WorkflowEffects) ProtoMessage() {}
 
 func (x *WorkflowEffects) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[9]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +2463,7 @@ func (x *WorkflowEffects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowEffects.ProtoReflect.Descriptor instead.
 func (*WorkflowEffects) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{9}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WorkflowEffects) GetBeforeStartTime() *timestamppb.Timestamp {
@@ -1787,7 +2534,7 @@ type WorkflowEffect struct {
 
 func (x *WorkflowEffect) Reset() {
 	*x = WorkflowEffect{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[10]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +2546,7 @@ func (x *WorkflowEffect) String() string {
 func (*WorkflowEffect) ProtoMessage() {}
 
 func (x *WorkflowEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[10]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +2559,7 @@ func (x *WorkflowEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowEffect.ProtoReflect.Descriptor instead.
 func (*WorkflowEffect) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{10}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WorkflowEffect) GetQuantity() string {
@@ -1874,8 +2621,8 @@ func (x *WorkflowEffect) GetPredictedRatioHigh() float64 {
 // What went wrong.
 type WorkflowFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
-	// `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
+	// For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`,
+	// `INCONCLUSIVE`, `ANSWERS_DIFFER`, `DRIFT`, `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, a sentence.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -1887,7 +2634,7 @@ type WorkflowFailure struct {
 
 func (x *WorkflowFailure) Reset() {
 	*x = WorkflowFailure{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[11]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2646,7 @@ func (x *WorkflowFailure) String() string {
 func (*WorkflowFailure) ProtoMessage() {}
 
 func (x *WorkflowFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[11]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2659,7 @@ func (x *WorkflowFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowFailure.ProtoReflect.Descriptor instead.
 func (*WorkflowFailure) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{11}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WorkflowFailure) GetReason() string {
@@ -1952,9 +2699,9 @@ type WorkflowEvent struct {
 	// Who caused it: a principal, or `perfagent`.
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
 	// What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`,
-	// `paused`, `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`,
-	// `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions
-	// add more.
+	// `paused`, `resumed`, `cancelled`, `plan_outdated`, `drain_started`, `write_intended`, `written`, `ready`,
+	// `observed`, `quality_checked`, `completed`, `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or
+	// `failed`. Later versions add more.
 	Type string `protobuf:"bytes,7,opt,name=type,proto3" json:"type,omitempty"`
 	// The same in a sentence.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
@@ -1966,8 +2713,8 @@ type WorkflowEvent struct {
 	Plan *WorkflowPlan `protobuf:"bytes,11,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Of `planned` what is recommended. Empty else.
 	Optimizations []*Optimization `protobuf:"bytes,12,rep,name=optimizations,proto3" json:"optimizations,omitempty"`
-	// Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the
-	// target in the plan, from 0. Unset else.
+	// Of `drain_started`, `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the
+	// place of the target in the plan, from 0. Unset else.
 	Target *uint32 `protobuf:"varint,13,opt,name=target,proto3,oneof" json:"target,omitempty"`
 	// Of `write_intended` and `restore_intended` the id of the operation. Empty else.
 	OperationId string `protobuf:"bytes,14,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
@@ -1980,14 +2727,21 @@ type WorkflowEvent struct {
 	// Of `failed`, `rollback_failed` and a `rollback_started` for a failure what went wrong. Unset else.
 	Failure *WorkflowFailure `protobuf:"bytes,18,opt,name=failure,proto3" json:"failure,omitempty"`
 	// Of `paused` why. Unspecified else.
-	PauseReason   WorkflowPauseReason `protobuf:"varint,19,opt,name=pause_reason,json=pauseReason,proto3,enum=perfagent.v1.WorkflowPauseReason" json:"pause_reason,omitempty"`
+	PauseReason WorkflowPauseReason `protobuf:"varint,19,opt,name=pause_reason,json=pauseReason,proto3,enum=perfagent.v1.WorkflowPauseReason" json:"pause_reason,omitempty"`
+	// Of `observed` the window. Unset else.
+	Observation *WorkflowObservation `protobuf:"bytes,20,opt,name=observation,proto3" json:"observation,omitempty"`
+	// Of `observed` what all windows of the part say together, where it was time for a verdict. Unset else. FAIL is the
+	// beginning of the way back.
+	Verdict *WorkflowVerdict `protobuf:"bytes,21,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Of `quality_checked` what came of it. Unset else.
+	Quality       *WorkflowQuality `protobuf:"bytes,22,opt,name=quality,proto3" json:"quality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkflowEvent) Reset() {
 	*x = WorkflowEvent{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[12]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2753,7 @@ func (x *WorkflowEvent) String() string {
 func (*WorkflowEvent) ProtoMessage() {}
 
 func (x *WorkflowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[12]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2766,7 @@ func (x *WorkflowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkflowEvent.ProtoReflect.Descriptor instead.
 func (*WorkflowEvent) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{12}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WorkflowEvent) GetRevision() uint64 {
@@ -2148,6 +2902,27 @@ func (x *WorkflowEvent) GetPauseReason() WorkflowPauseReason {
 	return WorkflowPauseReason_WORKFLOW_PAUSE_REASON_UNSPECIFIED
 }
 
+func (x *WorkflowEvent) GetObservation() *WorkflowObservation {
+	if x != nil {
+		return x.Observation
+	}
+	return nil
+}
+
+func (x *WorkflowEvent) GetVerdict() *WorkflowVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *WorkflowEvent) GetQuality() *WorkflowQuality {
+	if x != nil {
+		return x.Quality
+	}
+	return nil
+}
+
 // Settings of an instance's targets at a time. Their content is shown nowhere, since it may hold secrets.
 type ConfigSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2173,7 +2948,7 @@ type ConfigSnapshot struct {
 
 func (x *ConfigSnapshot) Reset() {
 	*x = ConfigSnapshot{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[13]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2960,7 @@ func (x *ConfigSnapshot) String() string {
 func (*ConfigSnapshot) ProtoMessage() {}
 
 func (x *ConfigSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[13]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2973,7 @@ func (x *ConfigSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSnapshot.ProtoReflect.Descriptor instead.
 func (*ConfigSnapshot) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{13}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfigSnapshot) GetSnapshotId() string {
@@ -2274,7 +3049,7 @@ type ConfigSnapshotTarget struct {
 
 func (x *ConfigSnapshotTarget) Reset() {
 	*x = ConfigSnapshotTarget{}
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[14]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +3061,7 @@ func (x *ConfigSnapshotTarget) String() string {
 func (*ConfigSnapshotTarget) ProtoMessage() {}
 
 func (x *ConfigSnapshotTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[14]
+	mi := &file_perfagent_v1_workflow_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +3074,7 @@ func (x *ConfigSnapshotTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSnapshotTarget.ProtoReflect.Descriptor instead.
 func (*ConfigSnapshotTarget) Descriptor() ([]byte, []int) {
-	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{14}
+	return file_perfagent_v1_workflow_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConfigSnapshotTarget) GetName() string {
@@ -2334,7 +3109,7 @@ var File_perfagent_v1_workflow_state_proto protoreflect.FileDescriptor
 
 const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\n" +
-	"!perfagent/v1/workflow_state.proto\x12\fperfagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a!perfagent/v1/recommendation.proto\x1a\x1aperfagent/v1/setting.proto\"\x84\v\n" +
+	"!perfagent/v1/workflow_state.proto\x12\fperfagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\x1a\x1dperfagent/v1/prediction.proto\x1a!perfagent/v1/recommendation.proto\x1a\x1aperfagent/v1/setting.proto\"\x8c\f\n" +
 	"\bWorkflow\x12\x1f\n" +
 	"\vworkflow_id\x18\x01 \x01(\tR\n" +
 	"workflowId\x12\x1f\n" +
@@ -2372,7 +3147,10 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\vupdate_time\x18\x1c \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x1d \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x1e \x01(\x04R\brevision\"\xf5\x01\n" +
+	"\brevision\x18\x1e \x01(\x04R\brevision\x12\x12\n" +
+	"\x04step\x18\x1f \x01(\rR\x04step\x129\n" +
+	"\bverdicts\x18  \x03(\v2\x1d.perfagent.v1.WorkflowVerdictR\bverdicts\x127\n" +
+	"\aquality\x18! \x01(\v2\x1d.perfagent.v1.WorkflowQualityR\aquality\"\xf5\x01\n" +
 	"\x13WorkflowStageRecord\x121\n" +
 	"\x05stage\x18\x01 \x01(\x0e2\x1b.perfagent.v1.WorkflowStageR\x05stage\x129\n" +
 	"\x06status\x18\x02 \x01(\x0e2!.perfagent.v1.WorkflowStageStatusR\x06status\x129\n" +
@@ -2390,7 +3168,7 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x0fWorkflowFinding\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause\x122\n" +
 	"\bseverity\x18\x02 \x01(\x0e2\x16.perfagent.v1.SeverityR\bseverity\x12 \n" +
-	"\vdescription\x18\x03 \x01(\tR\vdescription\"\xb1\x04\n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\"\xe7\x04\n" +
 	"\fWorkflowPlan\x12\x12\n" +
 	"\x04etag\x18\x01 \x01(\tR\x04etag\x12\x1a\n" +
 	"\bheadline\x18\x02 \x01(\tR\bheadline\x12'\n" +
@@ -2408,7 +3186,90 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	" \x01(\bR\x0echangesAnswers\x12#\n" +
 	"\rneeds_restart\x18\v \x01(\bR\fneedsRestart\x12\x18\n" +
 	"\aremarks\x18\f \x03(\tR\aremarks\x12:\n" +
-	"\bstrategy\x18\r \x01(\x0e2\x1e.perfagent.v1.WorkflowStrategyR\bstrategy\"\xd2\x01\n" +
+	"\bstrategy\x18\r \x01(\x0e2\x1e.perfagent.v1.WorkflowStrategyR\bstrategy\x124\n" +
+	"\x06canary\x18\x0e \x01(\v2\x1c.perfagent.v1.WorkflowCanaryR\x06canary\"\xa9\x04\n" +
+	"\x0eWorkflowCanary\x12\x16\n" +
+	"\x06shares\x18\x01 \x03(\x01R\x06shares\x122\n" +
+	"\awarm_up\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06warmUp\x123\n" +
+	"\aobserve\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aobserve\x125\n" +
+	"\bdecision\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bdecision\x12/\n" +
+	"\x05drain\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x1f\n" +
+	"\vleast_ready\x18\x06 \x01(\rR\n" +
+	"leastReady\x12,\n" +
+	"\x0ftolerance_ratio\x18\a \x01(\x01H\x00R\x0etoleranceRatio\x88\x01\x01\x12.\n" +
+	"\x13gate_before_rollout\x18\b \x01(\bR\x11gateBeforeRollout\x12$\n" +
+	"\x0egate_each_step\x18\t \x01(\bR\fgateEachStep\x12\x14\n" +
+	"\x05steps\x18\n" +
+	" \x03(\rR\x05steps\x124\n" +
+	"\x06bounds\x18\v \x01(\v2\x1c.perfagent.v1.WorkflowBoundsR\x06bounds\x12)\n" +
+	"\x10compares_answers\x18\f \x01(\bR\x0fcomparesAnswersB\x12\n" +
+	"\x10_tolerance_ratio\"\xfa\x01\n" +
+	"\x0fWorkflowQuality\x12\x18\n" +
+	"\aprompts\x18\x01 \x01(\rR\aprompts\x12\x16\n" +
+	"\x06agreed\x18\x02 \x01(\rR\x06agreed\x12%\n" +
+	"\x0eagreed_without\x18\x03 \x01(\rR\ragreedWithout\x12!\n" +
+	"\fcommon_ratio\x18\x04 \x01(\x01R\vcommonRatio\x120\n" +
+	"\x14common_without_ratio\x18\x05 \x01(\x01R\x12commonWithoutRatio\x12!\n" +
+	"\fneeded_ratio\x18\x06 \x01(\x01R\vneededRatio\x12\x16\n" +
+	"\x06passed\x18\a \x01(\bR\x06passed\"\xb7\x02\n" +
+	"\x0eWorkflowBounds\x12A\n" +
+	"\x1btime_to_first_token_seconds\x18\x01 \x01(\x01H\x00R\x17timeToFirstTokenSeconds\x88\x01\x01\x12B\n" +
+	"\x1binter_token_latency_seconds\x18\x02 \x01(\x01H\x01R\x18interTokenLatencySeconds\x88\x01\x01\x12?\n" +
+	"\x1aend_to_end_latency_seconds\x18\x03 \x01(\x01H\x02R\x16endToEndLatencySeconds\x88\x01\x01B\x1e\n" +
+	"\x1c_time_to_first_token_secondsB\x1e\n" +
+	"\x1c_inter_token_latency_secondsB\x1d\n" +
+	"\x1b_end_to_end_latency_seconds\"\xe4\x01\n" +
+	"\x0fWorkflowVerdict\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\rR\x04step\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04look\x18\x04 \x01(\rR\x04look\x12\x14\n" +
+	"\x05looks\x18\x05 \x01(\rR\x05looks\x12\x1a\n" +
+	"\bevidence\x18\x06 \x01(\tR\bevidence\x12E\n" +
+	"\n" +
+	"quantities\x18\a \x03(\v2%.perfagent.v1.WorkflowQuantityVerdictR\n" +
+	"quantities\"\xb4\x06\n" +
+	"\x17WorkflowQuantityVerdict\x12\x1a\n" +
+	"\bquantity\x18\x01 \x01(\tR\bquantity\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x1a\n" +
+	"\benforced\x18\x03 \x01(\bR\benforced\x12\x1b\n" +
+	"\x06canary\x18\x04 \x01(\x01H\x00R\x06canary\x88\x01\x01\x12\x1d\n" +
+	"\acontrol\x18\x05 \x01(\x01H\x01R\acontrol\x88\x01\x01\x12&\n" +
+	"\feffect_ratio\x18\x06 \x01(\x01H\x02R\veffectRatio\x88\x01\x01\x12-\n" +
+	"\x10effect_ratio_low\x18\a \x01(\x01H\x03R\x0eeffectRatioLow\x88\x01\x01\x12/\n" +
+	"\x11effect_ratio_high\x18\b \x01(\x01H\x04R\x0feffectRatioHigh\x88\x01\x01\x12#\n" +
+	"\n" +
+	"difference\x18\t \x01(\x01H\x05R\n" +
+	"difference\x88\x01\x01\x12*\n" +
+	"\x0edifference_low\x18\n" +
+	" \x01(\x01H\x06R\rdifferenceLow\x88\x01\x01\x12,\n" +
+	"\x0fdifference_high\x18\v \x01(\x01H\aR\x0edifferenceHigh\x88\x01\x01\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\f \x01(\x01R\n" +
+	"confidence\x12\x1c\n" +
+	"\tintervals\x18\r \x01(\rR\tintervals\x12!\n" +
+	"\fcanary_count\x18\x0e \x01(\x01R\vcanaryCount\x12#\n" +
+	"\rcontrol_count\x18\x0f \x01(\x01R\fcontrolCount\x12?\n" +
+	"\x19smallest_detectable_ratio\x18\x10 \x01(\x01H\bR\x17smallestDetectableRatio\x88\x01\x01\x12\x16\n" +
+	"\x06reason\x18\x11 \x01(\tR\x06reasonB\t\n" +
+	"\a_canaryB\n" +
+	"\n" +
+	"\b_controlB\x0f\n" +
+	"\r_effect_ratioB\x13\n" +
+	"\x11_effect_ratio_lowB\x14\n" +
+	"\x12_effect_ratio_highB\r\n" +
+	"\v_differenceB\x11\n" +
+	"\x0f_difference_lowB\x12\n" +
+	"\x10_difference_highB\x1c\n" +
+	"\x1a_smallest_detectable_ratio\"\xaf\x02\n" +
+	"\x13WorkflowObservation\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12'\n" +
+	"\x0fcanary_replicas\x18\x03 \x01(\rR\x0ecanaryReplicas\x12)\n" +
+	"\x10control_replicas\x18\x04 \x01(\rR\x0fcontrolReplicas\x12'\n" +
+	"\x0fcanary_requests\x18\x05 \x01(\x01R\x0ecanaryRequests\x12)\n" +
+	"\x10control_requests\x18\x06 \x01(\x01R\x0fcontrolRequests\"\xd2\x01\n" +
 	"\x12WorkflowPlanTarget\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12#\n" +
@@ -2458,7 +3319,7 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x0fWorkflowFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xbc\x06\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xf3\a\n" +
 	"\rWorkflowEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1f\n" +
 	"\vworkflow_id\x18\x02 \x01(\tR\n" +
@@ -2482,7 +3343,10 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x11settings_revision\x18\x10 \x01(\tR\x10settingsRevision\x127\n" +
 	"\aeffects\x18\x11 \x01(\v2\x1d.perfagent.v1.WorkflowEffectsR\aeffects\x127\n" +
 	"\afailure\x18\x12 \x01(\v2\x1d.perfagent.v1.WorkflowFailureR\afailure\x12D\n" +
-	"\fpause_reason\x18\x13 \x01(\x0e2!.perfagent.v1.WorkflowPauseReasonR\vpauseReasonB\t\n" +
+	"\fpause_reason\x18\x13 \x01(\x0e2!.perfagent.v1.WorkflowPauseReasonR\vpauseReason\x12C\n" +
+	"\vobservation\x18\x14 \x01(\v2!.perfagent.v1.WorkflowObservationR\vobservation\x127\n" +
+	"\averdict\x18\x15 \x01(\v2\x1d.perfagent.v1.WorkflowVerdictR\averdict\x127\n" +
+	"\aquality\x18\x16 \x01(\v2\x1d.perfagent.v1.WorkflowQualityR\aqualityB\t\n" +
 	"\a_target\"\xbd\x02\n" +
 	"\x0eConfigSnapshot\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
@@ -2541,22 +3405,24 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x1eWORKFLOW_OUTCOME_NOTHING_TO_DO\x10\x04\x12\x1d\n" +
 	"\x19WORKFLOW_OUTCOME_ANALYSED\x10\x05\x12\x1d\n" +
 	"\x19WORKFLOW_OUTCOME_RESTORED\x10\x06\x12\x1e\n" +
-	"\x1aWORKFLOW_OUTCOME_ABANDONED\x10\a*\xae\x01\n" +
+	"\x1aWORKFLOW_OUTCOME_ABANDONED\x10\a*\xd6\x01\n" +
 	"\x13WorkflowPauseReason\x12%\n" +
 	"!WORKFLOW_PAUSE_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fWORKFLOW_PAUSE_REASON_REQUESTED\x10\x01\x12\x1f\n" +
 	"\x1bWORKFLOW_PAUSE_REASON_DRIFT\x10\x02\x12*\n" +
-	"&WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT\x10\x03*\xeb\x01\n" +
+	"&WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT\x10\x03\x12&\n" +
+	"\"WORKFLOW_PAUSE_REASON_INCONCLUSIVE\x10\x04*\xeb\x01\n" +
 	"\x13WorkflowStageStatus\x12%\n" +
 	"!WORKFLOW_STAGE_STATUS_UNSPECIFIED\x10\x00\x12%\n" +
 	"!WORKFLOW_STAGE_STATUS_NOT_STARTED\x10\x01\x12!\n" +
 	"\x1dWORKFLOW_STAGE_STATUS_RUNNING\x10\x02\x12\x1e\n" +
 	"\x1aWORKFLOW_STAGE_STATUS_DONE\x10\x03\x12!\n" +
 	"\x1dWORKFLOW_STAGE_STATUS_SKIPPED\x10\x04\x12 \n" +
-	"\x1cWORKFLOW_STAGE_STATUS_FAILED\x10\x05*U\n" +
+	"\x1cWORKFLOW_STAGE_STATUS_FAILED\x10\x05*s\n" +
 	"\x10WorkflowStrategy\x12!\n" +
 	"\x1dWORKFLOW_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n" +
-	"\x1aWORKFLOW_STRATEGY_IN_PLACE\x10\x01*\xbb\x02\n" +
+	"\x1aWORKFLOW_STRATEGY_IN_PLACE\x10\x01\x12\x1c\n" +
+	"\x18WORKFLOW_STRATEGY_CANARY\x10\x02*\xbb\x02\n" +
 	"\x13WorkflowTargetState\x12%\n" +
 	"!WORKFLOW_TARGET_STATE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fWORKFLOW_TARGET_STATE_UNTOUCHED\x10\x01\x12!\n" +
@@ -2565,10 +3431,11 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x1bWORKFLOW_TARGET_STATE_READY\x10\x04\x12#\n" +
 	"\x1fWORKFLOW_TARGET_STATE_RESTORING\x10\x05\x12\"\n" +
 	"\x1eWORKFLOW_TARGET_STATE_RESTORED\x10\x06\x12(\n" +
-	"$WORKFLOW_TARGET_STATE_RESTORED_READY\x10\a*\\\n" +
+	"$WORKFLOW_TARGET_STATE_RESTORED_READY\x10\a*\x83\x01\n" +
 	"\x10WorkflowGateKind\x12\"\n" +
 	"\x1eWORKFLOW_GATE_KIND_UNSPECIFIED\x10\x00\x12$\n" +
-	" WORKFLOW_GATE_KIND_BEFORE_CANARY\x10\x01*v\n" +
+	" WORKFLOW_GATE_KIND_BEFORE_CANARY\x10\x01\x12%\n" +
+	"!WORKFLOW_GATE_KIND_BEFORE_ROLLOUT\x10\x02*v\n" +
 	"\x11WorkflowOnTimeout\x12#\n" +
 	"\x1fWORKFLOW_ON_TIMEOUT_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aWORKFLOW_ON_TIMEOUT_REJECT\x10\x01\x12\x1c\n" +
@@ -2587,39 +3454,45 @@ func file_perfagent_v1_workflow_state_proto_rawDescGZIP() []byte {
 }
 
 var file_perfagent_v1_workflow_state_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_perfagent_v1_workflow_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_perfagent_v1_workflow_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_perfagent_v1_workflow_state_proto_goTypes = []any{
-	(WorkflowType)(0),             // 0: perfagent.v1.WorkflowType
-	(WorkflowStatus)(0),           // 1: perfagent.v1.WorkflowStatus
-	(WorkflowStage)(0),            // 2: perfagent.v1.WorkflowStage
-	(WorkflowOutcome)(0),          // 3: perfagent.v1.WorkflowOutcome
-	(WorkflowPauseReason)(0),      // 4: perfagent.v1.WorkflowPauseReason
-	(WorkflowStageStatus)(0),      // 5: perfagent.v1.WorkflowStageStatus
-	(WorkflowStrategy)(0),         // 6: perfagent.v1.WorkflowStrategy
-	(WorkflowTargetState)(0),      // 7: perfagent.v1.WorkflowTargetState
-	(WorkflowGateKind)(0),         // 8: perfagent.v1.WorkflowGateKind
-	(WorkflowOnTimeout)(0),        // 9: perfagent.v1.WorkflowOnTimeout
-	(*Workflow)(nil),              // 10: perfagent.v1.Workflow
-	(*WorkflowStageRecord)(nil),   // 11: perfagent.v1.WorkflowStageRecord
-	(*WorkflowWaitingFor)(nil),    // 12: perfagent.v1.WorkflowWaitingFor
-	(*WorkflowFinding)(nil),       // 13: perfagent.v1.WorkflowFinding
-	(*WorkflowPlan)(nil),          // 14: perfagent.v1.WorkflowPlan
-	(*WorkflowPlanTarget)(nil),    // 15: perfagent.v1.WorkflowPlanTarget
-	(*WorkflowTarget)(nil),        // 16: perfagent.v1.WorkflowTarget
-	(*WorkflowApproval)(nil),      // 17: perfagent.v1.WorkflowApproval
-	(*WorkflowGate)(nil),          // 18: perfagent.v1.WorkflowGate
-	(*WorkflowEffects)(nil),       // 19: perfagent.v1.WorkflowEffects
-	(*WorkflowEffect)(nil),        // 20: perfagent.v1.WorkflowEffect
-	(*WorkflowFailure)(nil),       // 21: perfagent.v1.WorkflowFailure
-	(*WorkflowEvent)(nil),         // 22: perfagent.v1.WorkflowEvent
-	(*ConfigSnapshot)(nil),        // 23: perfagent.v1.ConfigSnapshot
-	(*ConfigSnapshotTarget)(nil),  // 24: perfagent.v1.ConfigSnapshotTarget
-	(*Optimization)(nil),          // 25: perfagent.v1.Optimization
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(Severity)(0),                 // 27: perfagent.v1.Severity
-	(*KnobChange)(nil),            // 28: perfagent.v1.KnobChange
-	(*Prediction)(nil),            // 29: perfagent.v1.Prediction
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(WorkflowType)(0),               // 0: perfagent.v1.WorkflowType
+	(WorkflowStatus)(0),             // 1: perfagent.v1.WorkflowStatus
+	(WorkflowStage)(0),              // 2: perfagent.v1.WorkflowStage
+	(WorkflowOutcome)(0),            // 3: perfagent.v1.WorkflowOutcome
+	(WorkflowPauseReason)(0),        // 4: perfagent.v1.WorkflowPauseReason
+	(WorkflowStageStatus)(0),        // 5: perfagent.v1.WorkflowStageStatus
+	(WorkflowStrategy)(0),           // 6: perfagent.v1.WorkflowStrategy
+	(WorkflowTargetState)(0),        // 7: perfagent.v1.WorkflowTargetState
+	(WorkflowGateKind)(0),           // 8: perfagent.v1.WorkflowGateKind
+	(WorkflowOnTimeout)(0),          // 9: perfagent.v1.WorkflowOnTimeout
+	(*Workflow)(nil),                // 10: perfagent.v1.Workflow
+	(*WorkflowStageRecord)(nil),     // 11: perfagent.v1.WorkflowStageRecord
+	(*WorkflowWaitingFor)(nil),      // 12: perfagent.v1.WorkflowWaitingFor
+	(*WorkflowFinding)(nil),         // 13: perfagent.v1.WorkflowFinding
+	(*WorkflowPlan)(nil),            // 14: perfagent.v1.WorkflowPlan
+	(*WorkflowCanary)(nil),          // 15: perfagent.v1.WorkflowCanary
+	(*WorkflowQuality)(nil),         // 16: perfagent.v1.WorkflowQuality
+	(*WorkflowBounds)(nil),          // 17: perfagent.v1.WorkflowBounds
+	(*WorkflowVerdict)(nil),         // 18: perfagent.v1.WorkflowVerdict
+	(*WorkflowQuantityVerdict)(nil), // 19: perfagent.v1.WorkflowQuantityVerdict
+	(*WorkflowObservation)(nil),     // 20: perfagent.v1.WorkflowObservation
+	(*WorkflowPlanTarget)(nil),      // 21: perfagent.v1.WorkflowPlanTarget
+	(*WorkflowTarget)(nil),          // 22: perfagent.v1.WorkflowTarget
+	(*WorkflowApproval)(nil),        // 23: perfagent.v1.WorkflowApproval
+	(*WorkflowGate)(nil),            // 24: perfagent.v1.WorkflowGate
+	(*WorkflowEffects)(nil),         // 25: perfagent.v1.WorkflowEffects
+	(*WorkflowEffect)(nil),          // 26: perfagent.v1.WorkflowEffect
+	(*WorkflowFailure)(nil),         // 27: perfagent.v1.WorkflowFailure
+	(*WorkflowEvent)(nil),           // 28: perfagent.v1.WorkflowEvent
+	(*ConfigSnapshot)(nil),          // 29: perfagent.v1.ConfigSnapshot
+	(*ConfigSnapshotTarget)(nil),    // 30: perfagent.v1.ConfigSnapshotTarget
+	(*Optimization)(nil),            // 31: perfagent.v1.Optimization
+	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
+	(Severity)(0),                   // 33: perfagent.v1.Severity
+	(*KnobChange)(nil),              // 34: perfagent.v1.KnobChange
+	(*Prediction)(nil),              // 35: perfagent.v1.Prediction
+	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
 }
 var file_perfagent_v1_workflow_state_proto_depIdxs = []int32{
 	0,  // 0: perfagent.v1.Workflow.workflow_type:type_name -> perfagent.v1.WorkflowType
@@ -2629,52 +3502,66 @@ var file_perfagent_v1_workflow_state_proto_depIdxs = []int32{
 	11, // 4: perfagent.v1.Workflow.stages:type_name -> perfagent.v1.WorkflowStageRecord
 	12, // 5: perfagent.v1.Workflow.waiting_for:type_name -> perfagent.v1.WorkflowWaitingFor
 	13, // 6: perfagent.v1.Workflow.findings:type_name -> perfagent.v1.WorkflowFinding
-	25, // 7: perfagent.v1.Workflow.optimizations:type_name -> perfagent.v1.Optimization
+	31, // 7: perfagent.v1.Workflow.optimizations:type_name -> perfagent.v1.Optimization
 	14, // 8: perfagent.v1.Workflow.plan:type_name -> perfagent.v1.WorkflowPlan
-	17, // 9: perfagent.v1.Workflow.approvals:type_name -> perfagent.v1.WorkflowApproval
-	16, // 10: perfagent.v1.Workflow.targets:type_name -> perfagent.v1.WorkflowTarget
-	19, // 11: perfagent.v1.Workflow.effects:type_name -> perfagent.v1.WorkflowEffects
-	21, // 12: perfagent.v1.Workflow.failure:type_name -> perfagent.v1.WorkflowFailure
+	23, // 9: perfagent.v1.Workflow.approvals:type_name -> perfagent.v1.WorkflowApproval
+	22, // 10: perfagent.v1.Workflow.targets:type_name -> perfagent.v1.WorkflowTarget
+	25, // 11: perfagent.v1.Workflow.effects:type_name -> perfagent.v1.WorkflowEffects
+	27, // 12: perfagent.v1.Workflow.failure:type_name -> perfagent.v1.WorkflowFailure
 	4,  // 13: perfagent.v1.Workflow.pause_reason:type_name -> perfagent.v1.WorkflowPauseReason
-	18, // 14: perfagent.v1.Workflow.gate:type_name -> perfagent.v1.WorkflowGate
-	26, // 15: perfagent.v1.Workflow.create_time:type_name -> google.protobuf.Timestamp
-	26, // 16: perfagent.v1.Workflow.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: perfagent.v1.WorkflowStageRecord.stage:type_name -> perfagent.v1.WorkflowStage
-	5,  // 18: perfagent.v1.WorkflowStageRecord.status:type_name -> perfagent.v1.WorkflowStageStatus
-	26, // 19: perfagent.v1.WorkflowStageRecord.start_time:type_name -> google.protobuf.Timestamp
-	26, // 20: perfagent.v1.WorkflowStageRecord.end_time:type_name -> google.protobuf.Timestamp
-	26, // 21: perfagent.v1.WorkflowWaitingFor.since_time:type_name -> google.protobuf.Timestamp
-	26, // 22: perfagent.v1.WorkflowWaitingFor.until_time:type_name -> google.protobuf.Timestamp
-	27, // 23: perfagent.v1.WorkflowFinding.severity:type_name -> perfagent.v1.Severity
-	28, // 24: perfagent.v1.WorkflowPlan.changes:type_name -> perfagent.v1.KnobChange
-	29, // 25: perfagent.v1.WorkflowPlan.prediction:type_name -> perfagent.v1.Prediction
-	15, // 26: perfagent.v1.WorkflowPlan.targets:type_name -> perfagent.v1.WorkflowPlanTarget
-	6,  // 27: perfagent.v1.WorkflowPlan.strategy:type_name -> perfagent.v1.WorkflowStrategy
-	7,  // 28: perfagent.v1.WorkflowTarget.state:type_name -> perfagent.v1.WorkflowTargetState
-	26, // 29: perfagent.v1.WorkflowApproval.approve_time:type_name -> google.protobuf.Timestamp
-	30, // 30: perfagent.v1.WorkflowGate.timeout:type_name -> google.protobuf.Duration
-	9,  // 31: perfagent.v1.WorkflowGate.on_timeout:type_name -> perfagent.v1.WorkflowOnTimeout
-	8,  // 32: perfagent.v1.WorkflowGate.kind:type_name -> perfagent.v1.WorkflowGateKind
-	26, // 33: perfagent.v1.WorkflowEffects.before_start_time:type_name -> google.protobuf.Timestamp
-	26, // 34: perfagent.v1.WorkflowEffects.before_end_time:type_name -> google.protobuf.Timestamp
-	26, // 35: perfagent.v1.WorkflowEffects.after_start_time:type_name -> google.protobuf.Timestamp
-	26, // 36: perfagent.v1.WorkflowEffects.after_end_time:type_name -> google.protobuf.Timestamp
-	20, // 37: perfagent.v1.WorkflowEffects.quantities:type_name -> perfagent.v1.WorkflowEffect
-	26, // 38: perfagent.v1.WorkflowEvent.event_time:type_name -> google.protobuf.Timestamp
-	0,  // 39: perfagent.v1.WorkflowEvent.workflow_type:type_name -> perfagent.v1.WorkflowType
-	13, // 40: perfagent.v1.WorkflowEvent.findings:type_name -> perfagent.v1.WorkflowFinding
-	14, // 41: perfagent.v1.WorkflowEvent.plan:type_name -> perfagent.v1.WorkflowPlan
-	25, // 42: perfagent.v1.WorkflowEvent.optimizations:type_name -> perfagent.v1.Optimization
-	19, // 43: perfagent.v1.WorkflowEvent.effects:type_name -> perfagent.v1.WorkflowEffects
-	21, // 44: perfagent.v1.WorkflowEvent.failure:type_name -> perfagent.v1.WorkflowFailure
-	4,  // 45: perfagent.v1.WorkflowEvent.pause_reason:type_name -> perfagent.v1.WorkflowPauseReason
-	26, // 46: perfagent.v1.ConfigSnapshot.create_time:type_name -> google.protobuf.Timestamp
-	24, // 47: perfagent.v1.ConfigSnapshot.targets:type_name -> perfagent.v1.ConfigSnapshotTarget
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	24, // 14: perfagent.v1.Workflow.gate:type_name -> perfagent.v1.WorkflowGate
+	32, // 15: perfagent.v1.Workflow.create_time:type_name -> google.protobuf.Timestamp
+	32, // 16: perfagent.v1.Workflow.update_time:type_name -> google.protobuf.Timestamp
+	18, // 17: perfagent.v1.Workflow.verdicts:type_name -> perfagent.v1.WorkflowVerdict
+	16, // 18: perfagent.v1.Workflow.quality:type_name -> perfagent.v1.WorkflowQuality
+	2,  // 19: perfagent.v1.WorkflowStageRecord.stage:type_name -> perfagent.v1.WorkflowStage
+	5,  // 20: perfagent.v1.WorkflowStageRecord.status:type_name -> perfagent.v1.WorkflowStageStatus
+	32, // 21: perfagent.v1.WorkflowStageRecord.start_time:type_name -> google.protobuf.Timestamp
+	32, // 22: perfagent.v1.WorkflowStageRecord.end_time:type_name -> google.protobuf.Timestamp
+	32, // 23: perfagent.v1.WorkflowWaitingFor.since_time:type_name -> google.protobuf.Timestamp
+	32, // 24: perfagent.v1.WorkflowWaitingFor.until_time:type_name -> google.protobuf.Timestamp
+	33, // 25: perfagent.v1.WorkflowFinding.severity:type_name -> perfagent.v1.Severity
+	34, // 26: perfagent.v1.WorkflowPlan.changes:type_name -> perfagent.v1.KnobChange
+	35, // 27: perfagent.v1.WorkflowPlan.prediction:type_name -> perfagent.v1.Prediction
+	21, // 28: perfagent.v1.WorkflowPlan.targets:type_name -> perfagent.v1.WorkflowPlanTarget
+	6,  // 29: perfagent.v1.WorkflowPlan.strategy:type_name -> perfagent.v1.WorkflowStrategy
+	15, // 30: perfagent.v1.WorkflowPlan.canary:type_name -> perfagent.v1.WorkflowCanary
+	36, // 31: perfagent.v1.WorkflowCanary.warm_up:type_name -> google.protobuf.Duration
+	36, // 32: perfagent.v1.WorkflowCanary.observe:type_name -> google.protobuf.Duration
+	36, // 33: perfagent.v1.WorkflowCanary.decision:type_name -> google.protobuf.Duration
+	36, // 34: perfagent.v1.WorkflowCanary.drain:type_name -> google.protobuf.Duration
+	17, // 35: perfagent.v1.WorkflowCanary.bounds:type_name -> perfagent.v1.WorkflowBounds
+	19, // 36: perfagent.v1.WorkflowVerdict.quantities:type_name -> perfagent.v1.WorkflowQuantityVerdict
+	32, // 37: perfagent.v1.WorkflowObservation.start_time:type_name -> google.protobuf.Timestamp
+	32, // 38: perfagent.v1.WorkflowObservation.end_time:type_name -> google.protobuf.Timestamp
+	7,  // 39: perfagent.v1.WorkflowTarget.state:type_name -> perfagent.v1.WorkflowTargetState
+	32, // 40: perfagent.v1.WorkflowApproval.approve_time:type_name -> google.protobuf.Timestamp
+	36, // 41: perfagent.v1.WorkflowGate.timeout:type_name -> google.protobuf.Duration
+	9,  // 42: perfagent.v1.WorkflowGate.on_timeout:type_name -> perfagent.v1.WorkflowOnTimeout
+	8,  // 43: perfagent.v1.WorkflowGate.kind:type_name -> perfagent.v1.WorkflowGateKind
+	32, // 44: perfagent.v1.WorkflowEffects.before_start_time:type_name -> google.protobuf.Timestamp
+	32, // 45: perfagent.v1.WorkflowEffects.before_end_time:type_name -> google.protobuf.Timestamp
+	32, // 46: perfagent.v1.WorkflowEffects.after_start_time:type_name -> google.protobuf.Timestamp
+	32, // 47: perfagent.v1.WorkflowEffects.after_end_time:type_name -> google.protobuf.Timestamp
+	26, // 48: perfagent.v1.WorkflowEffects.quantities:type_name -> perfagent.v1.WorkflowEffect
+	32, // 49: perfagent.v1.WorkflowEvent.event_time:type_name -> google.protobuf.Timestamp
+	0,  // 50: perfagent.v1.WorkflowEvent.workflow_type:type_name -> perfagent.v1.WorkflowType
+	13, // 51: perfagent.v1.WorkflowEvent.findings:type_name -> perfagent.v1.WorkflowFinding
+	14, // 52: perfagent.v1.WorkflowEvent.plan:type_name -> perfagent.v1.WorkflowPlan
+	31, // 53: perfagent.v1.WorkflowEvent.optimizations:type_name -> perfagent.v1.Optimization
+	25, // 54: perfagent.v1.WorkflowEvent.effects:type_name -> perfagent.v1.WorkflowEffects
+	27, // 55: perfagent.v1.WorkflowEvent.failure:type_name -> perfagent.v1.WorkflowFailure
+	4,  // 56: perfagent.v1.WorkflowEvent.pause_reason:type_name -> perfagent.v1.WorkflowPauseReason
+	20, // 57: perfagent.v1.WorkflowEvent.observation:type_name -> perfagent.v1.WorkflowObservation
+	18, // 58: perfagent.v1.WorkflowEvent.verdict:type_name -> perfagent.v1.WorkflowVerdict
+	16, // 59: perfagent.v1.WorkflowEvent.quality:type_name -> perfagent.v1.WorkflowQuality
+	32, // 60: perfagent.v1.ConfigSnapshot.create_time:type_name -> google.protobuf.Timestamp
+	30, // 61: perfagent.v1.ConfigSnapshot.targets:type_name -> perfagent.v1.ConfigSnapshotTarget
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_perfagent_v1_workflow_state_proto_init() }
@@ -2686,15 +3573,18 @@ func file_perfagent_v1_workflow_state_proto_init() {
 	file_perfagent_v1_prediction_proto_init()
 	file_perfagent_v1_recommendation_proto_init()
 	file_perfagent_v1_setting_proto_init()
-	file_perfagent_v1_workflow_state_proto_msgTypes[10].OneofWrappers = []any{}
-	file_perfagent_v1_workflow_state_proto_msgTypes[12].OneofWrappers = []any{}
+	file_perfagent_v1_workflow_state_proto_msgTypes[5].OneofWrappers = []any{}
+	file_perfagent_v1_workflow_state_proto_msgTypes[7].OneofWrappers = []any{}
+	file_perfagent_v1_workflow_state_proto_msgTypes[9].OneofWrappers = []any{}
+	file_perfagent_v1_workflow_state_proto_msgTypes[16].OneofWrappers = []any{}
+	file_perfagent_v1_workflow_state_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfagent_v1_workflow_state_proto_rawDesc), len(file_perfagent_v1_workflow_state_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

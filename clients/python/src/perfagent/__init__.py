@@ -47,6 +47,7 @@ from perfagent.v1.webhook_pb2 import (
 from perfagent.v1.workflow_state_pb2 import (
     ConfigSnapshot,
     Workflow,
+    WorkflowCanary,
     WorkflowEvent,
     WorkflowGate,
     WorkflowOnTimeout,
@@ -103,6 +104,7 @@ __all__ = [
     "WebhookDeliveryState",
     "WebhookDisabledReason",
     "Workflow",
+    "WorkflowCanary",
     "WorkflowEvent",
     "WorkflowGate",
     "WorkflowOnTimeout",

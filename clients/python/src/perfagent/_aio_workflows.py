@@ -16,6 +16,7 @@ from perfagent.v1.workflow_state_pb2 import (
     WORKFLOW_TYPE_UNSPECIFIED,
     ConfigSnapshot,
     Workflow,
+    WorkflowCanary,
     WorkflowGate,
     WorkflowStatus,
     WorkflowType,
@@ -40,6 +41,7 @@ class WorkflowCalls(Caller):
         no_answer_change: bool = False,
         auto_approve: bool = False,
         gate: WorkflowGate | None = None,
+        canary: WorkflowCanary | None = None,
         plan_timeout: Span | None = None,
         ready_timeout: Span | None = None,
         observe_timeout: Span | None = None,
@@ -56,8 +58,9 @@ class WorkflowCalls(Caller):
 
         `workflow_type` is `optimization` (the default), `config_change` with `changes` such as `{"max_num_seqs": 64}`,
         `restore` with `snapshot_id`, or `analysis`. With `wait`, at most 60 seconds, it is answered when the plan is ready;
-        else at once. `validate_only` starts nothing and answers with the workflow as it would be. A request id is made
-        where none is given, so that a retry starts it once."""
+        else at once. `validate_only` starts nothing and answers with the workflow as it would be. `canary` says how the
+        change goes out to a part of the replicas first. A request id is made where none is given, so that a retry starts
+        it once."""
         request = requests.start(
             instance_id,
             instance_type,
@@ -71,6 +74,7 @@ class WorkflowCalls(Caller):
             no_answer_change,
             auto_approve,
             gate,
+            canary,
             plan_timeout,
             ready_timeout,
             observe_timeout,

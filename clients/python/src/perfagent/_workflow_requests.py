@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from perfagent._requests import Settings, Span, duration, new_request_id, settings_of
 from perfagent.errors import PerfagentError
 from perfagent.v1 import workflow_pb2
-from perfagent.v1.workflow_state_pb2 import Workflow, WorkflowGate, WorkflowStatus, WorkflowType
+from perfagent.v1.workflow_state_pb2 import Workflow, WorkflowCanary, WorkflowGate, WorkflowStatus, WorkflowType
 
 _DRY_RUN_WAIT: Final = 60.0
 """Seconds that an agent waits for the plan of a dry run where no other time is given."""
@@ -30,6 +30,7 @@ def start(
     no_answer_change: bool,
     auto_approve: bool,
     gate: WorkflowGate | None,
+    canary: WorkflowCanary | None,
     plan_timeout: Span | None,
     ready_timeout: Span | None,
     observe_timeout: Span | None,
@@ -55,6 +56,7 @@ def start(
         no_answer_change=no_answer_change,
         auto_approve=auto_approve,
         gate=gate,
+        canary=canary,
         plan_timeout=duration(plan_timeout),
         ready_timeout=duration(ready_timeout),
         observe_timeout=duration(observe_timeout),

@@ -15,7 +15,8 @@ use crate::actuator::{
     TargetSettings,
 };
 use crate::agent::{
-    Agent, Caller, Error, GateAsked, StartInstance, TimeoutsAsked, WorkflowStart, WorkflowVerb,
+    Agent, Caller, Error, GateAsked, StartInstance, StrategyAsked, TimeoutsAsked, WorkflowStart,
+    WorkflowVerb,
 };
 use crate::config::{Config, InstanceEntry};
 use crate::store::SqliteStore;
@@ -152,6 +153,7 @@ impl Desk {
                 && never.is_none_or(|never| !text.contains(never)),
             operation_id: target.operation_id.clone(),
             epoch: target.epoch,
+            metrics_url: None,
         }
     }
 }
@@ -432,6 +434,7 @@ pub(super) fn of(kind: WorkflowKind) -> WorkflowStart {
         no_answer_change: false,
         auto_approve: false,
         gate: GateAsked::default(),
+        strategy: StrategyAsked::InPlace,
         timeouts: TimeoutsAsked::default(),
         note: String::new(),
     }

@@ -23,7 +23,8 @@ use crate::edge::grpc::pb;
 The secret is printed this once. Private and loopback addresses are refused unless `[webhook] allow` in the agent's
 config file lists them.
 
-Types: workflow.status_changed (default), workflow.stage_changed, workflow.approval_needed, bottleneck.opened,
+Types: workflow.status_changed (default), workflow.stage_changed, workflow.verdict,
+workflow.approval_needed, bottleneck.opened,
 bottleneck.resolved.
 
 Exit codes: 0 created; 1 failed; 2 wrong usage or configuration.")]

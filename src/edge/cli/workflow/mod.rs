@@ -1,6 +1,7 @@
 //! `perfagent workflow`
 
 mod approve;
+mod canary_args;
 mod draw;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -16,6 +17,7 @@ mod start;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;
 mod verbs;
+mod verdict;
 mod watch;
 pub(super) mod words;
 

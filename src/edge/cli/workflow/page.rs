@@ -28,6 +28,7 @@ pub(super) fn render(told: &Told<'_>, colour: bool) -> String {
     page.stages(told);
     page.failure(told);
     page.effects(told);
+    page.verdicts(told);
     page.findings(told);
     page.plan(told);
     page.alternatives(told);
@@ -216,6 +217,7 @@ impl Page {
         self.heading("Plan");
         self.changes(plan);
         self.effect(plan.prediction.as_ref(), &plan.not_predictable_reason);
+        self.canary(plan);
         for one in &plan.targets {
             let arguments: Vec<String> = one.launch_args.iter().map(|word| clean(word)).collect();
             self.said(&clean(&one.name), &arguments.join(" "));

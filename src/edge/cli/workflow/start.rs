@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
+use super::canary_args::CanaryArgs;
 use super::page::{Told, render};
 use super::reach::{Reached, WRITE_DEADLINE, json_of, request};
 use super::watch::{to_its_end, until_planned};
@@ -30,6 +31,8 @@ pub(in crate::edge::cli) struct StartArgs {
     kind: Option<Kind>,
     #[command(flatten)]
     change: ChangeArgs,
+    #[command(flatten)]
+    canary: CanaryArgs,
     #[command(flatten)]
     gate: GateArgs,
     #[command(flatten)]
@@ -170,6 +173,7 @@ const EXAMPLES: &str = "Examples:
   perfagent workflow start vllm-1 --type analysis
   perfagent workflow start vllm-1 --snapshot 0197c1a2-6a51-7d58-8f64-2a0c1f7f2d10
   perfagent workflow start vllm-1 --approvals 2 --approval-timeout 4h
+  perfagent workflow start pool-1 --canary 25% --canary 100% --observe 30m --gate-before-rollout
   perfagent workflow start vllm-1 --validate-only -o json | jq .workflow.plan.changes
   perfagent workflow start new-1 --url http://127.0.0.1:8000/metrics
 
@@ -272,7 +276,8 @@ impl StartArgs {
             no_answer_change: change.no_answer_change,
             auto_approve: self.gate.auto_approve,
             gate: self.gate.on_the_wire(),
-            strategy: pb::WorkflowStrategy::Unspecified.into(),
+            strategy: self.canary.strategy().into(),
+            canary: self.canary.on_the_wire()?,
             plan_timeout: self.timeouts.plan_timeout.and_then(duration),
             ready_timeout: self.timeouts.ready_timeout.and_then(duration),
             observe_timeout: self.timeouts.observe_timeout.and_then(duration),

@@ -155,8 +155,8 @@ class Webhook(_message.Message):
     """Where it is from."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of what it is told: `workflow.status_changed`, `workflow.stage_changed`, `workflow.approval_needed`,
-        `bottleneck.opened`, `bottleneck.resolved`.
+        """Of what it is told: `workflow.status_changed`, `workflow.stage_changed`, `workflow.verdict`,
+        `workflow.approval_needed`, `bottleneck.opened`, `bottleneck.resolved`.
         """
 
     @_builtins.property

@@ -48,6 +48,7 @@ class StartWorkflowRequest(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID that the caller gives the request, so that it can be repeated. Empty for none."""
     instance_id: _builtins.str
@@ -75,7 +76,9 @@ class StartWorkflowRequest(_message.Message):
     auto_approve: _builtins.bool
     """Go on without an approval, where the agent's config file allows it. False means that somebody has to approve."""
     strategy: _workflow_state_pb2.WorkflowStrategy.ValueType
-    """How the change goes out. Unspecified means IN_PLACE."""
+    """How the change goes out. Unspecified means CANARY where each target is a replica of its own and there are several,
+    else IN_PLACE.
+    """
     note: _builtins.str
     """Why, in the caller's words; at most 1,024 bytes. Empty for none."""
     validate_only: _builtins.bool
@@ -118,6 +121,10 @@ class StartWorkflowRequest(_message.Message):
         time to the call's deadline. Unset means at once.
         """
 
+    @_builtins.property
+    def canary(self) -> _workflow_state_pb2.WorkflowCanary:
+        """How the change goes out part by part, where it does. Unset means as each of its fields says."""
+
     def __init__(
         self,
         *,
@@ -142,10 +149,11 @@ class StartWorkflowRequest(_message.Message):
         note: _builtins.str = ...,
         wait: _duration_pb2.Duration | None = ...,
         validate_only: _builtins.bool = ...,
+        canary: _workflow_state_pb2.WorkflowCanary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "gate", b"gate", "observe_timeout", b"observe_timeout", "plan_timeout", b"plan_timeout", "ready_timeout", b"ready_timeout", "rollback_timeout", b"rollback_timeout", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changes", b"changes", "gate", b"gate", "observe_timeout", b"observe_timeout", "plan_timeout", b"plan_timeout", "ready_timeout", b"ready_timeout", "rollback_timeout", b"rollback_timeout", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "changes", b"changes", "gate", b"gate", "instance_id", b"instance_id", "instance_type", b"instance_type", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "no_answer_change", b"no_answer_change", "no_restart", b"no_restart", "note", b"note", "observe_timeout", b"observe_timeout", "optimization_id", b"optimization_id", "plan_timeout", b"plan_timeout", "ready_timeout", b"ready_timeout", "request_id", b"request_id", "rollback_timeout", b"rollback_timeout", "snapshot_id", b"snapshot_id", "strategy", b"strategy", "validate_only", b"validate_only", "wait", b"wait", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_approve", b"auto_approve", "canary", b"canary", "changes", b"changes", "gate", b"gate", "instance_id", b"instance_id", "instance_type", b"instance_type", "metrics_url", b"metrics_url", "metrics_urls", b"metrics_urls", "no_answer_change", b"no_answer_change", "no_restart", b"no_restart", "note", b"note", "observe_timeout", b"observe_timeout", "optimization_id", b"optimization_id", "plan_timeout", b"plan_timeout", "ready_timeout", b"ready_timeout", "request_id", b"request_id", "rollback_timeout", b"rollback_timeout", "snapshot_id", b"snapshot_id", "strategy", b"strategy", "validate_only", b"validate_only", "wait", b"wait", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

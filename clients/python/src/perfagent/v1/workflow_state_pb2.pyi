@@ -223,6 +223,10 @@ class _WorkflowPauseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """Somebody else changed the settings."""
     WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT: _WorkflowPauseReason.ValueType  # 3
     """Nobody approved it in time."""
+    WORKFLOW_PAUSE_REASON_INCONCLUSIVE: _WorkflowPauseReason.ValueType  # 4
+    """What was observed does not tell whether the change does harm: ResumeWorkflow lets it go further, RollbackWorkflow
+    undoes it.
+    """
 
 class WorkflowPauseReason(_WorkflowPauseReason, metaclass=_WorkflowPauseReasonEnumTypeWrapper):
     """Why a workflow stands still."""
@@ -235,6 +239,10 @@ WORKFLOW_PAUSE_REASON_DRIFT: WorkflowPauseReason.ValueType  # 2
 """Somebody else changed the settings."""
 WORKFLOW_PAUSE_REASON_APPROVAL_TIMEOUT: WorkflowPauseReason.ValueType  # 3
 """Nobody approved it in time."""
+WORKFLOW_PAUSE_REASON_INCONCLUSIVE: WorkflowPauseReason.ValueType  # 4
+"""What was observed does not tell whether the change does harm: ResumeWorkflow lets it go further, RollbackWorkflow
+undoes it.
+"""
 Global___WorkflowPauseReason: _TypeAlias = WorkflowPauseReason  # noqa: Y015
 
 class _WorkflowStageStatus:
@@ -280,17 +288,21 @@ class _WorkflowStrategy:
 class _WorkflowStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkflowStrategy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WORKFLOW_STRATEGY_UNSPECIFIED: _WorkflowStrategy.ValueType  # 0
-    """As IN_PLACE."""
+    """As CANARY where each target is a replica of its own and there are several, else as IN_PLACE."""
     WORKFLOW_STRATEGY_IN_PLACE: _WorkflowStrategy.ValueType  # 1
     """To one target after the other, each ready before the next is touched."""
+    WORKFLOW_STRATEGY_CANARY: _WorkflowStrategy.ValueType  # 2
+    """To a part of the targets first, which is judged against those that do not have it."""
 
 class WorkflowStrategy(_WorkflowStrategy, metaclass=_WorkflowStrategyEnumTypeWrapper):
     """How a change goes out."""
 
 WORKFLOW_STRATEGY_UNSPECIFIED: WorkflowStrategy.ValueType  # 0
-"""As IN_PLACE."""
+"""As CANARY where each target is a replica of its own and there are several, else as IN_PLACE."""
 WORKFLOW_STRATEGY_IN_PLACE: WorkflowStrategy.ValueType  # 1
 """To one target after the other, each ready before the next is touched."""
+WORKFLOW_STRATEGY_CANARY: WorkflowStrategy.ValueType  # 2
+"""To a part of the targets first, which is judged against those that do not have it."""
 Global___WorkflowStrategy: _TypeAlias = WorkflowStrategy  # noqa: Y015
 
 class _WorkflowTargetState:
@@ -347,6 +359,8 @@ class _WorkflowGateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Work
     """As BEFORE_CANARY."""
     WORKFLOW_GATE_KIND_BEFORE_CANARY: _WorkflowGateKind.ValueType  # 1
     """Before anything is changed."""
+    WORKFLOW_GATE_KIND_BEFORE_ROLLOUT: _WorkflowGateKind.ValueType  # 2
+    """Before more targets get the change than those that have it."""
 
 class WorkflowGateKind(_WorkflowGateKind, metaclass=_WorkflowGateKindEnumTypeWrapper):
     """Where a workflow waits for somebody to agree."""
@@ -355,6 +369,8 @@ WORKFLOW_GATE_KIND_UNSPECIFIED: WorkflowGateKind.ValueType  # 0
 """As BEFORE_CANARY."""
 WORKFLOW_GATE_KIND_BEFORE_CANARY: WorkflowGateKind.ValueType  # 1
 """Before anything is changed."""
+WORKFLOW_GATE_KIND_BEFORE_ROLLOUT: WorkflowGateKind.ValueType  # 2
+"""Before more targets get the change than those that have it."""
 Global___WorkflowGateKind: _TypeAlias = WorkflowGateKind  # noqa: Y015
 
 class _WorkflowOnTimeout:
@@ -417,6 +433,9 @@ class Workflow(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """Its id: a UUIDv7, so that ids are in the order of time."""
     instance_id: _builtins.str
@@ -453,6 +472,8 @@ class Workflow(_message.Message):
     """Changes with each event."""
     revision: _builtins.int
     """Revision of its last event: watch on from here."""
+    step: _builtins.int
+    """Of a change that goes out part by part, the number of parts that have it and have stood."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowStageRecord]:
         """Its way, stage by stage, in order."""
@@ -503,6 +524,14 @@ class Workflow(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its last event was. Always set."""
 
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowVerdict]:
+        """The last verdict on each part that was observed, in order."""
+
+    @_builtins.property
+    def quality(self) -> Global___WorkflowQuality:
+        """What came of comparing answers. Unset where they were not compared."""
+
     def __init__(
         self,
         *,
@@ -536,10 +565,13 @@ class Workflow(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         revision: _builtins.int = ...,
+        step: _builtins.int = ...,
+        verdicts: _abc.Iterable[Global___WorkflowVerdict] | None = ...,
+        quality: Global___WorkflowQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effects", b"effects", "failure", b"failure", "gate", b"gate", "plan", b"plan", "update_time", b"update_time", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effects", b"effects", "failure", b"failure", "gate", b"gate", "plan", b"plan", "quality", b"quality", "update_time", b"update_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuator", b"actuator", "approvals", b"approvals", "create_time", b"create_time", "current_stage", b"current_stage", "done", b"done", "effects", b"effects", "etag", b"etag", "failure", b"failure", "findings", b"findings", "gate", b"gate", "headline", b"headline", "instance_id", b"instance_id", "note", b"note", "optimizations", b"optimizations", "outcome", b"outcome", "pause_reason", b"pause_reason", "plan", b"plan", "progress", b"progress", "requires_approval", b"requires_approval", "revision", b"revision", "rollback_attempts", b"rollback_attempts", "simulated", b"simulated", "stages", b"stages", "started_by", b"started_by", "status", b"status", "targets", b"targets", "update_time", b"update_time", "waiting_for", b"waiting_for", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actuator", b"actuator", "approvals", b"approvals", "create_time", b"create_time", "current_stage", b"current_stage", "done", b"done", "effects", b"effects", "etag", b"etag", "failure", b"failure", "findings", b"findings", "gate", b"gate", "headline", b"headline", "instance_id", b"instance_id", "note", b"note", "optimizations", b"optimizations", "outcome", b"outcome", "pause_reason", b"pause_reason", "plan", b"plan", "progress", b"progress", "quality", b"quality", "requires_approval", b"requires_approval", "revision", b"revision", "rollback_attempts", b"rollback_attempts", "simulated", b"simulated", "stages", b"stages", "started_by", b"started_by", "status", b"status", "step", b"step", "targets", b"targets", "update_time", b"update_time", "verdicts", b"verdicts", "waiting_for", b"waiting_for", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -678,6 +710,7 @@ class WorkflowPlan(_message.Message):
     NEEDS_RESTART_FIELD_NUMBER: _builtins.int
     REMARKS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
     """Digest of changes, targets, strategy and the revisions of the settings: ApproveWorkflow names it."""
     headline: _builtins.str
@@ -712,6 +745,10 @@ class WorkflowPlan(_message.Message):
     def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a reader must know, a sentence each."""
 
+    @_builtins.property
+    def canary(self) -> Global___WorkflowCanary:
+        """Of a change that goes out part by part how it does. Unset else."""
+
     def __init__(
         self,
         *,
@@ -728,14 +765,414 @@ class WorkflowPlan(_message.Message):
         needs_restart: _builtins.bool = ...,
         remarks: _abc.Iterable[_builtins.str] | None = ...,
         strategy: Global___WorkflowStrategy.ValueType = ...,
+        canary: Global___WorkflowCanary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_answers", b"changes_answers", "etag", b"etag", "headline", b"headline", "needs_restart", b"needs_restart", "not_predictable_reason", b"not_predictable_reason", "optimization_id", b"optimization_id", "prediction", b"prediction", "prediction_id", b"prediction_id", "remarks", b"remarks", "snapshot_id", b"snapshot_id", "strategy", b"strategy", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changes", b"changes", "changes_answers", b"changes_answers", "etag", b"etag", "headline", b"headline", "needs_restart", b"needs_restart", "not_predictable_reason", b"not_predictable_reason", "optimization_id", b"optimization_id", "prediction", b"prediction", "prediction_id", b"prediction_id", "remarks", b"remarks", "snapshot_id", b"snapshot_id", "strategy", b"strategy", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkflowPlan: _TypeAlias = WorkflowPlan  # noqa: Y015
+
+@_typing.final
+class WorkflowCanary(_message.Message):
+    """How a change goes out part by part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    WARM_UP_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    LEAST_READY_FIELD_NUMBER: _builtins.int
+    TOLERANCE_RATIO_FIELD_NUMBER: _builtins.int
+    GATE_BEFORE_ROLLOUT_FIELD_NUMBER: _builtins.int
+    GATE_EACH_STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    COMPARES_ANSWERS_FIELD_NUMBER: _builtins.int
+    least_ready: _builtins.int
+    """Number of other targets that have to be ready while one is written. 0 means none."""
+    tolerance_ratio: _builtins.float
+    """How much worse a quantity may be and still pass, from 0 to 1. Unset means 0.05."""
+    gate_before_rollout: _builtins.bool
+    """Somebody has to agree between the first part and the rest. False means that a verdict of PASS is enough."""
+    gate_each_step: _builtins.bool
+    """And after each part that follows. False means that a verdict of PASS is enough."""
+    compares_answers: _builtins.bool
+    """Answers are compared before a change that can make them others goes further. Set by the agent, where its config file
+    names prompts.
+    """
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share of the targets that has the change after each step, rising, each above 0 and at most 1. After the last step all
+        have. Empty means 0.1, 0.5, 1.
+        """
+
+    @_builtins.property
+    def warm_up(self) -> _duration_pb2.Duration:
+        """What is measured so long after a part is ready does not count, since caches are cold and kernels compile: at most 1
+        day. Unset means 1 minute.
+        """
+
+    @_builtins.property
+    def observe(self) -> _duration_pb2.Duration:
+        """How long a part is observed; where that does not tell, once more as long: 1 second to 1 day. Unset means 15 minutes."""
+
+    @_builtins.property
+    def decision(self) -> _duration_pb2.Duration:
+        """How long somebody has to decide where the observation does not tell; then the change is undone: 1 second to 30 days.
+        Unset means 1 day.
+        """
+
+    @_builtins.property
+    def drain(self) -> _duration_pb2.Duration:
+        """How long a target has to finish its requests before it is restarted; 0 for not at all, at most 1 day. Unset means 30
+        seconds.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many targets have the change after each step. Set by the agent with the plan."""
+
+    @_builtins.property
+    def bounds(self) -> Global___WorkflowBounds:
+        """Latencies beyond which requests are counted, chosen with the plan from what all replicas did. Always set by the agent."""
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[_builtins.float] | None = ...,
+        warm_up: _duration_pb2.Duration | None = ...,
+        observe: _duration_pb2.Duration | None = ...,
+        decision: _duration_pb2.Duration | None = ...,
+        drain: _duration_pb2.Duration | None = ...,
+        least_ready: _builtins.int = ...,
+        tolerance_ratio: _builtins.float | None = ...,
+        gate_before_rollout: _builtins.bool = ...,
+        gate_each_step: _builtins.bool = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        bounds: Global___WorkflowBounds | None = ...,
+        compares_answers: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tolerance_ratio", b"_tolerance_ratio", "bounds", b"bounds", "decision", b"decision", "drain", b"drain", "observe", b"observe", "tolerance_ratio", b"tolerance_ratio", "warm_up", b"warm_up"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tolerance_ratio", b"_tolerance_ratio", "bounds", b"bounds", "compares_answers", b"compares_answers", "decision", b"decision", "drain", b"drain", "gate_before_rollout", b"gate_before_rollout", "gate_each_step", b"gate_each_step", "least_ready", b"least_ready", "observe", b"observe", "shares", b"shares", "steps", b"steps", "tolerance_ratio", b"tolerance_ratio", "warm_up", b"warm_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tolerance_ratio: _TypeAlias = _typing.Literal["tolerance_ratio"]  # noqa: Y015
+    _WhichOneofArgType__tolerance_ratio: _TypeAlias = _typing.Literal["_tolerance_ratio", b"_tolerance_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance_ratio) -> _WhichOneofReturnType__tolerance_ratio | None: ...
+
+Global___WorkflowCanary: _TypeAlias = WorkflowCanary  # noqa: Y015
+
+@_typing.final
+class WorkflowQuality(_message.Message):
+    """What came of asking the same prompts, at temperature 0, with a change and without."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    AGREED_WITHOUT_FIELD_NUMBER: _builtins.int
+    COMMON_RATIO_FIELD_NUMBER: _builtins.int
+    COMMON_WITHOUT_RATIO_FIELD_NUMBER: _builtins.int
+    NEEDED_RATIO_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    prompts: _builtins.int
+    """Number of prompts that were asked."""
+    agreed: _builtins.int
+    """Number of those with the same answer with the change and without."""
+    agreed_without: _builtins.int
+    """Number of those with the same answer both times without the change: engines do not answer the same twice."""
+    common_ratio: _builtins.float
+    """Share of the words that both answers have in common from their beginning, with the change and without: the mean."""
+    common_without_ratio: _builtins.float
+    """Share of the same of both answers without the change: the mean."""
+    needed_ratio: _builtins.float
+    """Share of the answers that had to be the same."""
+    passed: _builtins.bool
+    """Whether enough are."""
+    def __init__(
+        self,
+        *,
+        prompts: _builtins.int = ...,
+        agreed: _builtins.int = ...,
+        agreed_without: _builtins.int = ...,
+        common_ratio: _builtins.float = ...,
+        common_without_ratio: _builtins.float = ...,
+        needed_ratio: _builtins.float = ...,
+        passed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "agreed_without", b"agreed_without", "common_ratio", b"common_ratio", "common_without_ratio", b"common_without_ratio", "needed_ratio", b"needed_ratio", "passed", b"passed", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowQuality: _TypeAlias = WorkflowQuality  # noqa: Y015
+
+@_typing.final
+class WorkflowBounds(_message.Message):
+    """Latencies beyond which requests are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
+    INTER_TOKEN_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    END_TO_END_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    time_to_first_token_seconds: _builtins.float
+    """Of the time to first token, in seconds. Unset where the engine does not tell."""
+    inter_token_latency_seconds: _builtins.float
+    """Of the gap between tokens, in seconds. Unset where the engine does not tell."""
+    end_to_end_latency_seconds: _builtins.float
+    """Of the end-to-end latency, in seconds. Unset where the engine does not tell."""
+    def __init__(
+        self,
+        *,
+        time_to_first_token_seconds: _builtins.float | None = ...,
+        inter_token_latency_seconds: _builtins.float | None = ...,
+        end_to_end_latency_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_to_end_latency_seconds", b"_end_to_end_latency_seconds", "_inter_token_latency_seconds", b"_inter_token_latency_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "end_to_end_latency_seconds", b"end_to_end_latency_seconds", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_to_end_latency_seconds", b"_end_to_end_latency_seconds", "_inter_token_latency_seconds", b"_inter_token_latency_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "end_to_end_latency_seconds", b"end_to_end_latency_seconds", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_to_end_latency_seconds: _TypeAlias = _typing.Literal["end_to_end_latency_seconds"]  # noqa: Y015
+    _WhichOneofArgType__end_to_end_latency_seconds: _TypeAlias = _typing.Literal["_end_to_end_latency_seconds", b"_end_to_end_latency_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__inter_token_latency_seconds: _TypeAlias = _typing.Literal["inter_token_latency_seconds"]  # noqa: Y015
+    _WhichOneofArgType__inter_token_latency_seconds: _TypeAlias = _typing.Literal["_inter_token_latency_seconds", b"_inter_token_latency_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__time_to_first_token_seconds: _TypeAlias = _typing.Literal["time_to_first_token_seconds"]  # noqa: Y015
+    _WhichOneofArgType__time_to_first_token_seconds: _TypeAlias = _typing.Literal["_time_to_first_token_seconds", b"_time_to_first_token_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_to_end_latency_seconds) -> _WhichOneofReturnType__end_to_end_latency_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inter_token_latency_seconds) -> _WhichOneofReturnType__inter_token_latency_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_to_first_token_seconds) -> _WhichOneofReturnType__time_to_first_token_seconds | None: ...
+
+Global___WorkflowBounds: _TypeAlias = WorkflowBounds  # noqa: Y015
+
+@_typing.final
+class WorkflowVerdict(_message.Message):
+    """What is said of the targets that have a change, held against those that do not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    QUANTITIES_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Number of parts before the one that it is on."""
+    verdict: _builtins.str
+    """`PASS`, `FAIL`, `INCONCLUSIVE` or `NOT_COMPARABLE`."""
+    reason: _builtins.str
+    """Why, in a sentence."""
+    look: _builtins.int
+    """Number of the look that says so, from 1."""
+    looks: _builtins.int
+    """Number of looks that are planned: each costs a little of what can be told."""
+    evidence: _builtins.str
+    """`SAME_TIME`, or `BEFORE_AFTER` where both sides were not observed at once, which is weaker. Empty where nothing was."""
+    @_builtins.property
+    def quantities(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowQuantityVerdict]:
+        """Each quantity that at least one side has."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        look: _builtins.int = ...,
+        looks: _builtins.int = ...,
+        evidence: _builtins.str = ...,
+        quantities: _abc.Iterable[Global___WorkflowQuantityVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "look", b"look", "looks", b"looks", "quantities", b"quantities", "reason", b"reason", "step", b"step", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowVerdict: _TypeAlias = WorkflowVerdict  # noqa: Y015
+
+@_typing.final
+class WorkflowQuantityVerdict(_message.Message):
+    """What is said of one quantity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    EFFECT_RATIO_FIELD_NUMBER: _builtins.int
+    EFFECT_RATIO_LOW_FIELD_NUMBER: _builtins.int
+    EFFECT_RATIO_HIGH_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_LOW_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_HIGH_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    INTERVALS_FIELD_NUMBER: _builtins.int
+    CANARY_COUNT_FIELD_NUMBER: _builtins.int
+    CONTROL_COUNT_FIELD_NUMBER: _builtins.int
+    SMALLEST_DETECTABLE_RATIO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    quantity: _builtins.str
+    """Which: `TIME_TO_FIRST_TOKEN_MEAN`, `INTER_TOKEN_LATENCY_MEAN`, `END_TO_END_LATENCY_MEAN` (seconds), the shares
+    `TIME_TO_FIRST_TOKEN_BEYOND`, `INTER_TOKEN_LATENCY_BEYOND`, `END_TO_END_LATENCY_BEYOND` of what is beyond its bound,
+    `FAILURE_SHARE`, and, where requests wait on both sides, `GENERATION_TOKENS_PER_SECOND` of a replica.
+    """
+    verdict: _builtins.str
+    """`PASS`, `FAIL`, `INCONCLUSIVE` or `NOT_COMPARABLE`."""
+    enforced: _builtins.bool
+    """Whether it decides; else it is only shown."""
+    canary: _builtins.float
+    """Its value with the change, in the unit of the quantity. Unset where it is not told."""
+    control: _builtins.float
+    """Its value without the change, in the unit of the quantity. Unset where it is not told."""
+    effect_ratio: _builtins.float
+    """With the change over without: above 1 where more of it. Unset where the one is missing or the other is 0."""
+    effect_ratio_low: _builtins.float
+    """Lower bound of that ratio, above 1 where more of it. Unset where it cannot be told."""
+    effect_ratio_high: _builtins.float
+    """Upper bound of that ratio, above 1 where more of it. Unset where it cannot be told."""
+    difference: _builtins.float
+    """Of a share, with the change less without, in the same unit. Unset of anything else."""
+    difference_low: _builtins.float
+    """Lower bound of that difference, in the same unit. Unset where it cannot be told."""
+    difference_high: _builtins.float
+    """Upper bound of that difference, in the same unit. Unset where it cannot be told."""
+    confidence: _builtins.float
+    """Chance that the bounds hold the truth, from 0 to 1, corrected for the looks that may pass."""
+    intervals: _builtins.int
+    """Number of scrape intervals in which it was observed on both sides."""
+    canary_count: _builtins.float
+    """Requests, gaps between tokens or seconds that the value with the change is of."""
+    control_count: _builtins.float
+    """Requests, gaps between tokens or seconds that the value without it is of."""
+    smallest_detectable_ratio: _builtins.float
+    """Share of the value without the change by which it would have to be worse to be called harm four times out of five.
+    Unset where it cannot be told.
+    """
+    reason: _builtins.str
+    """Why, in a sentence."""
+    def __init__(
+        self,
+        *,
+        quantity: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+        enforced: _builtins.bool = ...,
+        canary: _builtins.float | None = ...,
+        control: _builtins.float | None = ...,
+        effect_ratio: _builtins.float | None = ...,
+        effect_ratio_low: _builtins.float | None = ...,
+        effect_ratio_high: _builtins.float | None = ...,
+        difference: _builtins.float | None = ...,
+        difference_low: _builtins.float | None = ...,
+        difference_high: _builtins.float | None = ...,
+        confidence: _builtins.float = ...,
+        intervals: _builtins.int = ...,
+        canary_count: _builtins.float = ...,
+        control_count: _builtins.float = ...,
+        smallest_detectable_ratio: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_control", b"_control", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "_effect_ratio", b"_effect_ratio", "_effect_ratio_high", b"_effect_ratio_high", "_effect_ratio_low", b"_effect_ratio_low", "_smallest_detectable_ratio", b"_smallest_detectable_ratio", "canary", b"canary", "control", b"control", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "effect_ratio", b"effect_ratio", "effect_ratio_high", b"effect_ratio_high", "effect_ratio_low", b"effect_ratio_low", "smallest_detectable_ratio", b"smallest_detectable_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "_control", b"_control", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "_effect_ratio", b"_effect_ratio", "_effect_ratio_high", b"_effect_ratio_high", "_effect_ratio_low", b"_effect_ratio_low", "_smallest_detectable_ratio", b"_smallest_detectable_ratio", "canary", b"canary", "canary_count", b"canary_count", "confidence", b"confidence", "control", b"control", "control_count", b"control_count", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "effect_ratio", b"effect_ratio", "effect_ratio_high", b"effect_ratio_high", "effect_ratio_low", b"effect_ratio_low", "enforced", b"enforced", "intervals", b"intervals", "quantity", b"quantity", "reason", b"reason", "smallest_detectable_ratio", b"smallest_detectable_ratio", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__canary: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
+    _WhichOneofArgType__canary: _TypeAlias = _typing.Literal["_canary", b"_canary"]  # noqa: Y015
+    _WhichOneofReturnType__control: _TypeAlias = _typing.Literal["control"]  # noqa: Y015
+    _WhichOneofArgType__control: _TypeAlias = _typing.Literal["_control", b"_control"]  # noqa: Y015
+    _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
+    _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
+    _WhichOneofReturnType__difference_high: _TypeAlias = _typing.Literal["difference_high"]  # noqa: Y015
+    _WhichOneofArgType__difference_high: _TypeAlias = _typing.Literal["_difference_high", b"_difference_high"]  # noqa: Y015
+    _WhichOneofReturnType__difference_low: _TypeAlias = _typing.Literal["difference_low"]  # noqa: Y015
+    _WhichOneofArgType__difference_low: _TypeAlias = _typing.Literal["_difference_low", b"_difference_low"]  # noqa: Y015
+    _WhichOneofReturnType__effect_ratio: _TypeAlias = _typing.Literal["effect_ratio"]  # noqa: Y015
+    _WhichOneofArgType__effect_ratio: _TypeAlias = _typing.Literal["_effect_ratio", b"_effect_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__effect_ratio_high: _TypeAlias = _typing.Literal["effect_ratio_high"]  # noqa: Y015
+    _WhichOneofArgType__effect_ratio_high: _TypeAlias = _typing.Literal["_effect_ratio_high", b"_effect_ratio_high"]  # noqa: Y015
+    _WhichOneofReturnType__effect_ratio_low: _TypeAlias = _typing.Literal["effect_ratio_low"]  # noqa: Y015
+    _WhichOneofArgType__effect_ratio_low: _TypeAlias = _typing.Literal["_effect_ratio_low", b"_effect_ratio_low"]  # noqa: Y015
+    _WhichOneofReturnType__smallest_detectable_ratio: _TypeAlias = _typing.Literal["smallest_detectable_ratio"]  # noqa: Y015
+    _WhichOneofArgType__smallest_detectable_ratio: _TypeAlias = _typing.Literal["_smallest_detectable_ratio", b"_smallest_detectable_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__canary) -> _WhichOneofReturnType__canary | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__control) -> _WhichOneofReturnType__control | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_high) -> _WhichOneofReturnType__difference_high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_low) -> _WhichOneofReturnType__difference_low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effect_ratio) -> _WhichOneofReturnType__effect_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effect_ratio_high) -> _WhichOneofReturnType__effect_ratio_high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effect_ratio_low) -> _WhichOneofReturnType__effect_ratio_low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__smallest_detectable_ratio) -> _WhichOneofReturnType__smallest_detectable_ratio | None: ...
+
+Global___WorkflowQuantityVerdict: _TypeAlias = WorkflowQuantityVerdict  # noqa: Y015
+
+@_typing.final
+class WorkflowObservation(_message.Message):
+    """One window in which the targets with a change were observed beside the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CANARY_REPLICAS_FIELD_NUMBER: _builtins.int
+    CONTROL_REPLICAS_FIELD_NUMBER: _builtins.int
+    CANARY_REQUESTS_FIELD_NUMBER: _builtins.int
+    CONTROL_REQUESTS_FIELD_NUMBER: _builtins.int
+    canary_replicas: _builtins.int
+    """Number of replicas with the change."""
+    control_replicas: _builtins.int
+    """Number of replicas without it."""
+    canary_requests: _builtins.float
+    """Requests that got their first token on those with the change."""
+    control_requests: _builtins.float
+    """Requests that got their first token on the others."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the window. Always set."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Its end. Always set."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        canary_replicas: _builtins.int = ...,
+        control_replicas: _builtins.int = ...,
+        canary_requests: _builtins.float = ...,
+        control_requests: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_replicas", b"canary_replicas", "canary_requests", b"canary_requests", "control_replicas", b"control_replicas", "control_requests", b"control_requests", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowObservation: _TypeAlias = WorkflowObservation  # noqa: Y015
 
 @_typing.final
 class WorkflowPlanTarget(_message.Message):
@@ -1020,8 +1457,8 @@ class WorkflowFailure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`, `DRIFT`,
-    `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
+    """For programs: `ACTUATOR_FAILED`, `ACTUATOR_TIMED_OUT`, `NOT_MEASURED`, `HARMED`, `NOT_READY`, `TIME_OVER`,
+    `INCONCLUSIVE`, `ANSWERS_DIFFER`, `DRIFT`, `INVALID` (what was asked for cannot be done to this engine) or `INTERNAL`.
     """
     message: _builtins.str
     """What happened, a sentence."""
@@ -1067,6 +1504,9 @@ class WorkflowEvent(_message.Message):
     EFFECTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Place in the log of all workflows: without gaps, in the order of the commits."""
     workflow_id: _builtins.str
@@ -1079,17 +1519,17 @@ class WorkflowEvent(_message.Message):
     """Who caused it: a principal, or `perfagent`."""
     type: _builtins.str
     """What happened: `started`, `analysed`, `planned`, `nothing_to_do`, `approval_given`, `approved`, `rejected`,
-    `paused`, `resumed`, `cancelled`, `plan_outdated`, `write_intended`, `written`, `ready`, `completed`,
-    `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or `failed`. Later versions
-    add more.
+    `paused`, `resumed`, `cancelled`, `plan_outdated`, `drain_started`, `write_intended`, `written`, `ready`,
+    `observed`, `quality_checked`, `completed`, `rollback_started`, `restore_intended`, `restored`, `rolled_back`, `rollback_failed` or
+    `failed`. Later versions add more.
     """
     message: _builtins.str
     """The same in a sentence."""
     workflow_type: Global___WorkflowType.ValueType
     """Of `started` what is to be done. Unspecified else."""
     target: _builtins.int
-    """Of `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the place of the
-    target in the plan, from 0. Unset else.
+    """Of `drain_started`, `write_intended`, `written`, `ready`, `restore_intended`, `restored` and a `paused` for drift the
+    place of the target in the plan, from 0. Unset else.
     """
     operation_id: _builtins.str
     """Of `write_intended` and `restore_intended` the id of the operation. Empty else."""
@@ -1123,6 +1563,20 @@ class WorkflowEvent(_message.Message):
     def failure(self) -> Global___WorkflowFailure:
         """Of `failed`, `rollback_failed` and a `rollback_started` for a failure what went wrong. Unset else."""
 
+    @_builtins.property
+    def observation(self) -> Global___WorkflowObservation:
+        """Of `observed` the window. Unset else."""
+
+    @_builtins.property
+    def verdict(self) -> Global___WorkflowVerdict:
+        """Of `observed` what all windows of the part say together, where it was time for a verdict. Unset else. FAIL is the
+        beginning of the way back.
+        """
+
+    @_builtins.property
+    def quality(self) -> Global___WorkflowQuality:
+        """Of `quality_checked` what came of it. Unset else."""
+
     def __init__(
         self,
         *,
@@ -1145,10 +1599,13 @@ class WorkflowEvent(_message.Message):
         effects: Global___WorkflowEffects | None = ...,
         failure: Global___WorkflowFailure | None = ...,
         pause_reason: Global___WorkflowPauseReason.ValueType = ...,
+        observation: Global___WorkflowObservation | None = ...,
+        verdict: Global___WorkflowVerdict | None = ...,
+        quality: Global___WorkflowQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "effects", b"effects", "event_time", b"event_time", "failure", b"failure", "plan", b"plan", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "effects", b"effects", "event_time", b"event_time", "failure", b"failure", "observation", b"observation", "plan", b"plan", "quality", b"quality", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "actor", b"actor", "effects", b"effects", "epoch", b"epoch", "event_time", b"event_time", "failure", b"failure", "findings", b"findings", "instance_id", b"instance_id", "message", b"message", "operation_id", b"operation_id", "optimizations", b"optimizations", "pause_reason", b"pause_reason", "plan", b"plan", "revision", b"revision", "sequence", b"sequence", "settings_revision", b"settings_revision", "target", b"target", "type", b"type", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "actor", b"actor", "effects", b"effects", "epoch", b"epoch", "event_time", b"event_time", "failure", b"failure", "findings", b"findings", "instance_id", b"instance_id", "message", b"message", "observation", b"observation", "operation_id", b"operation_id", "optimizations", b"optimizations", "pause_reason", b"pause_reason", "plan", b"plan", "quality", b"quality", "revision", b"revision", "sequence", b"sequence", "settings_revision", b"settings_revision", "target", b"target", "type", b"type", "verdict", b"verdict", "workflow_id", b"workflow_id", "workflow_type", b"workflow_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
     _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
