@@ -15,18 +15,20 @@ const NEARLY: f64 = 0.8;
 /// What the targets that have the change have to show; none where it goes to all in one go.
 pub fn verdict_policy(state: &Workflow) -> Option<VerdictPolicy> {
     let draft = &state.plan.as_ref()?.draft;
-    Some(policy_of(draft.strategy.canary()?, &draft.effect))
+    let recommended = draft.chosen.is_some().then_some(&draft.effect);
+    Some(policy_of(draft.strategy.canary()?, recommended))
 }
 
-/// The same of a plan: what is predicted to become worse, and is approved with it, is accepted.
-pub fn policy_of(canary: &Canary, effect: &Effect) -> VerdictPolicy {
+/// The same of a plan. What a recommendation trades for its gain is approved with it, and accepted; what a caller's own
+/// settings make worse is not.
+pub fn policy_of(canary: &Canary, recommended: Option<&Effect>) -> VerdictPolicy {
     let mut policy = VerdictPolicy {
         tolerance_ratio: canary.tolerance_ratio,
         looks: 2 * LOOKS,
         pass_from_look: PASS_FROM_LOOK,
         ..VerdictPolicy::default()
     };
-    if let Effect::Predicted(prediction) = effect {
+    if let Some(Effect::Predicted(prediction)) = recommended {
         policy.accept(prediction);
     }
     policy

@@ -129,7 +129,10 @@ async fn what_helps_goes_to_all_replicas_once_a_third_has_shown_it() {
 #[tokio::test]
 async fn what_harms_is_undone_and_the_other_replicas_were_never_touched() {
     let pool = pool().await;
-    let start = format!("start pool --set max-num-seqs=1 --auto-approve --watch -o json {HOW}");
+    // what does not tell ends too
+    let start = format!(
+        "start pool --set max-num-seqs=1 --auto-approve --watch -o json --decision 1s {HOW}"
+    );
     let (code, said) = pool.workflow(&start).await;
     let got = pool.got().await;
     assert_eq!(code, 5, "{said}\n{got:#}");

@@ -26,13 +26,13 @@ impl Agent {
     pub(super) fn strategy_of(
         &self,
         state: &Workflow,
-        effect: &Effect,
+        recommended: Option<&Effect>,
         metrics_urls: &[Option<String>],
     ) -> (Strategy, Option<String>) {
         let Some(asked) = state.spec.strategy.canary() else {
             return (Strategy::InPlace, None);
         };
-        let bounds = self.bounds_of(state, &policy_of(asked, effect));
+        let bounds = self.bounds_of(state, &policy_of(asked, recommended));
         let shown: Vec<Option<String>> = metrics_urls
             .iter()
             .map(|url| url.as_deref().map(shown_url))

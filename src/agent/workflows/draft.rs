@@ -71,7 +71,7 @@ impl Agent {
             .map(|target| target.before.metrics_url.clone())
             .collect();
         let (strategy, note) = match drives {
-            true => self.strategy_of(state, &aim.effect, &urls),
+            true => self.strategy_of(state, aim.chosen.as_ref().map(|_| &aim.effect), &urls),
             false => (Strategy::InPlace, None),
         };
         aim.notes.extend(note);
