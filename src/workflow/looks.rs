@@ -24,6 +24,8 @@ pub fn verdict_policy(state: &Workflow) -> Option<VerdictPolicy> {
 pub fn policy_of(canary: &Canary, recommended: Option<&Effect>) -> VerdictPolicy {
     let mut policy = VerdictPolicy {
         tolerance_ratio: canary.tolerance_ratio,
+        // what is tolerated is no harm
+        harm_ratio: canary.tolerance_ratio,
         looks: 2 * LOOKS,
         pass_from_look: PASS_FROM_LOOK,
         ..VerdictPolicy::default()
