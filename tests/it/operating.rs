@@ -134,8 +134,14 @@ async fn a_watch_goes_on_when_the_agent_comes_back() {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = log.next_line().await.unwrap().unwrap();
-        assert!(line.contains("listening on"), "{line}");
+        // an instance may be known before it listens
+        while !log
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap()
+            .contains("listening on")
+        {}
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         child
     };

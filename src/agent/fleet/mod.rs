@@ -11,6 +11,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +45,8 @@ pub(super) struct Fleet {
     scrape_timeout: Duration,
     entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
     hub: hub::Hub,
+    /// Watchers that are the agent's own, and no streams.
+    own_watchers: AtomicUsize,
     /// What times are counted from.
     begin: Instant,
     /// Started with the first instance. None where this machine has no thread for it.
@@ -92,6 +95,7 @@ impl Fleet {
             scrape_timeout,
             entries: RwLock::default(),
             hub: hub::Hub::default(),
+            own_watchers: AtomicUsize::new(0),
             begin: Instant::now(),
             thread: OnceLock::new(),
         }
@@ -218,7 +222,13 @@ impl Fleet {
 
     /// How many watchers there are.
     pub(super) fn watchers(&self) -> usize {
-        self.hub.len()
+        let own = self.own_watchers.load(Ordering::Relaxed);
+        self.hub.len().saturating_sub(own)
+    }
+
+    /// One of the watchers is the agent's own.
+    pub(super) fn has_own_watcher(&self) {
+        self.own_watchers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends all loops.

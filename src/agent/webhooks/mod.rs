@@ -136,6 +136,7 @@ impl Agent {
     pub(super) fn watch_for_webhooks(&self) {
         // of all instances there are always some to come: this cannot be refused
         if let (Some(webhooks), Ok(states)) = (&self.webhooks, self.watch(&[], BTreeMap::new())) {
+            self.fleet.has_own_watcher();
             let (stop, weak) = (webhooks.stop.clone(), Arc::downgrade(webhooks));
             tokio::spawn(bottlenecks::tell(weak, states, stop));
         }
