@@ -22,7 +22,8 @@ use crate::cli::{Served, command, command_by, run, serve, state_home, terminate,
 use crate::fake::{FakeEngine, TestAgent, counting_vllm};
 use crate::instances::registration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a machine that runs all tests at once takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn instances(served: &Served, arguments: &[&str]) -> (Option<i32>, String) {
     let all = [&["instances"], arguments, &["--server", &served.address]].concat();

@@ -13,7 +13,8 @@ use crate::errors::Seen;
 use crate::fake::{Answer, FakeEngine, TestAgent, counting_vllm, vllm_body};
 use crate::instances::{configured, millis, registration};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a machine that runs all tests at once takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until an instance is in this state, and gives it.
 pub async fn until_state(agent: &TestAgent, id: &str, state: pb::InstanceState) -> pb::Instance {
