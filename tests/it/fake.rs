@@ -41,6 +41,15 @@ pub enum Answer {
     Broken,
     /// Nothing, ever.
     Hang,
+    /// The connection is closed without a word.
+    Reset,
+}
+
+/// A request.
+pub struct Asked {
+    pub method: String,
+    pub path: String,
+    pub body: Vec<u8>,
 }
 
 impl Answer {
@@ -67,6 +76,13 @@ impl Drop for FakeEngine {
 impl FakeEngine {
     /// Answers by path and by how many requests for that path came before.
     pub async fn start(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::answering(move |asked, before| answer(&asked.path, before)).await
+    }
+
+    /// Answers by all of a request, and by how many for that path came before.
+    pub async fn answering(
+        answer: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -82,11 +98,11 @@ impl FakeEngine {
                     let (answer, counts, open) = (answer.clone(), counts.clone(), open.clone());
                     tokio::spawn(async move {
                         open.fetch_add(1, Ordering::SeqCst);
-                        serve(stream, |path| {
+                        serve(stream, |asked| {
                             let mut counts = counts.lock().unwrap();
-                            let count = counts.entry(path.to_owned()).or_default();
+                            let count = counts.entry(asked.path.clone()).or_default();
                             *count += 1;
-                            answer(path, *count - 1)
+                            answer(asked, *count - 1)
                         })
                         .await;
                         open.fetch_sub(1, Ordering::SeqCst);
@@ -121,7 +137,7 @@ impl FakeEngine {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: impl FnOnce(&str) -> Answer) {
+async fn serve(mut stream: TcpStream, answer: impl FnOnce(&Asked) -> Answer) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -135,14 +151,26 @@ async fn serve(mut stream: TcpStream, answer: impl FnOnce(&str) -> Answer) {
         }
     }
     let text = String::from_utf8_lossy(&head);
-    let path = text.split(' ').nth(1).unwrap_or("/").to_owned();
+    let mut words = text.split(' ');
+    let method = words.next().unwrap_or_default().to_owned();
+    let path = words.next().unwrap_or("/").to_owned();
+    let length = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    });
+    let mut body = vec![0; length.unwrap_or(0).min(1 << 20)];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    let asked = Asked { method, path, body };
     let head = |status: u16, headers: String| {
         format!(
             "HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nConnection: close\r\n{headers}\r\n"
         )
     };
     // the agent may hang up at any time
-    let _ = match answer(&path) {
+    let _ = match answer(&asked) {
         Answer::Plain(status, body) => {
             let text = head(status, format!("Content-Length: {}\r\n", body.len()));
             let _ = stream.write_all(text.as_bytes()).await;
@@ -182,6 +210,7 @@ async fn serve(mut stream: TcpStream, answer: impl FnOnce(&str) -> Answer) {
                 .write_all(b"# TYPE vllm:num_requests_running gauge\n")
                 .await
         }
+        Answer::Reset => Ok(()),
         Answer::Hang => {
             // until the other side gives up
             let _ = stream.read_u8().await;

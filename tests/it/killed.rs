@@ -3,6 +3,10 @@
 
 #[path = "killed/calls.rs"]
 mod calls;
+#[path = "killed/canaries.rs"]
+mod canaries;
+#[path = "killed/replicas.rs"]
+mod replicas;
 #[path = "killed/rig.rs"]
 mod rig;
 
@@ -13,8 +17,11 @@ use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
 use perfagent::edge::grpc::pb::{WorkflowOutcome, WorkflowStatus};
 use tonic::transport::Channel;
 
-use calls::{Callers, Said, Watcher, log, workflows};
-use rig::{Random, Rig, Running, TARGETS, before, until, with_cap};
+use calls::{Callers, How, Said, Watcher, log, workflows};
+use rig::{Random, Rig, Running, before, until, with_cap};
+
+/// Of each instance.
+const TARGETS: usize = 2;
 
 /// What ends a life of the agent.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +61,10 @@ impl Fault {
             Self::Instant => String::new(),
             Self::ToldFailed => "store::told_failed=10%return".to_owned(),
             Self::Point(name) => {
-                let skipped = match name.starts_with("store") {
-                    true => random.below(60),
-                    false => random.below(6),
+                let skipped = match name.split_once("::") {
+                    Some(("store", _)) => random.below(60),
+                    Some(("actuator", _)) => random.below(6),
+                    _ => random.below(2),
                 };
                 match skipped {
                     0 => format!("{name}=panic"),
@@ -84,77 +92,124 @@ impl Fault {
 
 #[tokio::test]
 async fn workflows_survive_kills() {
-    let kills = kills();
-    let seed = std::env::var("PERFAGENT_TEST_SEED").ok();
-    let seed = seed.map_or_else(
-        || u64::from(std::process::id()) << 20 | 1,
-        |text| text.parse().unwrap(),
-    );
-    println!("PERFAGENT_TEST_SEED={seed}");
-    let mut random = Random(seed);
-    let begin = Instant::now();
-    let rig = Rig::new(4).await;
-    rig.tell_failed(0.15);
-    let mut callers = Callers::new(&rig.instances, random.below(1 << 40));
-    let mut watcher = Watcher::default();
-    let mut killed_at_any_instant = 0;
-    for round in 0..kills {
-        let fault = FAULTS[round % FAULTS.len()];
-        let failpoints = fault.failpoints(&mut random);
-        let after = Duration::from_millis(100 + random.below(1_400));
-        let Some(mut running) = rig.serve(&failpoints).await else {
-            continue;
-        };
-        let client = running.client.clone();
-        tokio::select! {
-            () = fault.strikes(&mut running, after) => {}
-            never = callers.ask_on(&client) => match never {},
-            () = watcher.watch(&client, None) => {}
-        }
-        killed_at_any_instant += u32::from(!matches!(fault, Fault::Point(_)));
-    }
-    let survived = begin.elapsed();
+    let rig = Rig::of_one_engine(4, TARGETS).await;
+    let survival = Survival::of(&rig, How::InPlace, &FAULTS, kills()).await;
+    let ends = check(&rig, &survival.callers, &survival.client).await;
+    survival.tell(&rig, &ends);
+    survival.assert_enough(&rig, &FAULTS, kills() / 16);
+}
 
-    rig.tell_failed(0.0);
-    let running = rig.serve("").await.expect("the agent serves");
-    let client = &running.client;
-    until("all workflows have ended", async || {
-        callers.finish(client).await.then_some(())
-    })
-    .await;
-    let log = log(client).await;
-    let last = log.last().map(|event| event.revision);
-    let told = tokio::time::timeout(Duration::from_secs(60), watcher.watch(client, last));
-    told.await.expect("the watcher is told everything");
-    assert!(watcher.knows(&log), "the watcher was not told everything");
-    watcher.assert_kept(&log);
-    let ends = check(&rig, &callers, client).await;
-    let desks = rig.instances.iter().map(|id| rig.desk(id));
-    let told_failed: u64 = desks.map(|desk| desk.told_failed).sum();
-    let struck = rig.struck();
-    watcher.first_steps.sort_by(f64::total_cmp);
-    let steps = &watcher.first_steps;
-    let step = |share: usize| steps.get(steps.len() * share / 100).unwrap_or(&f64::NAN);
-    println!(
-        "{kills} kills in {survived:.0?}, {killed_at_any_instant} at any instant; failpoints that struck: {struck:?}; \
-         writes that took effect and said that they failed: {told_failed}; {} workflows ended {ends:?}; \
-         {} events; after a restart the first step came in {:.1} s (median), {:.1} s (90 %); lost 0, applied twice 0, \
-         wrong ends 0",
-        callers.asked.len(),
-        log.len(),
-        step(50),
-        step(90),
-    );
-    let least = kills / 16;
-    assert!(told_failed as usize >= least, "too few faults");
-    assert!(callers.asked.len() >= least, "too few workflows");
-    if cfg!(feature = "failpoints") {
-        let points = FAULTS.iter().filter_map(|fault| match fault {
-            Fault::Point(name) => Some(*name),
-            Fault::ToldFailed => Some("store::told_failed"),
-            Fault::Instant => None,
-        });
-        for name in points {
+/// What was asked for while the agent was killed, once all of it has ended.
+struct Survival {
+    callers: Callers,
+    watcher: Watcher,
+    /// Of the agent that saw the end.
+    client: WorkflowServiceClient<Channel>,
+    events: usize,
+    kills: usize,
+    killed_at_any_instant: u32,
+    took: Duration,
+    told_failed: u64,
+    _running: Running,
+}
+
+impl Survival {
+    /// Kills the agent so often while callers ask for workflows, and waits until all have ended.
+    async fn of(rig: &Rig, how: How, faults: &[Fault], kills: usize) -> Self {
+        let seed = std::env::var("PERFAGENT_TEST_SEED").ok();
+        let seed = seed.map_or_else(
+            || u64::from(std::process::id()) << 20 | 1,
+            |text| text.parse().unwrap(),
+        );
+        println!("PERFAGENT_TEST_SEED={seed}");
+        let mut random = Random(seed);
+        let begin = Instant::now();
+        rig.tell_failed(0.15);
+        let mut callers = Callers::new(&rig.instances, how, random.below(1 << 40));
+        let mut watcher = Watcher::default();
+        let mut killed_at_any_instant = 0;
+        for round in 0..kills {
+            let fault = faults[round % faults.len()];
+            let failpoints = fault.failpoints(&mut random);
+            let longest = match how {
+                How::InPlace => 1_500,
+                How::Canary => 4_000,
+            };
+            let after = Duration::from_millis(100 + random.below(longest - 100));
+            let Some(mut running) = rig.serve(&failpoints).await else {
+                continue;
+            };
+            let client = running.client.clone();
+            tokio::select! {
+                () = fault.strikes(&mut running, after) => {}
+                never = callers.ask_on(&client) => match never {},
+                () = watcher.watch(&client, None) => {}
+            }
+            killed_at_any_instant += u32::from(!matches!(fault, Fault::Point(_)));
+        }
+        let took = begin.elapsed();
+
+        rig.tell_failed(0.0);
+        let running = rig.serve("").await.expect("the agent serves");
+        let client = running.client.clone();
+        until("all workflows have ended", async || {
+            callers.finish(&client).await.then_some(())
+        })
+        .await;
+        let log = log(&client).await;
+        let last = log.last().map(|event| event.revision);
+        let told = tokio::time::timeout(Duration::from_secs(60), watcher.watch(&client, last));
+        told.await.expect("the watcher is told everything");
+        assert!(watcher.knows(&log), "the watcher was not told everything");
+        watcher.assert_kept(&log);
+        watcher.first_steps.sort_by(f64::total_cmp);
+        let desks = rig.instances.iter().map(|id| rig.desk(id));
+        Self {
+            callers,
+            watcher,
+            client,
+            events: log.len(),
+            kills,
+            killed_at_any_instant,
+            took,
+            told_failed: desks.map(|desk| desk.told_failed).sum(),
+            _running: running,
+        }
+    }
+
+    fn tell(&self, rig: &Rig, ends: &BTreeMap<String, u32>) {
+        let steps = &self.watcher.first_steps;
+        let step = |share: usize| steps.get(steps.len() * share / 100).unwrap_or(&f64::NAN);
+        println!(
+            "{} kills in {:.0?}, {} at any instant; failpoints that struck: {:?}; writes that took effect and said that \
+             they failed: {}; {} workflows ended {ends:?}; {} events; after a restart the first step came in {:.1} s \
+             (median), {:.1} s (90 %); lost 0, applied twice 0, wrong ends 0",
+            self.kills,
+            self.took,
+            self.killed_at_any_instant,
+            rig.struck(),
+            self.told_failed,
+            self.callers.asked.len(),
+            self.events,
+            step(50),
+            step(90),
+        );
+    }
+
+    /// Nothing is proven where too little went wrong.
+    fn assert_enough(&self, rig: &Rig, faults: &[Fault], least: usize) {
+        assert!(self.told_failed as usize >= least, "too few faults");
+        assert!(self.callers.asked.len() >= least, "too few workflows");
+        if !cfg!(feature = "failpoints") {
+            return;
+        }
+        let struck = rig.struck();
+        for fault in faults {
+            let name = match fault {
+                Fault::Point(name) => *name,
+                Fault::ToldFailed => "store::told_failed",
+                Fault::Instant => continue,
+            };
             let times = struck.get(name).copied().unwrap_or(0);
             assert!(times as usize >= least, "{name} struck only {times} times");
         }
@@ -166,8 +221,8 @@ async fn check(
     rig: &Rig,
     callers: &Callers,
     client: &WorkflowServiceClient<Channel>,
-) -> BTreeMap<&'static str, u32> {
-    let mut ends: BTreeMap<&'static str, u32> = BTreeMap::new();
+) -> BTreeMap<String, u32> {
+    let mut ends: BTreeMap<String, u32> = BTreeMap::new();
     let states = workflows(client).await;
     assert_eq!(
         states.len(),
@@ -212,7 +267,7 @@ async fn check(
                 WorkflowStatus::Cancelled => assert_eq!(of_it, 0, "{state:?}"),
                 _ => assert!(of_it <= 2 * TARGETS, "{state:?}"),
             }
-            *ends.entry(status.as_str_name()).or_default() += 1;
+            *ends.entry(status.as_str_name().to_owned()).or_default() += 1;
         }
         assert_eq!(desk.contents, contents, "settings of {id}");
         let twice: Vec<_> = desk.applies.iter().filter(|one| *one.1 != 1).collect();

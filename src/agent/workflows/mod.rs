@@ -43,7 +43,7 @@ use super::{Agent, Error};
 use crate::config::WorkflowsConfig;
 use crate::store::{Advance, Once, Snapshot, Store, StoreError, micros};
 use crate::webhook::of_transition;
-use crate::workflow::{Command, RecordedEvent, Workflow, decide, evolve};
+use crate::workflow::{Command, Event, RecordedEvent, Workflow, decide, evolve};
 
 pub(super) use log::EventLog;
 pub use log::LoggedEvent;
@@ -187,7 +187,9 @@ impl Agent {
                 of_transition(Some(state), recorded, after, &labels, webhooks)
             },
         };
+        strike_before(&event);
         let committed = store.advance_workflow(&advance, once, now).await?;
+        strike_after(&event);
         if let Some(recorded) = &committed.event {
             tracing::info!(
                 workflow_id = recorded.workflow_id,
@@ -209,4 +211,34 @@ fn evolved(state: Option<Workflow>, recorded: &RecordedEvent) -> Result<Workflow
     evolve(state, recorded).map_err(|error| {
         StoreError::Unreadable(format!("workflow {}: {error}", recorded.workflow_id))
     })
+}
+
+/// Points of canaries and of ways back, where tests kill the agent.
+fn strike_before(event: &Event) {
+    match event {
+        Event::Observed { verdict: None, .. } => {
+            failpoint!("canary::before_window");
+        }
+        Event::Observed { .. } => {
+            failpoint!("canary::before_verdict");
+        }
+        Event::RestoreIntended { .. } => {
+            failpoint!("rollback::before_restore");
+        }
+        _ => {}
+    }
+}
+
+fn strike_after(event: &Event) {
+    match event {
+        Event::Observed {
+            verdict: Some(_), ..
+        } => {
+            failpoint!("canary::after_verdict");
+        }
+        Event::Restored { .. } => {
+            failpoint!("rollback::after_restored");
+        }
+        _ => {}
+    }
 }

@@ -46,7 +46,7 @@ impl Bounds {
     ///
     /// Where an SLO promises a quantile, and some but not most of what the control does is beyond it, it is the bucket bound
     /// at the SLO or next below. Else it is the bucket bound with the share beyond nearest to 5 %, so that a worse tail is
-    /// seen before it breaks a promise, or where none was made. Where a worse mean is accepted, the bound of the
+    /// seen before it breaks a promise, or where none was made. Where a worse tail is accepted, the bound of the
     /// canary is as much larger, rounded up to a bucket bound.
     pub fn of(
         slos: &[Slo],
@@ -68,16 +68,16 @@ impl Bounds {
             true => Q::InterTokenLatency,
             false => Q::TimePerOutputToken,
         };
-        let chosen = |quantity: Q, mean: J| {
+        let chosen = |quantity: Q, tail: J| {
             let buckets = merged(&views, quantity)?;
             let bound = bound_of(&buckets, promised(slos, quantity))?;
-            let accepted = accepted_ratio.get(&mean).copied().filter(|one| *one > 1.0);
+            let accepted = accepted_ratio.get(&tail).copied().filter(|one| *one > 1.0);
             let moved = accepted.map(|ratio| at_or_above(&buckets, bound * ratio).unwrap_or(bound));
             Some((bound, moved))
         };
-        let first = chosen(Q::TimeToFirstToken, J::TimeToFirstTokenMean);
-        let gap = chosen(gaps, J::InterTokenLatencyMean);
-        let whole = chosen(Q::EndToEndLatency, J::EndToEndLatencyMean);
+        let first = chosen(Q::TimeToFirstToken, J::TimeToFirstTokenBeyond);
+        let gap = chosen(gaps, J::InterTokenLatencyBeyond);
+        let whole = chosen(Q::EndToEndLatency, J::EndToEndLatencyBeyond);
         let bound = |of: Option<(f64, Option<f64>)>| of.map(|(bound, _)| bound);
         let moved = |of: Option<(f64, Option<f64>)>| of.and_then(|(_, moved)| moved);
         Self {

@@ -21,6 +21,10 @@ pub(super) struct Parts {
 pub(super) struct Look {
     /// Which, from 1.
     number: u32,
+    /// Chance of an error of each test for a pass, in one tail.
+    pub(super) pass_level: f64,
+    /// The same of the last look.
+    pub(super) last_pass_level: f64,
     /// Chance of an error of each test for harm.
     pub(super) harm_level: f64,
 }
@@ -90,6 +94,8 @@ fn look(observations: &[Observation], policy: &VerdictPolicy) -> Verdict {
     let tests = J::ALL.iter().filter(|quantity| enforced(quantity)).count();
     let look = Look {
         number,
+        pass_level: policy.pass_level(number),
+        last_pass_level: policy.pass_level(policy.looks),
         // all, and the newest part
         harm_level: policy.harm_level(2 * tests),
     };

@@ -9,6 +9,9 @@ use super::sides::Sides;
 /// Chance with which the smallest detectable change is found.
 pub(super) const POWER: f64 = 0.8;
 
+/// The newest part looks as if harm had begun where it is worse than nothing with this chance of an error.
+pub(super) const LATE_LEVEL: f64 = 0.1;
+
 /// What is said of a mean or a rate.
 pub(super) fn judge(
     quantity: J,
@@ -28,7 +31,7 @@ pub(super) fn judge(
         said.reason = why;
         return said;
     }
-    let level = policy.pass_level();
+    let level = look.pass_level;
     let Some((difference, reach)) = all
         .logarithms()
         .and_then(|one| Some((one, one.quantile(1.0 - level)? * one.error())))
@@ -59,10 +62,13 @@ pub(super) fn judge(
             percent(worse_ratio(quantity, newest).unwrap_or(1.0) - 1.0)
         );
     } else if worse + reach >= most.ln() {
+        let last = difference.quantile(1.0 - look.last_pass_level);
+        let reach = last.map_or(reach, |quantile| quantile * difference.error());
         said.reason = not_yet(worse, reach, most.ln(), all.intervals());
     } else if let Some(newest) = parts
         .newest
         .as_ref()
+        .filter(|newest| harmed(quantity, newest, (1.0, LATE_LEVEL)))
         .and_then(|newest| worse_ratio(quantity, newest))
         .filter(|ratio| *ratio >= most)
     {
@@ -108,13 +114,16 @@ fn harmed(quantity: J, of: &Sides, (limit, level): (f64, f64)) -> bool {
     })
 }
 
-/// Why it does not pass yet, and how long it would take: the reach falls with the root of the intervals.
+/// Why it does not pass yet, and how long it would take: the reach, of the last look, falls with the root of the intervals.
 pub(super) fn not_yet(worse: f64, reach: f64, limit: f64, intervals: u32) -> String {
     let room = limit - worse;
     if room <= 0.0 {
         return "it looks worse than is accepted, but that is not certain".to_owned();
     }
     let needed = (f64::from(intervals) * (reach / room).powi(2)).ceil();
+    if needed <= f64::from(intervals) {
+        return "it could still be worse than is accepted; if it stays as it is, a later look tells".to_owned();
+    }
     format!(
         "it could still be worse than is accepted; if it stays as it is, about {needed} intervals would tell, and there \
          are {intervals}"

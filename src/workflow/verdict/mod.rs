@@ -6,7 +6,7 @@
 //!
 //! - PASS needs proof that nothing became worse by more than what is tolerated or accepted; that nothing was shown is no
 //!   proof. All quantities have to hold, so no correction for their number is needed (intersection-union test; Berger,
-//!   Technometrics 24, 1982).
+//!   Technometrics 24, 1982). Of the looks that may pass, all together err with the chance that one alone would.
 //! - FAIL needs proof of harm, corrected for every quantity, part and look (Bonferroni), so that of canaries that change
 //!   nothing at most one in twenty fails.
 //! - Nothing passes before [`VerdictPolicy::pass_from_look`], since harm may begin late; the newest part is judged by
@@ -21,6 +21,7 @@ mod observe;
 mod outcome;
 mod policy;
 mod quantity;
+mod sequential;
 mod shares;
 mod sides;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::quantity::JudgedQuantity as J;
+use super::sequential;
 use crate::optimization::{PredictedQuantity, Prediction};
 
 /// What a canary has to show, and how sure that has to be.
@@ -35,8 +36,8 @@ pub struct VerdictPolicy {
     pub most_traffic_ratio: f64,
     /// What is shown and decides nothing; what is not here is enforced.
     pub modes: BTreeMap<J, Mode>,
-    /// How much worse a quantity may become, worse over before, since who approved the change was told so. Of a latency this
-    /// is its mean: the bound of its tail moves as much, see [`super::Bounds::of`].
+    /// How much worse a quantity may become, worse over before, since who approved the change was told so. Of a share
+    /// beyond a bound, that bound moves as much, see [`super::Bounds::of`].
     pub accepted_ratio: BTreeMap<J, f64>,
 }
 
@@ -143,14 +144,20 @@ impl VerdictPolicy {
             };
             worse.filter(|ratio| ratio.is_finite() && *ratio > 1.0)
         };
+        let larger =
+            |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::max);
         let first = worst(PredictedQuantity::TimeToFirstTokenMean);
         let gaps = worst(PredictedQuantity::InterTokenLatencyMean);
-        let both = first.into_iter().chain(gaps).reduce(f64::max);
+        let first_tail = larger(first, worst(PredictedQuantity::TimeToFirstTokenP99));
+        let gaps_tail = larger(gaps, worst(PredictedQuantity::InterTokenLatencyP99));
         let rate = worst(PredictedQuantity::GenerationTokensPerSecond);
         for (quantity, ratio) in [
             (J::TimeToFirstTokenMean, first),
             (J::InterTokenLatencyMean, gaps),
-            (J::EndToEndLatencyMean, both),
+            (J::EndToEndLatencyMean, larger(first, gaps)),
+            (J::TimeToFirstTokenBeyond, first_tail),
+            (J::InterTokenLatencyBeyond, gaps_tail),
+            (J::EndToEndLatencyBeyond, larger(first_tail, gaps_tail)),
             (J::GenerationTokensPerSecond, rate),
         ] {
             self.accepted_ratio
@@ -183,10 +190,9 @@ impl VerdictPolicy {
         least.max(self.tolerance_ratio * control)
     }
 
-    /// Chance of an error in one tail of what a look passes: looks before the first that may pass spend nothing.
-    pub(super) fn pass_level(&self) -> f64 {
-        let may_pass = (self.looks + 1).saturating_sub(self.pass_from_look).max(1);
-        (1.0 - self.confidence) / f64::from(may_pass)
+    /// Chance of an error in one tail of what this look passes. Looks before the first that may pass spend nothing.
+    pub(super) fn pass_level(&self, look: u32) -> f64 {
+        sequential::level(look, self.pass_from_look, self.looks, 1.0 - self.confidence)
     }
 
     /// Chance of an error of one test for harm, of so many at each look.

@@ -7,7 +7,7 @@
 //!   t stands in for the normal distribution.
 
 use super::judge::{Look, Parts};
-use super::means::{POWER, not_yet, percent};
+use super::means::{LATE_LEVEL, POWER, not_yet, percent};
 use super::outcome::{QuantityVerdict, VerdictWord as W};
 use super::policy::VerdictPolicy;
 use super::quantity::JudgedQuantity as J;
@@ -37,7 +37,7 @@ pub(super) fn judge(
         said.reason = why;
         return said;
     }
-    let (passes, harms) = (policy.pass_level(), look.harm_level);
+    let (passes, harms) = (look.pass_level, look.harm_level);
     let bounds = shares.interval(passes).zip(shares.interval(harms));
     let Some(((low, high), (harm_low, _))) = bounds else {
         said.reason = "it varies beyond all that can be reckoned with".to_owned();
@@ -69,9 +69,14 @@ pub(super) fn judge(
             at(newest.control)
         );
     } else if high >= most {
+        let last = shares.interval(look.last_pass_level);
+        let high = last.map_or(high, |(_, high)| high);
         said.reason = not_yet(difference, high - difference, most, all.intervals());
     } else if let Some((_, newest)) = newest.as_ref().filter(|(_, newest)| {
-        newest.difference() >= policy.most_difference(quantity, newest.control)
+        let worse = newest
+            .interval(LATE_LEVEL)
+            .is_some_and(|(low, _)| low > 0.0);
+        worse && newest.difference() >= policy.most_difference(quantity, newest.control)
     }) {
         said.reason = format!(
             "not worse over all, but {} against {} in the newest part, as harm that began late would be",

@@ -52,16 +52,26 @@ enum Wish {
     Resume,
 }
 
+/// How changes go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    InPlace,
+    /// To a third first.
+    Canary,
+}
+
 /// Those who ask.
 pub(super) struct Callers {
+    how: How,
     random: Random,
     instances: Vec<String>,
     pub(super) asked: Vec<Asked>,
 }
 
 impl Callers {
-    pub(super) fn new(instances: &[String], seed: u64) -> Self {
+    pub(super) fn new(instances: &[String], how: How, seed: u64) -> Self {
         Self {
+            how,
             random: Random(seed | 1),
             instances: instances.to_vec(),
             asked: Vec::new(),
@@ -110,7 +120,7 @@ impl Callers {
             }
         };
         let Some(id) = self.asked[at].workflow_id.clone() else {
-            return start(client, &mut self.asked[at]).await;
+            return start(client, self.how, &mut self.asked[at]).await;
         };
         let get = pb::GetWorkflowRequest {
             workflow_id: id.clone(),
@@ -127,7 +137,18 @@ impl Callers {
             self.asked[at].done = true;
             return;
         }
-        let wish = match (state.status(), self.random.below(100)) {
+        // a canary takes long, and most are to see its end
+        let of = match self.how {
+            How::InPlace => 100,
+            How::Canary => 2_500,
+        };
+        let wish = match (state.status(), self.random.below(of)) {
+            // nobody lets go further what was not proven
+            (WorkflowStatus::Paused, _)
+                if state.pause_reason() == pb::WorkflowPauseReason::Inconclusive =>
+            {
+                Wish::Rollback
+            }
             (WorkflowStatus::Paused, _) => Wish::Resume,
             _ if finishes => return,
             (_, 0..3) => Wish::Rollback,
@@ -140,7 +161,7 @@ impl Callers {
 }
 
 /// Starts it, or asks again whether it was started.
-async fn start(client: &Client, asked: &mut Asked) {
+async fn start(client: &Client, how: How, asked: &mut Asked) {
     let cap = prost_types::Value {
         kind: Some(Kind::StringValue(asked.cap.clone())),
     };
@@ -152,6 +173,7 @@ async fn start(client: &Client, asked: &mut Asked) {
             fields: [("max_num_seqs".to_owned(), cap)].into(),
         }),
         auto_approve: true,
+        canary: (how == How::Canary).then(canary),
         ..Default::default()
     };
     match client.clone().start_workflow(request).await {
@@ -160,6 +182,18 @@ async fn start(client: &Client, asked: &mut Asked) {
             asked.workflow_id = Some(workflow.workflow_id);
         }
         Err(status) => assert!(is_trouble(&status), "{asked:?}: {status:?}"),
+    }
+}
+
+/// Short, as the windows of the instances are.
+fn canary() -> pb::WorkflowCanary {
+    let millis = |millis: u64| Duration::from_millis(millis).try_into().ok();
+    pb::WorkflowCanary {
+        shares: vec![0.3],
+        warm_up: millis(200),
+        observe: millis(10_000),
+        drain: millis(300),
+        ..Default::default()
     }
 }
 

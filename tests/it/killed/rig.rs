@@ -15,11 +15,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tonic::transport::Channel;
 
+use super::replicas;
 use crate::cli;
 use crate::fake::{Answer, FakeEngine};
-
-/// Targets of each instance.
-pub(super) const TARGETS: usize = 2;
 
 /// Random numbers of a seed.
 pub(super) struct Random(pub(super) u64);
@@ -38,7 +36,7 @@ impl Random {
 pub(super) struct Rig {
     directory: TempDir,
     pub(super) instances: Vec<String>,
-    _engine: FakeEngine,
+    _engines: Vec<Arc<FakeEngine>>,
     /// Lines of the agents' logs that tell of a failpoint, by its name.
     told: Arc<Mutex<BTreeMap<String, u64>>>,
 }
@@ -50,34 +48,59 @@ pub(super) struct Running {
 }
 
 impl Rig {
-    pub(super) async fn new(instances: usize) -> Self {
-        let engine = engine().await;
+    /// Instances whose targets, so many, are all of one engine.
+    pub(super) async fn of_one_engine(instances: usize, targets: usize) -> Self {
+        let engine = Arc::new(engine().await);
+        Self::new(instances, targets, async |_, _| engine.clone()).await
+    }
+
+    /// Instances whose targets, so many, are an engine each, which serves as its settings on the desk have it.
+    pub(super) async fn of_an_engine_each(instances: usize, targets: usize) -> Self {
+        Self::new(instances, targets, async |desk, target| {
+            Arc::new(replicas::engine(desk, target).await)
+        })
+        .await
+    }
+
+    async fn new(
+        instances: usize,
+        targets: usize,
+        mut engine: impl AsyncFnMut(PathBuf, usize) -> Arc<FakeEngine>,
+    ) -> Self {
         let instances: Vec<String> = (0..instances).map(|place| format!("i{place}")).collect();
         let directory = tempfile::tempdir().unwrap();
         let desk = directory.path().join("desk");
         std::fs::create_dir(&desk).unwrap();
         std::fs::write(desk.join("told_failed"), "0").unwrap();
         let mut config = config(&desk);
+        let mut engines = Vec::new();
         for id in &instances {
-            let target = |place: usize| {
-                json!({
+            let file = desk.join(format!("{id}.json"));
+            let mut urls = Vec::new();
+            let mut shown: Vec<Value> = Vec::new();
+            for place in 0..targets {
+                let engine = engine(file.clone(), place).await;
+                shown.push(json!({
                     "name": format!("t{place}"),
                     "revision": "1",
                     "content_base64": STANDARD.encode(before(place)),
                     "operation_id": null,
                     "epoch": null,
-                })
-            };
-            let targets: Vec<Value> = (0..TARGETS).map(target).collect();
-            let state = json!({"targets": targets, "applies": {}, "told_failed": 0});
-            std::fs::write(desk.join(format!("{id}.json")), state.to_string()).unwrap();
-            config += &instance(id, &engine.url());
+                    "metrics_url": engine.url(),
+                }));
+                urls.push(engine.url());
+                engines.push(engine);
+            }
+            let state = json!({"targets": shown, "applies": {}, "told_failed": 0});
+            std::fs::write(file, state.to_string()).unwrap();
+            urls.dedup();
+            config += &instance(id, &urls);
         }
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         Self {
             directory,
             instances,
-            _engine: engine,
+            _engines: engines,
             told: Arc::default(),
         }
     }
@@ -196,9 +219,9 @@ fn config(desk: &Path) -> String {
     )
 }
 
-fn instance(id: &str, url: &str) -> String {
+fn instance(id: &str, urls: &[String]) -> String {
     format!(
-        "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_url = {url:?}\n\
+        "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_urls = {urls:?}\n\
          scrape_interval = \"200ms\"\nwindow = \"400ms\"\nactuator = \"desk\"\n"
     )
 }

@@ -219,7 +219,7 @@ fn bounds_are_chosen_from_the_control() {
         usual.time_to_first_token_seconds.is_some() && usual.inter_token_latency_seconds.is_some()
     );
     assert_eq!(usual.canary_end_to_end_latency_seconds, None);
-    let moved = chosen(&[], &[(J::EndToEndLatencyMean, 1.2)].into());
+    let moved = chosen(&[], &[(J::EndToEndLatencyBeyond, 1.2)].into());
     assert_eq!(moved.end_to_end_latency_seconds, Some(whole));
     assert!(moved.canary_end_to_end_latency_seconds.unwrap() > whole);
     assert_eq!(

@@ -132,6 +132,8 @@ fn a_prediction_is_accepted_to_the_worse_end_of_its_interval() {
         quantities: vec![
             one(PredictedQuantity::TimeToFirstTokenMean, 0.5, 0.4, 0.7),
             one(PredictedQuantity::InterTokenLatencyMean, 1.1, 1.0, 1.2),
+            one(PredictedQuantity::InterTokenLatencyP99, 1.3, 1.1, 1.5),
+            one(PredictedQuantity::TimeToFirstTokenP99, 0.8, 0.6, 1.1),
             one(PredictedQuantity::GenerationTokensPerSecond, 0.9, 0.8, 1.0),
         ],
         unpredicted: Vec::new(),
@@ -150,6 +152,9 @@ fn a_prediction_is_accepted_to_the_worse_end_of_its_interval() {
         BTreeMap::from([
             (J::InterTokenLatencyMean, 1.2),
             (J::EndToEndLatencyMean, 1.2),
+            // where tails are said to move by more than means, their bounds do
+            (J::InterTokenLatencyBeyond, 1.5),
+            (J::EndToEndLatencyBeyond, 1.5),
             (J::GenerationTokensPerSecond, 1.25),
         ])
     );
