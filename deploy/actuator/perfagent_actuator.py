@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -77,10 +78,12 @@ def answers(url, timeout_seconds=2):
 class Target:
     """The settings of one replica, kept in one file."""
 
-    def __init__(self, name, path, metrics_url):
+    def __init__(self, name, path, metrics_url, router=None):
+        """`router` is the program that has a load balancer send requests to this replica, or none: `router NAME in|out`."""
         self.name = name
         self.path = path
         self.metrics_url = metrics_url
+        self.router = router
         directory, file = os.path.split(path)
         self.sidecar = os.path.join(directory, f".{file}.perfagent.json")
         self.lock = os.path.join(directory, f".{file}.perfagent.lock")
@@ -157,17 +160,41 @@ class Target:
             "operation_id": state.get("operation_id") if wrote else None,
             "epoch": state.get("epoch"),
             "metrics_url": self.metrics_url,
+            "takes_requests": state.get("takes_requests", True) if self.router else None,
         }
+
+    def admitted(self, state, epoch):
+        """Refuses an earlier holder."""
+        current = state.get("epoch")
+        if current is not None and epoch < current:
+            message = f"{self.name} was written with epoch {current}"
+            raise Refused("STALE_EPOCH", message, current_epoch=current)
+
+    def route(self, request):
+        """Has the load balancer send it new requests, or none."""
+        takes_requests, epoch = request["takes_requests"], request["epoch"]
+        if not self.router:
+            raise failed("nothing routes requests here: give --route")
+        with self.held():
+            state = self.state()
+            self.admitted(state, epoch)
+            # not known while the router works: the next call asks it again
+            state.update(epoch=epoch, takes_requests=not takes_requests)
+            self.keep(state)
+            word = "in" if takes_requests else "out"
+            ran = subprocess.run([self.router, self.name, word], stdout=subprocess.DEVNULL)
+            if ran.returncode != 0:
+                raise failed(f"{self.router} {self.name} {word} ended with {ran.returncode}")
+            state.update(takes_requests=takes_requests)
+            self.keep(state)
+            return self.shown()
 
     def write(self, request, content):
         operation, epoch = request["operation_id"], request["epoch"]
         with self.held():
             state, before = self.state(), self.content()
             revision, wanted = digest(before), digest(content)
-            current = state.get("epoch")
-            if current is not None and epoch < current:
-                message = f"{self.name} was written with epoch {current}"
-                raise Refused("STALE_EPOCH", message, current_epoch=current)
+            self.admitted(state, epoch)
             is_there = state.get("operation_id") == operation and revision == wanted
             if not is_there and revision != request["expect_revision"]:
                 message = f"the settings of {self.name} are others"
@@ -205,6 +232,8 @@ def answer(request, targets_of):
     target = next((one for one in targets if one.name == request["target"]), None)
     if target is None:
         raise Refused("NO_TARGET", "there is no such target")
+    if op == "route":
+        return {"target": target.route(request)}
     content = settings_of(request)
     if op == "plan":
         after = target.with_launch_args(content, request["launch_args"])

@@ -1,5 +1,6 @@
 //! Whether an actuator keeps what it promises, shown on a real target that is left as it was found.
 
+mod route;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -68,13 +69,15 @@ pub enum Step {
     StaleEpoch,
     /// What was there is restored byte for byte.
     Restore,
+    /// A target that says whether it takes requests is taken out of traffic, and put back.
+    Route,
     /// A call that hangs is ended, and the next one works.
     Hang,
 }
 
 impl Step {
     /// All, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Plan,
         Self::Apply,
@@ -82,6 +85,7 @@ impl Step {
         Self::StaleRevision,
         Self::StaleEpoch,
         Self::Restore,
+        Self::Route,
         Self::Hang,
     ];
 
@@ -95,6 +99,7 @@ impl Step {
             Self::StaleRevision => "stale_revision",
             Self::StaleEpoch => "stale_epoch",
             Self::Restore => "restore",
+            Self::Route => "route",
             Self::Hang => "hang",
         }
     }
@@ -142,6 +147,9 @@ pub async fn check(
         Step::Read,
         read.map(|target| format!("{} at revision {}", target.name, target.revision)),
     );
+    let routes = before
+        .as_ref()
+        .is_none_or(|before| before.takes_requests.is_some());
     if let Some(before) = before {
         let planned = of.plan(&before).await;
         let plan = planned.as_ref().ok().cloned();
@@ -164,14 +172,21 @@ pub async fn check(
                 note(Step::StaleRevision, trial.stale_revision().await);
                 note(Step::StaleEpoch, trial.stale_epoch().await);
             }
-            note(Step::Restore, trial.restore().await);
+            let is_restored = note(Step::Restore, trial.restore().await);
+            if before.takes_requests.is_some() && is_restored && !stop.is_cancelled() {
+                note(Step::Route, trial.route().await);
+            }
         }
         if let Some(program) = of.program.filter(|_| !stop.is_cancelled()) {
             note(Step::Hang, of.hang(program, &before).await);
         }
     }
     let seen = |step: &Step| found.iter().any(|finding| finding.step == *step);
-    let applies = |step: &Step| *step != Step::Hang || of.program.is_some();
+    let applies = |step: &Step| match step {
+        Step::Hang => of.program.is_some(),
+        Step::Route => routes,
+        _ => true,
+    };
     let unseen = Step::ALL
         .into_iter()
         .filter(|step| !seen(step) && applies(step));

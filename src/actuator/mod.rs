@@ -58,6 +58,8 @@ pub struct TargetSettings {
     pub epoch: Option<u64>,
     /// Of a target that is one replica, the URL of its metrics, as the instance says it.
     pub metrics_url: Option<String>,
+    /// Whether it takes new requests; none where the actuator does not route any.
+    pub takes_requests: Option<bool>,
 }
 
 /// What becomes of settings when launch arguments change.
@@ -120,6 +122,17 @@ pub struct SettingsWrite {
     pub content: Vec<u8>,
 }
 
+/// Has a target take new requests, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// Which target.
+    pub target: String,
+    /// Whether it is to take new requests. Those that it has it finishes.
+    pub takes_requests: bool,
+    /// Epoch of the holder of the workflow.
+    pub epoch: u64,
+}
+
 /// Reads and writes the settings of the targets of instances.
 #[async_trait]
 pub trait Actuator: Debug + Send + Sync {
@@ -171,7 +184,28 @@ pub trait Actuator: Debug + Send + Sync {
         instance: &ActuatedInstance,
         write: &SettingsWrite,
     ) -> Result<TargetSettings, ActuatorError>;
+
+    /// Has a target take new requests, or none, and answers with what is there afterwards. A repeat changes nothing. Asked
+    /// only of targets that say whether they take requests.
+    ///
+    /// # Errors
+    /// [`ActuatorError::StaleEpoch`] where nothing was changed; after any other it is not known what was.
+    async fn route(
+        &self,
+        instance: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        let _ = (instance, routing);
+        Err(ActuatorError::Failed {
+            actuator: self.name().to_owned(),
+            op: ROUTE,
+            message: "it does not route requests".to_owned(),
+        })
+    }
 }
+
+/// What actuators are asked for [`Actuator::route`].
+pub const ROUTE: &str = "route";
 
 /// Why an actuator did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -9,12 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, SettingsWrite, TargetSettings,
+    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, ROUTE, Routing, SettingsWrite,
+    TargetSettings,
 };
 use crate::scrape::{Fetcher, ScrapeFailure, parse_url};
 use crate::simulator::content_of;
 
 const PATH: &str = "/control/settings";
+const ROUTE_PATH: &str = "/control/route";
 const KIND: &str = "simulator";
 
 /// Drives `perfagent simulate`.
@@ -34,6 +36,8 @@ struct Shown {
     ready: bool,
     operation_id: Option<String>,
     epoch: Option<u64>,
+    #[serde(default)]
+    takes_requests: Option<bool>,
 }
 
 /// A replica: its name and where its settings are.
@@ -41,6 +45,7 @@ struct Place {
     name: String,
     metrics_url: String,
     url: String,
+    route_url: String,
 }
 
 impl SimulatorActuator {
@@ -91,13 +96,49 @@ impl SimulatorActuator {
             url.set_path(PATH);
             url.set_query(None);
             url.set_fragment(None);
+            let mut route_url = url.clone();
+            route_url.set_path(ROUTE_PATH);
             Ok(Place {
                 name: url.authority().to_owned(),
                 metrics_url: metrics_url.clone(),
                 url: url.into(),
+                route_url: route_url.into(),
             })
         };
         instance.metrics_urls.iter().map(place).collect()
+    }
+
+    fn place(&self, instance: &ActuatedInstance, target: &str) -> Result<Place, ActuatorError> {
+        let mut places = self.places(instance)?.into_iter();
+        let found = places.find(|place| place.name == target);
+        found.ok_or_else(|| ActuatorError::NoTarget {
+            actuator: self.name.clone(),
+            instance_id: instance.instance_id.clone(),
+            target: target.to_owned(),
+        })
+    }
+
+    async fn route_one(
+        &self,
+        instance: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        let place = self.place(instance, &routing.target)?;
+        let failed =
+            |failure: ScrapeFailure| self.failed(ROUTE, format!("{}: {failure}", place.name));
+        let body = json!({ "takes_requests": routing.takes_requests, "epoch": routing.epoch });
+        let answer = self.fetcher.control_put(&place.route_url, &body).await;
+        let answer = answer.map_err(failed)?;
+        let current_epoch = answer.body.get("current_epoch").and_then(Value::as_u64);
+        match answer.status {
+            200 => self.settings(ROUTE, &place, answer.body),
+            409 => Err(ActuatorError::StaleEpoch {
+                target: routing.target.clone(),
+                epoch: routing.epoch,
+                current: current_epoch.unwrap_or(u64::MAX),
+            }),
+            status => Err(self.failed(ROUTE, format!("{}: HTTP status {status}", place.name))),
+        }
     }
 
     /// The settings of an answer; its other fields are for people.
@@ -125,6 +166,7 @@ impl SimulatorActuator {
             operation_id: shown.operation_id,
             epoch: shown.epoch,
             metrics_url: Some(place.metrics_url.clone()),
+            takes_requests: shown.takes_requests,
         })
     }
 
@@ -144,14 +186,7 @@ impl SimulatorActuator {
         write: &SettingsWrite,
     ) -> Result<TargetSettings, ActuatorError> {
         let op = write.purpose.op();
-        let places = self.places(instance)?;
-        let Some(place) = places.iter().find(|place| place.name == write.target) else {
-            return Err(ActuatorError::NoTarget {
-                actuator: self.name.clone(),
-                instance_id: instance.instance_id.clone(),
-                target: write.target.clone(),
-            });
-        };
+        let place = &self.place(instance, &write.target)?;
         let body = json!({
             "operation_id": write.operation_id,
             "epoch": write.epoch,
@@ -246,5 +281,13 @@ impl Actuator for SimulatorActuator {
     ) -> Result<TargetSettings, ActuatorError> {
         let call = self.write_one(instance, write);
         self.within(write.purpose.op(), call).await
+    }
+
+    async fn route(
+        &self,
+        instance: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        self.within(ROUTE, self.route_one(instance, routing)).await
     }
 }

@@ -289,6 +289,7 @@ impl Served {
             "requests_running": gauges.running,
             "requests_waiting": gauges.waiting + gauges.deferred,
             "requests_deferred": gauges.deferred,
+            "takes_requests": replica.takes_requests(),
             "cause": self.deployment.cause,
         })
     }
@@ -296,7 +297,7 @@ impl Served {
 
 async fn answer(State(served): State<Arc<Served>>, request: Request) -> Response {
     let path = request.uri().path();
-    if path == "/simulator" || path.starts_with("/simulator/") || path == settings::PATH {
+    if path == "/simulator" || path.starts_with("/simulator/") || path.starts_with("/control/") {
         return control(&served, request).await;
     }
     let replica = served.moved();
@@ -346,8 +347,10 @@ async fn control(served: &Served, request: Request) -> Response {
         return refused(StatusCode::FORBIDDEN, "answered only on the machine itself");
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    if path == settings::PATH {
-        return settings::answer(served, request).await;
+    match path.as_str() {
+        settings::PATH => return settings::answer(served, request).await,
+        settings::ROUTE_PATH => return settings::route(served, request).await,
+        _ => {}
     }
     let result = match (&method, path.as_str()) {
         (&Method::GET, "/simulator") => Ok(()),

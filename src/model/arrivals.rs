@@ -25,6 +25,8 @@ pub struct Arrivals {
     clients: BinaryHeap<Reverse<Moment>>,
     /// How many clients are this replica's before a load drifts, and now.
     mine: (u32, u32),
+    /// Nothing is sent here: what would have come goes elsewhere, and clients wait.
+    away: bool,
 }
 
 /// Whose turn it is: by smooth weighted round robin, so that the requests of a replica are spread as evenly as its weight
@@ -107,6 +109,7 @@ impl Arrivals {
             unit_time: 0.0,
             clients: BinaryHeap::new(),
             mine: (0, 0),
+            away: false,
             load,
         };
         arrivals.begin();
@@ -140,6 +143,7 @@ impl Arrivals {
     /// When the next request arrives; none where that depends on requests that run, and after the end of a trace.
     pub fn next_at(&self) -> Option<f64> {
         match &self.load.arrival {
+            Arrival::Closed { .. } if self.away => None,
             Arrival::Closed { .. } => self.clients.peek().map(|Reverse(Moment(at))| *at),
             _ => self.due,
         }
@@ -147,6 +151,9 @@ impl Arrivals {
 
     /// The next request, if it has arrived by then.
     pub fn pop(&mut self, until: f64) -> Option<(f64, RequestSpec)> {
+        while self.away && self.due.is_some_and(|due| due <= until) {
+            self.draw_mine();
+        }
         let at = self.next_at().filter(|at| *at <= until)?;
         match self.load.arrival {
             Arrival::Closed { .. } => {
@@ -165,6 +172,22 @@ impl Arrivals {
                 Some((at, request))
             }
         }
+    }
+
+    /// From this time on requests are sent here, or none.
+    pub fn send(&mut self, here: bool, now: f64) {
+        if here && self.away {
+            // clients that have waited send now
+            let waited = std::mem::take(&mut self.clients).into_iter();
+            let sends = |Reverse(Moment(at)): Reverse<Moment>| Reverse(Moment(at.max(now)));
+            self.clients = waited.map(sends).collect();
+        }
+        self.away = !here;
+    }
+
+    /// Whether requests are sent here.
+    pub fn is_sent_here(&self) -> bool {
+        !self.away
     }
 
     /// A request has ended: its client sends another one after its pause.

@@ -135,6 +135,16 @@ impl Simulation {
         self.engine.failure_ratio = faults.failure_ratio;
     }
 
+    /// Whether new requests come to it.
+    pub fn takes_requests(&self) -> bool {
+        self.arrivals.is_sent_here()
+    }
+
+    /// From now on new requests come to it, or none; those that it has it finishes.
+    pub fn take_requests(&mut self, takes: bool) {
+        self.arrivals.send(takes, self.engine.now());
+    }
+
     /// Starts the engine anew with these settings: what it works on fails, its cache is empty, and it takes
     /// `load_seconds` until it answers.
     ///

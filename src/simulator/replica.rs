@@ -217,6 +217,16 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether new requests come to it.
+    pub fn takes_requests(&self) -> bool {
+        self.simulation.takes_requests()
+    }
+
+    /// From now on new requests come to it, or none; those that it has it finishes.
+    pub fn take_requests(&mut self, takes: bool) {
+        self.simulation.take_requests(takes);
+    }
+
     /// How often it was restarted.
     pub fn restarts(&self) -> u32 {
         self.restarts

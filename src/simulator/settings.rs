@@ -99,6 +99,18 @@ impl ReplicaSettings {
         &self.applies
     }
 
+    /// Keeps the epoch of who acts.
+    ///
+    /// # Errors
+    /// A later holder acted; nothing is changed.
+    pub fn admit(&mut self, epoch: u64) -> Result<(), SettingsRefusal> {
+        if let Some(current) = self.epoch.filter(|current| *current > epoch) {
+            return Err(SettingsRefusal::StaleEpoch { current });
+        }
+        self.epoch = Some(epoch);
+        Ok(())
+    }
+
     /// Writes settings, unless something else is there than was expected. What the engine is to be restarted with; none
     /// where nothing changes.
     ///

@@ -79,7 +79,10 @@ pub enum Command {
     /// The target that was written is ready.
     Ready,
     /// The next target is to finish its requests before it is written.
-    Drain,
+    Drain {
+        /// It can be taken out of traffic, and is about to be.
+        leaves_traffic: bool,
+    },
     /// What was observed of the targets that have the change, beside those that do not.
     Observed(Box<Observation>),
     /// The same prompts were asked with the change and without.

@@ -118,6 +118,9 @@ pub enum Event {
     DrainStarted {
         /// Which, by its place in the plan.
         target: u32,
+        /// It is about to take no new requests.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        leaves_traffic: bool,
     },
     /// The settings of a target are about to be written.
     WriteIntended {

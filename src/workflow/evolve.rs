@@ -162,8 +162,14 @@ impl Change<'_> {
                 self.state.targets.clear();
                 self.enter(Phase::Planning);
             }
-            Event::DrainStarted { target } => {
-                self.target(*target)?;
+            Event::DrainStarted {
+                target,
+                leaves_traffic,
+            } => {
+                let drained = self.target(*target)?;
+                if *leaves_traffic {
+                    drained.phase = TargetPhase::Draining;
+                }
                 self.enter(Phase::Draining { target: *target });
             }
             Event::WriteIntended {

@@ -46,10 +46,15 @@ impl Decision<'_> {
                     message: message.clone(),
                 })
             }
-            (Phase::Approved | Phase::RollingOut, Command::Drain) => match state.next_target() {
-                Some(target) => Ok(Event::DrainStarted { target }),
-                None => Err(self.late("every target is written")),
-            },
+            (Phase::Approved | Phase::RollingOut, Command::Drain { leaves_traffic }) => {
+                match state.next_target() {
+                    Some(target) => Ok(Event::DrainStarted {
+                        target,
+                        leaves_traffic: *leaves_traffic,
+                    }),
+                    None => Err(self.late("every target is written")),
+                }
+            }
             (
                 Phase::Approved | Phase::RollingOut | Phase::Draining { .. },
                 Command::Intend { epoch, baseline },
@@ -58,7 +63,7 @@ impl Decision<'_> {
                     target,
                     operation_id: self.next_operation(),
                     epoch: *epoch,
-                    baseline: baseline.clone().filter(|_| !state.has_touched()),
+                    baseline: baseline.clone().filter(|_| !state.has_written()),
                 }),
                 None => Err(self.late("every target is written")),
             },

@@ -200,6 +200,8 @@ pub struct TargetState {
 pub enum TargetPhase {
     /// As it was before the workflow.
     Untouched,
+    /// Its settings are those from before, and it may take no new requests.
+    Draining,
     /// It may have the new settings, or those from before.
     Writing,
     /// It has the new settings.
@@ -212,6 +214,13 @@ pub enum TargetPhase {
     Restored,
     /// And is ready.
     RestoredReady,
+}
+
+impl TargetPhase {
+    /// Its settings were not written yet.
+    pub fn has_settings_from_before(self) -> bool {
+        matches!(self, Self::Untouched | Self::Draining)
+    }
 }
 
 /// The way back.
@@ -291,11 +300,18 @@ impl Workflow {
         !status.has_ended() || status == Status::RollbackFailed
     }
 
-    /// Whether settings of a target may be others than before.
+    /// Whether settings of a target may be others than before, or whether it takes requests.
     pub fn has_touched(&self) -> bool {
         self.targets
             .iter()
             .any(|target| target.phase != TargetPhase::Untouched)
+    }
+
+    /// Whether settings of a target may be others than before.
+    pub fn has_written(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|target| !target.phase.has_settings_from_before())
     }
 
     /// How the change goes out part by part, where it does.
@@ -359,9 +375,9 @@ impl Workflow {
         self.spec.kind != WorkflowKind::Analysis && !self.spec.auto_approve
     }
 
-    /// The first target that was not touched yet.
+    /// The first target that was not written yet.
     pub fn next_target(&self) -> Option<u32> {
-        self.place_of(|phase| phase == TargetPhase::Untouched)
+        self.place_of(TargetPhase::has_settings_from_before)
     }
 
     /// The target to restore next: those that were touched last come first.

@@ -1,7 +1,9 @@
 //! An engine on this machine that a program of `deploy/actuator` drives.
 
+use std::fs::Permissions;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,10 +72,22 @@ impl Host {
         (host, words)
     }
 
+    /// A process; requests are routed to it by a program that notes what it is told in the file `routed`.
     pub fn local() -> Self {
         let program = here("deploy/actuator/local-process").display().to_string();
         let (host, words) = Self::new("replica-0", json!({}), |path| {
-            let all = [&program, "--directory", path, "--stop-seconds", "600"];
+            let router = format!("{path}/router");
+            std::fs::write(&router, format!("#!/bin/sh\necho \"$@\" >>{path}/routed\n")).unwrap();
+            std::fs::set_permissions(&router, Permissions::from_mode(0o700)).unwrap();
+            let all = [
+                &program,
+                "--directory",
+                path,
+                "--stop-seconds",
+                "600",
+                "--route",
+                &router,
+            ];
             let stop = [
                 &program,
                 "--directory",

@@ -26,7 +26,7 @@ fn outcomes(table: &str) -> Vec<(String, String)> {
     lines.collect()
 }
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     "read",
     "plan",
     "apply",
@@ -34,6 +34,7 @@ const STEPS: [&str; 8] = [
     "stale_revision",
     "stale_epoch",
     "restore",
+    "route",
     "hang",
 ];
 
@@ -44,11 +45,17 @@ async fn the_example_programs_keep_what_they_promise() {
         let before = std::fs::read(host.settings()).unwrap();
         let (code, table, error) = host.check(&[], &["--yes"]).await;
         assert_eq!(code, Some(0), "{table}{error}");
+        let routed = std::fs::read_to_string(host.path("routed")).ok();
         let passed: Vec<_> = STEPS
             .iter()
+            .filter(|step| **step != "route" || routed.is_some())
             .map(|step| ("PASSED".to_owned(), (*step).to_owned()))
             .collect();
         assert_eq!(outcomes(&table), passed, "{table}");
+        if let Some(routed) = routed {
+            assert!(routed.starts_with("replica-0 out\n"), "{routed}");
+            assert!(routed.ends_with("replica-0 in\n"), "{routed}");
+        }
         assert_eq!(std::fs::read(host.settings()).unwrap(), before);
         let starts = host.starts();
         assert_eq!(starts.len(), 3, "{starts:?}");
@@ -246,7 +253,7 @@ async fn the_schema_is_what_is_spoken() {
     assert_eq!(
         seen,
         json!({
-            "ops": ["apply", "plan", "read", "restore"],
+            "ops": ["apply", "plan", "read", "restore", "route"],
             "codes": ["STALE_EPOCH", "STALE_REVISION"],
             "refused": 5,
         })
@@ -287,7 +294,7 @@ async fn the_simulator_is_driven_as_an_engine_is() {
         "{table}{}",
         text(&output.stderr)
     );
-    let passed: Vec<_> = STEPS[..7]
+    let passed: Vec<_> = STEPS[..8]
         .iter()
         .map(|step| ("PASSED".to_owned(), (*step).to_owned()))
         .collect();

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::super::PlannedSettings;
+use super::super::{PlannedSettings, Routing};
 use super::*;
 
 /// An actuator that breaks one promise.
@@ -28,6 +28,8 @@ enum Lie {
     TakesAnyEpoch,
     RestoresHalf,
     RefusesRestore,
+    RoutesNothing,
+    RoutesForAnyEpoch,
 }
 
 impl Fake {
@@ -42,6 +44,7 @@ impl Fake {
                 operation_id: None,
                 epoch: Some(7),
                 metrics_url: None,
+                takes_requests: Some(true),
             }),
             lie,
         }
@@ -148,6 +151,26 @@ impl Actuator for Fake {
         }
         Ok(answer)
     }
+
+    async fn route(
+        &self,
+        _: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        let mut target = self.target.lock().unwrap();
+        let current = target.epoch.unwrap_or(0);
+        if routing.epoch < current && self.lie != Lie::RoutesForAnyEpoch {
+            return Err(ActuatorError::StaleEpoch {
+                target: routing.target.clone(),
+                epoch: routing.epoch,
+                current,
+            });
+        }
+        if self.lie != Lie::RoutesNothing {
+            target.takes_requests = Some(routing.takes_requests);
+        }
+        Ok(target.clone())
+    }
 }
 
 /// What is found, but for what passed.
@@ -170,7 +193,7 @@ async fn broken(lie: Lie, stop: &CancellationToken) -> (Vec<(Step, Outcome)>, Fa
     let mut told = Vec::new();
     let found = check(checked, stop, |finding| told.push(finding.clone())).await;
     assert_eq!(found, told);
-    assert_eq!(found.len(), 7);
+    assert_eq!(found.len(), 8);
     let broken = found
         .iter()
         .filter(|finding| finding.outcome != Outcome::Passed)
@@ -210,8 +233,16 @@ async fn each_broken_promise_is_found_and_settings_are_left_as_they_were() {
         (RepeatRestarts, vec![(Step::Repeat, Failed)]),
         (TakesAnyRevision, vec![(Step::StaleRevision, Failed)]),
         (TakesAnyEpoch, vec![(Step::StaleEpoch, Failed)]),
-        (RestoresHalf, vec![(Step::Restore, Failed)]),
-        (RefusesRestore, vec![(Step::Restore, Failed)]),
+        (
+            RestoresHalf,
+            vec![(Step::Restore, Failed), (Step::Route, Skipped)],
+        ),
+        (
+            RefusesRestore,
+            vec![(Step::Restore, Failed), (Step::Route, Skipped)],
+        ),
+        (RoutesNothing, vec![(Step::Route, Failed)]),
+        (RoutesForAnyEpoch, vec![(Step::Route, Failed)]),
     ] {
         let (mut found, fake) = broken(lie, &CancellationToken::new()).await;
         found.sort_by_key(|(step, _)| Step::ALL.iter().position(|one| one == step));

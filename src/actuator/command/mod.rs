@@ -20,7 +20,8 @@ use async_trait::async_trait;
 
 use super::entry::ActuatorEntry;
 use super::{
-    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, SettingsWrite, TargetSettings,
+    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, Routing, SettingsWrite,
+    TargetSettings,
 };
 use passed::Identity;
 use process::{Run, RunError};
@@ -204,9 +205,20 @@ impl CommandActuator {
                     current,
                 }
             }
-            (SaidError::NoTarget, Ask::Write(SettingsWrite { target, .. })) => {
-                self.no_target(instance, target)
+            (SaidError::StaleEpoch(current), Ask::Route(routing)) => {
+                if current <= routing.epoch {
+                    return cannot_be("STALE_EPOCH, although no later epoch wrote");
+                }
+                ActuatorError::StaleEpoch {
+                    target: routing.target.clone(),
+                    epoch: routing.epoch,
+                    current,
+                }
             }
+            (
+                SaidError::NoTarget,
+                Ask::Write(SettingsWrite { target, .. }) | Ask::Route(Routing { target, .. }),
+            ) => self.no_target(instance, target),
             (SaidError::NoTarget, Ask::Plan { target, .. }) => {
                 self.no_target(instance, &target.name)
             }
@@ -214,7 +226,7 @@ impl CommandActuator {
                 self.failed(op, "it has no target for this instance".to_owned())
             }
             (SaidError::StaleRevision(_) | SaidError::StaleEpoch(_), _) => {
-                cannot_be("only apply and restore can be stale")
+                cannot_be("only apply, restore and route can be stale")
             }
         }
     }
@@ -242,7 +254,7 @@ impl std::fmt::Debug for CommandActuator {
 fn secrets_of(ask: &Ask<'_>) -> Secrets {
     let mut secrets = Secrets::default();
     match ask {
-        Ask::Read => {}
+        Ask::Read | Ask::Route(_) => {}
         Ask::Plan {
             target,
             launch_args,
@@ -318,5 +330,18 @@ impl Actuator for CommandActuator {
         let ask = Ask::Write(write);
         let ok = self.ask(&ask, instance).await?;
         protocol::written(&ok, write).map_err(|problem| self.protocol(ask.op(), problem))
+    }
+
+    async fn route(
+        &self,
+        instance: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        if let Some(refusal) = self.refuses().await {
+            return Err(refusal);
+        }
+        let ask = Ask::Route(routing);
+        let ok = self.ask(&ask, instance).await?;
+        protocol::routed(&ok, routing).map_err(|problem| self.protocol(ask.op(), problem))
     }
 }

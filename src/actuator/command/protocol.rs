@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::actuator::{
-    ActuatedInstance, MAX_CONTENT_BYTES, PlannedSettings, SettingsWrite, TargetSettings,
+    ActuatedInstance, MAX_CONTENT_BYTES, PlannedSettings, ROUTE, Routing, SettingsWrite,
+    TargetSettings,
 };
 
 /// Its number.
@@ -29,6 +30,8 @@ pub(super) enum Ask<'a> {
     },
     /// To write them.
     Write(&'a SettingsWrite),
+    /// To have a target take new requests, or none.
+    Route(&'a Routing),
 }
 
 /// What a program says.
@@ -60,6 +63,7 @@ impl Ask<'_> {
             Self::Read => "read",
             Self::Plan { .. } => "plan",
             Self::Write(write) => write.purpose.op(),
+            Self::Route(_) => ROUTE,
         }
     }
 
@@ -92,6 +96,11 @@ impl Ask<'_> {
                 "epoch": write.epoch,
                 "expect_revision": write.expect_revision,
                 "content_base64": STANDARD.encode(&write.content),
+            }),
+            Self::Route(routing) => json!({
+                "target": routing.target,
+                "takes_requests": routing.takes_requests,
+                "epoch": routing.epoch,
             }),
         };
         if let (Value::Object(request), Value::Object(more)) = (&mut request, more) {
@@ -199,6 +208,23 @@ pub(super) fn written(
     }
 }
 
+/// The target of an answer to `route`, which must be routed as was asked.
+pub(super) fn routed(ok: &Map<String, Value>, routing: &Routing) -> Result<TargetSettings, String> {
+    known(ok, "ok.", &["target"])?;
+    let target = ok.get("target").ok_or("ok.target: must be an object")?;
+    let target = settings(target, "ok.target")?;
+    if target.name != routing.target {
+        return Err("ok.target.name: is not what was to be routed".to_owned());
+    }
+    match target.takes_requests == Some(routing.takes_requests) {
+        true => Ok(target),
+        false => Err(
+            "ok.target.takes_requests: is not what was asked for, although it says that it did"
+                .to_owned(),
+        ),
+    }
+}
+
 fn settings(value: &Value, path: &str) -> Result<TargetSettings, String> {
     let Value::Object(fields) = value else {
         return Err(format!("{path}: must be an object"));
@@ -213,6 +239,7 @@ fn settings(value: &Value, path: &str) -> Result<TargetSettings, String> {
         "operation_id",
         "epoch",
         "metrics_url",
+        "takes_requests",
     ];
     known(fields, &path, &names)?;
     let ready = fields.get("ready").and_then(Value::as_bool);
@@ -237,6 +264,11 @@ fn settings(value: &Value, path: &str) -> Result<TargetSettings, String> {
             None | Some(Value::Null) => None,
             Some(Value::String(url)) => Some(url.clone()),
             Some(_) => return Err(format!("{path}metrics_url: must be text")),
+        },
+        takes_requests: match fields.get("takes_requests") {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(takes)) => Some(*takes),
+            Some(_) => return Err(format!("{path}takes_requests: must be true or false")),
         },
     })
 }

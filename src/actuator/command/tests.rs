@@ -197,7 +197,7 @@ async fn answers_that_are_none_are_named() {
         ),
         (
             json!({"protocol": 1, "error": {"code": "STALE_EPOCH", "current_epoch": 9}}),
-            "only apply and restore can be stale",
+            "only apply, restore and route can be stale",
         ),
     ] {
         // an argument of a program has at most 128 KiB

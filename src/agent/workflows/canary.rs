@@ -66,7 +66,8 @@ impl Agent {
         )
     }
 
-    /// Waits until a target has finished its requests, and no longer than it may take.
+    /// Takes a target out of traffic where that can be, and waits until it has finished its requests, but no longer than
+    /// it may take.
     pub(super) async fn drain(
         &self,
         site: &Site,
@@ -78,6 +79,12 @@ impl Agent {
         let begun = state.phase_since_us;
         let seconds = state.canary().map_or(0.0, |canary| canary.drain_seconds);
         let is_over = now_us.saturating_sub(begun) as f64 / 1e6 >= seconds;
+        match self.leave_traffic(site, state, target, held).await {
+            Err(Came::NotOurs) => return Came::NotOurs,
+            // its time is over, in traffic or not
+            Err(came) if !is_over => return came,
+            _ => {}
+        }
         match is_over || self.has_finished(state, target, begun) {
             true => self.begin_write(site, state, held).await,
             false => Came::later(AGAIN, &"a target has not finished its requests yet"),

@@ -17,6 +17,7 @@ mod log;
 mod look;
 mod plan;
 mod quality;
+mod route;
 mod runner;
 mod site;
 mod snapshots;

@@ -188,7 +188,7 @@ impl Runner {
                 StepEffect::BeginWrite => agent.begin_write(site, state, held).await,
                 StepEffect::Write { target } => agent.write_target(site, state, target, held).await,
                 StepEffect::AwaitReady { target } | StepEffect::AwaitRestored { target } => {
-                    agent.await_ready(site, state, target).await
+                    agent.await_ready(site, state, target, held).await
                 }
                 StepEffect::Drain { target } => {
                     agent.drain(site, state, target, held, now_us).await

@@ -4,23 +4,24 @@ use std::time::Duration;
 
 use super::came::Came;
 use super::lease::Held;
+use super::route::is_to_drain;
 use super::site::{Site, failure};
 use crate::actuator::{ActuatorError, Purpose, SettingsWrite, TargetSettings, content_digest};
 use crate::agent::{Agent, Error};
 use crate::store::SnapshotTarget;
-use crate::workflow::{Command, Failure, Phase, PlanTarget, TargetPhase, TargetState, Workflow};
+use crate::workflow::{Command, Failure, PlanTarget, TargetPhase, TargetState, Workflow};
 
 /// Between two reads of a target that is not ready yet.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 /// Tries at restoring a target; the time between two doubles from a second on.
 const TRIES: u32 = 5;
 
 /// A target, what the plan says of it, and how it is.
-struct Place<'p> {
+pub(super) struct Place<'p> {
     number: u32,
-    plan: &'p PlanTarget,
+    pub(super) plan: &'p PlanTarget,
     state: &'p TargetState,
-    now: TargetSettings,
+    pub(super) now: TargetSettings,
     digest: String,
 }
 
@@ -70,12 +71,22 @@ impl Agent {
         if let Some(problem) = too_few_ready(state, next, &settings) {
             return Came::later(POLL, &problem);
         }
-        if is_to_drain(state, next) {
-            return Came::command(Command::Drain);
+        let takes_requests = settings
+            .iter()
+            .find(|one| {
+                state
+                    .target(next)
+                    .is_some_and(|target| target.name == one.name)
+            })
+            .and_then(|target| target.takes_requests);
+        if is_to_drain(state, next, takes_requests.is_some()) {
+            return Came::command(Command::Drain {
+                leaves_traffic: takes_requests == Some(true),
+            });
         }
-        let baseline = match first {
-            true => self.baseline(site).await.map(Box::new),
-            false => None,
+        let baseline = match state.has_written() {
+            false => self.baseline(site).await.map(Box::new),
+            true => None,
         };
         Came::command(Command::Intend {
             epoch: held.epoch(),
@@ -178,6 +189,12 @@ impl Agent {
                         .to_owned(),
             }));
         }
+        // where it cannot be taken out of traffic, it is restored all the same
+        if place.digest != place.plan.digest_before
+            && let Err(Came::NotOurs) = self.route(site, &place, false, held).await
+        {
+            return Came::NotOurs;
+        }
         match self
             .bring(
                 site,
@@ -204,8 +221,14 @@ impl Agent {
         }
     }
 
-    /// Waits until a target is ready with its settings.
-    pub(super) async fn await_ready(&self, site: &Site, state: &Workflow, target: u32) -> Came {
+    /// Waits until a target is ready with its settings, and takes requests.
+    pub(super) async fn await_ready(
+        &self,
+        site: &Site,
+        state: &Workflow,
+        target: u32,
+        held: &Held,
+    ) -> Came {
         let place = match self.look_at_target(site, state, target).await {
             Ok(place) => place,
             // a program may fail while its engine starts
@@ -222,7 +245,11 @@ impl Agent {
         };
         let accepted = place.state.accepted_digest.as_deref() == Some(place.digest.as_str());
         match (place.digest == *wanted || (accepted && !is_back), is_back) {
-            (true, _) if place.now.ready => Came::command(Command::Ready),
+            // capacity is back before traffic is
+            (true, _) if place.now.ready => match self.route(site, &place, true, held).await {
+                Ok(()) => Came::command(Command::Ready),
+                Err(came) => came,
+            },
             (true, _) => Came::later(POLL, &format!("{} is not ready yet", place.plan.name)),
             (false, false) => place.drifted(),
             (false, true) => Came::command(Command::Fail(failure(
@@ -273,7 +300,7 @@ impl Agent {
         names.find(|name| !serves(name)).map(str::to_owned)
     }
 
-    async fn look_at_target<'s>(
+    pub(super) async fn look_at_target<'s>(
         &self,
         site: &Site,
         state: &'s Workflow,
@@ -397,7 +424,7 @@ impl Place<'_> {
     /// Digest of what the workflow left there.
     fn expected(&self) -> &String {
         match self.state.phase {
-            TargetPhase::Untouched => &self.plan.digest_before,
+            TargetPhase::Untouched | TargetPhase::Draining => &self.plan.digest_before,
             _ => &self.plan.digest_after,
         }
     }
@@ -448,20 +475,6 @@ fn too_few_ready(state: &Workflow, next: u32, settings: &[TargetSettings]) -> Op
         .count();
     (u32::try_from(others).unwrap_or(u32::MAX) < least)
         .then(|| format!("only {others} other targets are ready, and {least} have to be"))
-}
-
-/// Whether a target is to finish its requests first.
-fn is_to_drain(state: &Workflow, next: u32) -> bool {
-    let drains = state
-        .canary()
-        .is_some_and(|canary| canary.drain_seconds > 0.0);
-    let restarts = state.plan.as_ref().is_some_and(|plan| {
-        let target = usize::try_from(next)
-            .ok()
-            .and_then(|at| plan.draft.targets.get(at));
-        target.is_some_and(|target| target.needs_restart)
-    });
-    drains && restarts && !matches!(state.phase, Phase::Draining { .. })
 }
 
 fn actuator_failure(error: &ActuatorError) -> Failure {

@@ -345,6 +345,7 @@ pub(super) fn pause_reason(of: PauseReason) -> pb::WorkflowPauseReason {
 fn target_state(of: TargetPhase) -> pb::WorkflowTargetState {
     match of {
         TargetPhase::Untouched => pb::WorkflowTargetState::Untouched,
+        TargetPhase::Draining => pb::WorkflowTargetState::Draining,
         TargetPhase::Writing => pb::WorkflowTargetState::Writing,
         TargetPhase::Written => pb::WorkflowTargetState::Written,
         TargetPhase::Ready => pb::WorkflowTargetState::Ready,

@@ -80,7 +80,7 @@ fn carried(of: &Event) -> pb::WorkflowEvent {
                 ..none
             }
         }
-        Event::DrainStarted { target } | Event::Ready { target } => pb::WorkflowEvent {
+        Event::DrainStarted { target, .. } | Event::Ready { target } => pb::WorkflowEvent {
             target: Some(*target),
             ..none
         },
@@ -160,8 +160,15 @@ fn sentence(of: &RecordedEvent) -> String {
         ),
         Event::Cancelled { note, .. } => noted(&format!("{who} cancelled it."), note),
         Event::PlanOutdated { message } => format!("The plan is made anew: {message}"),
-        Event::DrainStarted { target } => {
-            format!("{} finishes its requests.", capital(&nth(*target)))
+        Event::DrainStarted {
+            target,
+            leaves_traffic,
+        } => {
+            let name = capital(&nth(*target));
+            match leaves_traffic {
+                true => format!("{name} takes no new requests, and finishes those it has."),
+                false => format!("{name} finishes its requests."),
+            }
         }
         Event::Observed {
             verdict: Some(verdict),

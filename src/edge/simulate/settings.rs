@@ -14,6 +14,8 @@ use super::{Served, json_of, read, refused};
 use crate::simulator::{NewSettings, ReplicaSettings, SettingsRefusal};
 
 pub(super) const PATH: &str = "/control/settings";
+/// Whether new requests come to the replica.
+pub(super) const ROUTE_PATH: &str = "/control/route";
 
 /// What a write says.
 #[derive(Debug, Deserialize)]
@@ -23,6 +25,31 @@ struct Put {
     epoch: u64,
     expect_revision: String,
     content_base64: String,
+}
+
+/// What a routing says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Route {
+    takes_requests: bool,
+    epoch: u64,
+}
+
+/// Has new requests come to the replica, or none, with `PUT`.
+pub(super) async fn route(served: &Served, request: Request) -> Response {
+    if request.method() != Method::PUT {
+        return refused(StatusCode::METHOD_NOT_ALLOWED, "PUT is answered here");
+    }
+    let route: Route = match read(request).await {
+        Ok(route) => route,
+        Err(response) => return response,
+    };
+    let mut settings = locked(served);
+    if let Err(refusal) = settings.admit(route.epoch) {
+        return stale(&refusal);
+    }
+    served.moved().take_requests(route.takes_requests);
+    json_of(StatusCode::OK, &shown(served, &settings))
 }
 
 /// Answers `GET` with the settings, and writes them with `PUT`.
@@ -98,6 +125,7 @@ fn shown(served: &Served, settings: &ReplicaSettings) -> Value {
         "ready": replica.is_up(),
         "operation_id": settings.operation_id(),
         "epoch": settings.epoch(),
+        "takes_requests": replica.takes_requests(),
         "applies": settings.applies(),
         "restarts": replica.restarts(),
     })

@@ -3,8 +3,8 @@
 use super::example::{Run, canaried, observation, written};
 use crate::workflow::VerdictWord;
 use crate::workflow::{
-    Canary, Command, GateKind, PauseReason, Phase, RefusalReason, RollbackCause, Stage,
-    StageStatus, Status, Strategy, TargetPhase, WorkflowSpec, waiting_for,
+    Baseline, Canary, Command, Event, GateKind, PauseReason, Phase, RefusalReason, RollbackCause,
+    Stage, StageStatus, Status, Strategy, TargetPhase, WorkflowSpec, waiting_for,
 };
 
 /// As much better or worse first tokens come with the change.
@@ -243,12 +243,73 @@ fn a_part_that_cannot_be_measured_is_undone() {
 fn a_target_finishes_its_requests_before_it_is_written() {
     let mut run = Run::planned(canaried(), 4);
     run.approve("bob").unwrap();
-    run.report(Command::Drain);
+    run.report(Command::Drain {
+        leaves_traffic: false,
+    });
     assert_eq!(run.state().phase, Phase::Draining { target: 0 });
     assert_eq!(run.state().stage(), Stage::Canary);
     assert!(!run.state().has_touched());
     write(&mut run);
     assert_eq!(run.state().phase, Phase::Observing);
+}
+
+/// One for four targets, of which the first takes no new requests.
+fn out_of_traffic() -> Run {
+    let mut run = Run::planned(canaried(), 4);
+    run.approve("bob").unwrap();
+    run.report(Command::Drain {
+        leaves_traffic: true,
+    });
+    assert_eq!(run.state().targets[0].phase, TargetPhase::Draining);
+    assert!(run.state().has_touched() && !run.state().has_written());
+    run
+}
+
+#[test]
+fn what_takes_no_requests_is_brought_back_whatever_ends_it() {
+    let note = String::new();
+    let ends = [
+        Command::Cancel {
+            acknowledge: false,
+            note: note.clone(),
+        },
+        Command::Rollback { note },
+    ];
+    for end in ends {
+        let mut run = out_of_traffic();
+        run.ask("bob", &end).unwrap();
+        assert_eq!(run.state().phase, Phase::RollingBack);
+        // not before it takes requests again
+        let early = run.ask("perfagent", &Command::AllRestored);
+        assert_eq!(early.unwrap_err().reason, RefusalReason::Late);
+        run.report(Command::Intend {
+            epoch: 2,
+            baseline: None,
+        });
+        assert_eq!(run.state().phase, Phase::Restoring { target: 0 });
+        run.report(written());
+        run.report(Command::Ready);
+        run.report(Command::AllRestored);
+        assert_eq!(run.state().status(), Status::RolledBack);
+        assert_eq!(touched(&run), 1);
+    }
+}
+
+#[test]
+fn what_was_before_is_kept_of_a_target_that_left_traffic() {
+    let mut run = out_of_traffic();
+    let event = run.report(Command::Intend {
+        epoch: 1,
+        baseline: Some(Box::new(Baseline {
+            start_unix_seconds: 1_800_000_000.0,
+            end_unix_seconds: 1_800_000_060.0,
+            values: Vec::new(),
+        })),
+    });
+    let Event::WriteIntended { baseline, .. } = event else {
+        unreachable!()
+    };
+    assert!(baseline.is_some());
 }
 
 #[test]

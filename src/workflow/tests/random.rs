@@ -173,7 +173,7 @@ fn strays() -> impl Strategy<Value = Command> {
         }),
         Just(written()),
         Just(Command::Ready),
-        Just(Command::Drain),
+        any::<bool>().prop_map(|leaves_traffic| Command::Drain { leaves_traffic }),
         any::<bool>().prop_map(|passed| Command::QualityChecked(Box::new(report_of(passed)))),
         (0_u32..9).prop_map(|at| Command::Observed(Box::new(observation(at, 1.0)))),
         Just(Command::Measured(None)),
@@ -214,7 +214,10 @@ pub(super) fn report(run: &Run, luck: Luck, targets: usize) -> Option<Command> {
         (Luck::Nothing, StepEffect::Measure) => Command::Measured(None),
         (_, StepEffect::Analyse) => Command::Analysed(Box::new(analysis())),
         (_, StepEffect::Plan) => Command::Planned(Box::new(draft_of(&state.spec, targets))),
-        (_, StepEffect::BeginWrite) if drains(state) => Command::Drain,
+        (_, StepEffect::BeginWrite) if drains(state) => Command::Drain {
+            // as the target says whether it takes requests, and some do not
+            leaves_traffic: targets.is_multiple_of(2),
+        },
         (_, StepEffect::BeginWrite) => Command::Intend {
             epoch: 4,
             baseline: None,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::actuator::{
-    ActuatedInstance, Actuator, ActuatorError, Actuators, PlannedSettings, SettingsWrite,
+    ActuatedInstance, Actuator, ActuatorError, Actuators, PlannedSettings, Routing, SettingsWrite,
     TargetSettings,
 };
 use crate::agent::{
@@ -54,6 +54,8 @@ pub(super) struct Desk {
     /// No target becomes ready with settings that have this in them.
     pub(super) never_ready_with: Option<&'static str>,
     pub(super) writes: u32,
+    /// Each time that a target left traffic or came back, and whether it was ready then.
+    pub(super) routed: Vec<(usize, bool, bool)>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +64,10 @@ pub(super) struct Target {
     pub(super) revision: u64,
     pub(super) epoch: Option<u64>,
     pub(super) operation_id: Option<String>,
+    /// Where it is a replica by itself, its metrics.
+    pub(super) metrics_url: Option<String>,
+    /// None where nothing routes it.
+    pub(super) takes_requests: Option<bool>,
     loading: u32,
     is_loaded: bool,
 }
@@ -76,6 +82,8 @@ impl FakeActuator {
             revision: 1,
             epoch: None,
             operation_id: None,
+            metrics_url: None,
+            takes_requests: None,
             loading: 0,
             is_loaded: false,
         };
@@ -86,6 +94,7 @@ impl FakeActuator {
             loads_for: 1,
             never_ready_with: None,
             writes: 0,
+            routed: Vec::new(),
         })))
     }
 
@@ -153,7 +162,8 @@ impl Desk {
                 && never.is_none_or(|never| !text.contains(never)),
             operation_id: target.operation_id.clone(),
             epoch: target.epoch,
-            metrics_url: None,
+            metrics_url: target.metrics_url.clone(),
+            takes_requests: target.takes_requests,
         }
     }
 }
@@ -244,10 +254,23 @@ impl Actuator for FakeActuator {
             _ => Ok(desk.settings(place)),
         }
     }
+
+    async fn route(
+        &self,
+        _: &ActuatedInstance,
+        routing: &Routing,
+    ) -> Result<TargetSettings, ActuatorError> {
+        let mut desk = self.desk();
+        let place: usize = routing.target.trim_start_matches('t').parse().unwrap();
+        let ready = desk.settings(place).ready;
+        desk.routed.push((place, routing.takes_requests, ready));
+        desk.targets[place].takes_requests = Some(routing.takes_requests);
+        Ok(desk.settings(place))
+    }
 }
 
 /// A vLLM that serves, and counts. Its URL.
-async fn engine(serves: Arc<AtomicBool>, stalls: Arc<AtomicBool>) -> String {
+pub(super) async fn engine(serves: Arc<AtomicBool>, stalls: Arc<AtomicBool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/metrics", listener.local_addr().unwrap());
     tokio::spawn(async move {

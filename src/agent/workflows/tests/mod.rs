@@ -3,4 +3,5 @@
 mod bench;
 mod faults;
 mod quality;
+mod route;
 mod whole;
