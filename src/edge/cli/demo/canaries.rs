@@ -25,7 +25,8 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 pub(super) const WINDOW: Duration = Duration::from_secs(4);
 
 const FIRST: f64 = 0.33;
-const WARM_UP: Duration = Duration::from_secs(1);
+/// The queue of a replica that was restarted is as long as before by then.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// As long again on a machine that is too busy to tell.
 const OBSERVE: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(1);
@@ -34,20 +35,20 @@ const DECISION: Duration = Duration::from_secs(1);
 /// More requests at once make gaps between tokens a few percent longer.
 const TOLERANCE: f64 = 0.2;
 
-const ABOUT: &str = "canaries: a change goes to one of the three replicas of demo-pool first, and is held against the two \
-others at the same time. What is worse there by more than 20 % is undone; else the change goes to all three
+const ABOUT: &str = "canaries: a change goes to one of the three replicas of demo-pool first, and is held against the two others at the same time.
+What is worse there by more than 20 % is harm, and is undone; else the change goes to all three
 
-  WITH: on the replica that has the change; WITHOUT: on the others. DIFFERENCE: how many times as much with the change, or how
-  many points of 100 more, and from where to where that may lie. beyond: share of those that took longer than few did before
+  WITH is the replica that has the change, WITHOUT the two others. DIFFERENCE is how many times as much, or how many points of
+  100 more, with the change, and between what that lies. beyond: the share that took longer than a bound from before the change
 
 ";
 
 /// Carries out both, and shows what decided each.
 pub(super) async fn run(channel: &Channel) -> Result<(), Failure> {
     print(ABOUT);
-    print("canary 1 of 2, which helps: more requests may run at once\n\n");
+    print("canary 1 of 2: a change that helps. More requests may run at once\n\n");
     canary(channel, "32").await?;
-    print("canary 2 of 2, which harms: somebody lowers the cap by mistake\n\n");
+    print("canary 2 of 2: a change that harms. Somebody lowers the cap by mistake\n\n");
     canary(channel, "2").await
 }
 

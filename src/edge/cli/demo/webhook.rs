@@ -12,7 +12,8 @@ use crate::edge::cli::Failure;
 use crate::edge::cli::terminal::{clean, print};
 use crate::edge::cli::webhook::page::attempt_line;
 use crate::edge::grpc::pb;
-use crate::webhook::EventType;
+use crate::scrape::shown_url;
+use crate::webhook::{EventType, Secret};
 use pb::webhook_service_client::WebhookServiceClient;
 
 /// Its id.
@@ -46,6 +47,11 @@ pub(super) fn allow(url: &str, config: &mut WebhookConfig) {
 pub(super) async fn create(channel: &Channel, url: &str) -> Result<(), Failure> {
     let secret = std::env::var(SECRET).unwrap_or_default();
     let is_known = !secret.is_empty();
+    if let Err(error) = Secret::parse(&secret)
+        && is_known
+    {
+        return Err(failed(&format!("{SECRET} {error}")));
+    }
     let mut client = WebhookServiceClient::new(channel.clone());
     let request = pb::CreateWebhookRequest {
         request_id: Uuid::new_v4().to_string(),
@@ -62,7 +68,8 @@ pub(super) async fn create(channel: &Channel, url: &str) -> Result<(), Failure> 
     let answer = answer
         .map_err(|status| failed(&status.message()))?
         .into_inner();
-    print(&format!("webhook: {} is told of everything\n", clean(url)));
+    let shown = clean(&shown_url(url));
+    print(&format!("webhook: {shown} is told of everything\n"));
     print(&match is_known {
         true => format!("  signed with the secret in {SECRET}\n"),
         false => format!(
