@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-SHOWN = ("instance_id", "from", "to", "revision", "cause", "severity", "verdict", "reason")
+SHOWN = ("instance_id", "from", "to", "revision", "cause", "severity", "verdict", "simulated", "reason")
 
 webhook = Webhook(os.environ["WEBHOOK_SECRET"])
 seen: set[str] = set()  # at least once: an id may come twice, with the same content

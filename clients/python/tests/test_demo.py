@@ -80,6 +80,8 @@ def test_a_win_and_a_lose_are_told_step_by_step(binary: Path, tmp_path: Path) ->
         mine = [one for one in of_workflows if one.revision in {event.revision for event in events}]
         assert {one.data["instance_id"] for one in mine} == {"demo-pool"}
         assert [one.revision for one in mine] == sorted(one.revision for one in mine)
+        # it is known once the instance was analysed
+        assert all(one.data.get("simulated") == "True" for one in mine if one.revision != events[0].revision)
         assert way(mine, "workflow.stage_changed") == stages
         assert way(mine, "workflow.status_changed") == ["IN_PROGRESS", "APPROVED", "IN_PROGRESS", end]
         assert mine[0].revision == events[0].revision and mine[-1].revision == events[-1].revision
