@@ -1,5 +1,6 @@
 //! The demo: simulated engines, an agent and what it finds, in one command.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
@@ -7,12 +8,38 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::cli::{command, run, text};
+use crate::receiver::{Does, Receiver};
+
+const SECRET: &str = "whsec_Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5";
 
 #[tokio::test]
-async fn it_walks_to_its_end_and_says_that_it_is_simulated() {
-    let done = run(&["demo", "--once", "--listen", "127.0.0.1:0"]).await;
+async fn it_walks_to_its_end_says_that_it_is_simulated_and_leaves_nothing() {
+    let scratch = crate::cli::state_home();
+    std::fs::create_dir_all(&scratch).unwrap();
+    let receiver = Receiver::start(|_| Does::Answers(204)).await;
+    let done = command()
+        .args(["demo", "--once", "--listen", "127.0.0.1:0"])
+        .args(["--webhook", &receiver.url()])
+        .env("WEBHOOK_SECRET", SECRET)
+        .env("TMPDIR", &scratch)
+        .output()
+        .await
+        .unwrap();
     let shown = text(&done.stdout);
     assert!(done.status.success(), "{shown}{}", text(&done.stderr));
+    assert_eq!(left(&scratch), 0);
+    let (walk, canaries) = shown.split_once("\ncanaries: ").unwrap();
+    finds_and_mends(walk);
+    decides(canaries);
+    tells(canaries, &receiver);
+    assert!(
+        !shown.contains(SECRET) && !shown.contains("canary-url"),
+        "{shown}"
+    );
+}
+
+/// The troubles that were built in are measured, named, and one of them mended.
+fn finds_and_mends(shown: &str) {
     assert!(
         shown.starts_with("perfagent demo. The engines are SIMULATED"),
         "{shown}"
@@ -96,6 +123,125 @@ async fn it_walks_to_its_end_and_says_that_it_is_simulated() {
     );
 }
 
+/// One canary wins and one loses, and it is on the screen why.
+fn decides(shown: &str) {
+    let (_, both) = shown
+        .split_once("canary 1 of 2: a change that helps")
+        .unwrap();
+    let (helps, harms) = both
+        .split_once("canary 2 of 2: a change that harms")
+        .unwrap();
+    // the rows of its table that say so
+    let rows = |of: &str, verdict: &str| -> Vec<Vec<String>> {
+        let ends = format!("  {verdict}");
+        let cells = |line: &str| -> Vec<String> {
+            let cells = line.split("  ").map(str::trim);
+            let cells = cells.filter(|cell| !cell.is_empty());
+            cells.map(str::to_owned).collect()
+        };
+        let rows = of.lines().filter(|line| line.ends_with(&ends));
+        rows.map(cells).collect()
+    };
+    for (of, parts, verdict) in [
+        (
+            helps,
+            [
+                "--max-num-seqs 4 → 32",
+                "  demo-pool  CONFIG_CHANGE  SIMULATED\nCOMPLETED APPLIED: ",
+                "Part 1: PASS at look ",
+                "  Nothing became worse by more than is accepted, over ",
+            ],
+            "PASS",
+        ),
+        (
+            harms,
+            [
+                "--max-num-seqs 32 → 2",
+                "  demo-pool  CONFIG_CHANGE  SIMULATED\nROLLED_BACK RESTORED: ",
+                "Part 1: FAIL at look ",
+                "  The canary does harm. The ",
+            ],
+            "FAIL",
+        ),
+    ] {
+        for part in parts {
+            assert!(of.contains(part), "{part}: {of}");
+        }
+        let rows = rows(of, verdict);
+        assert!(!rows.is_empty(), "{of}");
+        for row in rows {
+            let [_, with, without, difference, intervals, _] = &row[..] else {
+                panic!("{row:?}");
+            };
+            assert!([with, without].iter().all(|side| *side != "-"), "{row:?}");
+            assert!(difference.contains(" to "), "{row:?}");
+            assert!(intervals.parse::<u32>().unwrap() >= 20, "{row:?}");
+        }
+    }
+    assert_eq!(helps.matches("  READY  ").count(), 3, "{helps}");
+    assert_eq!(harms.matches("  UNTOUCHED ").count(), 2, "{harms}");
+    assert_eq!(harms.matches("  RESTORED_READY ").count(), 1, "{harms}");
+}
+
+/// A receiver took all that was told, signed, and both verdicts were among it.
+fn tells(shown: &str, receiver: &Receiver) {
+    let posts = receiver.posts();
+    assert!(
+        posts
+            .iter()
+            .all(|post| post.is_taken() && post.is_signed_with(SECRET))
+    );
+    let mut verdicts = Vec::new();
+    let mut ids = HashSet::new();
+    for post in &posts {
+        ids.insert(post.id.clone());
+        if let Some(verdict) = post.json()["data"]["verdict"].as_str() {
+            verdicts.push(verdict.to_owned());
+        }
+    }
+    verdicts.retain(|verdict| verdict != "INCONCLUSIVE");
+    assert_eq!(verdicts, ["PASS", "FAIL"]);
+    // beside the ping, and what was told after the count
+    let (_, count) = shown.rsplit_once("webhook: ").unwrap();
+    let told: Vec<&str> = count.split(' ').collect();
+    assert_eq!(told[0], told[2], "{count}");
+    assert!(ids.len() > told[0].parse().unwrap(), "{count}");
+}
+
+fn left(scratch: &Path) -> usize {
+    std::fs::read_dir(scratch).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_webhook_that_cannot_be_is_refused() {
+    let run = async |url: &str, secret: &str| {
+        let done = command()
+            .args([
+                "demo",
+                "--once",
+                "--listen",
+                "127.0.0.1:0",
+                "--webhook",
+                url,
+            ])
+            .env("WEBHOOK_SECRET", secret)
+            .output()
+            .await
+            .unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        text(&done.stderr)
+    };
+    let told = run("nonsense", "").await;
+    assert!(told.contains("not a URL"), "{told}");
+    let told = run("http://169.254.169.254/", "").await;
+    assert!(told.contains("link-local"), "{told}");
+    let told = run("http://127.0.0.1:1/", "password").await;
+    assert!(
+        told.contains("WEBHOOK_SECRET must be `whsec_`") && !told.contains("password"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn who_has_its_port_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -126,7 +272,6 @@ async fn ctrl_c_ends_it_and_leaves_nothing() {
             break;
         }
     }
-    let left = |scratch: &Path| std::fs::read_dir(scratch).unwrap().count();
     assert_eq!(left(&scratch), 1, "its state");
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();

@@ -6,6 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+SHOWN = ("instance_id", "from", "to", "revision", "cause", "severity", "verdict", "simulated", "reason")
+
 webhook = Webhook(os.environ["WEBHOOK_SECRET"])
 seen: set[str] = set()  # at least once: an id may come twice, with the same content
 
@@ -15,14 +17,15 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
             event = webhook.verify(body, {name.lower(): value for name, value in self.headers.items()})
-        except WebhookVerificationError:
+        except WebhookVerificationError as error:
+            print(f"refused: {error}", flush=True)
             self.send_response(401)
         else:
             if self.headers["webhook-id"] not in seen:
                 seen.add(self.headers["webhook-id"])
                 data = event["data"]
-                told = " ".join(str(data[key]) for key in ("instance_id", "from", "to", "cause") if key in data)
-                print(f"{event['type']}: {told}", flush=True)
+                told = [f"{key}={data[key]}" for key in SHOWN if key in data]
+                print(f"verified {event['type']}", *told, flush=True)
             self.send_response(204)
         self.end_headers()
 

@@ -1,7 +1,9 @@
 //! `perfagent demo`: the product in one command, on engines that are simulated.
 
+mod canaries;
 mod listener;
 mod rollout;
+mod webhook;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -38,13 +40,18 @@ pub(super) struct DemoArgs {
     /// Where the agent listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8002", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Post what happens to a receiver of webhooks, also to one on this machine; signed with the secret in WEBHOOK_SECRET, or
+    /// with one that is printed
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
     /// End after the walk, and do not stay up to be tried
     #[arg(long)]
     once: bool,
 }
 
-const ABOUT: &str = "Simulated engines with different troubles, an agent that watches them, and what it finds. Nothing \
-is left behind: the state is in a temporary directory, and Ctrl-C ends everything.
+const ABOUT: &str = "Simulated engines with different troubles, an agent that watches them, what it finds and changes, and two \
+canaries: a change that helps goes to all replicas, one that harms is undone. It takes about two minutes. Nothing is left \
+behind: the state is in a temporary directory, and Ctrl-C ends everything.
 
 Exit codes: 0 ended; 1 failed.";
 
@@ -73,7 +80,7 @@ const TROUBLES: [Trouble; 3] = [
     },
 ];
 
-/// What its settings are changed by, and whose are.
+/// What settings are changed by, and whose first.
 const ACTUATOR: &str = "simulator";
 const CHANGED: &str = "demo-vllm";
 
@@ -82,6 +89,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(15);
 /// The first window is whole by then.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// An engine loads at once.
+const LOAD_TIME: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: DemoArgs) -> Outcome {
     init_logging(LogFormat::Text, LogLevel::Error);
@@ -112,6 +121,9 @@ async fn walk(args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> 
     let channel = Channel::from_shared(format!("http://{agent}"))
         .map_err(|error| failed(&error))?
         .connect_lazy();
+    if let Some(url) = &args.webhook {
+        webhook::create(&channel, url).await?;
+    }
     fill(&channel).await?;
     print("collect: what the agent measured over the last 15 s, from the engines' own metrics\n\n");
     for trouble in &TROUBLES {
@@ -124,6 +136,10 @@ async fn walk(args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> 
         print(&advised(&recommend(&channel, trouble.id).await?));
     }
     rollout::roll_out(&channel, CHANGED).await?;
+    canaries::run(&channel).await?;
+    if args.webhook.is_some() {
+        webhook::settle(&channel).await?;
+    }
     if args.once {
         return Ok(());
     }
@@ -147,8 +163,13 @@ async fn start(
     // whoever tries it is alone with it
     config.workflows.auto_approve = true;
     config.actuators.push(actuator()?);
+    if let Some(url) = &args.webhook {
+        webhook::allow(url, &mut config.webhook);
+    }
     let mut engines = Vec::new();
-    for trouble in &TROUBLES {
+    let troubles = TROUBLES.iter().map(|trouble| (trouble, INTERVAL, WINDOW));
+    let pool = (&canaries::POOL, canaries::INTERVAL, canaries::WINDOW);
+    for (trouble, interval, window) in troubles.chain([pool]) {
         let simulated = simulated(trouble).await?;
         config.instances.push(InstanceEntry {
             slos: Vec::new(),
@@ -158,8 +179,8 @@ async fn start(
             instance_type: None,
             metrics_url: None,
             metrics_urls: simulated.urls(),
-            scrape_interval: Some(INTERVAL),
-            window: Some(WINDOW),
+            scrape_interval: Some(interval),
+            window: Some(window),
             labels: [("simulated".to_owned(), "true".to_owned())].into(),
         });
         print(&format!("  {} {}\n", trouble.id, trouble.built_in));
@@ -213,9 +234,11 @@ async fn simulated(trouble: &Trouble) -> Result<Simulated, Failure> {
     let scenario: Scenario = toml::from_str(trouble.scenario).map_err(|error| failed(&error))?;
     let deployment = scenario.deployment().map_err(|error| failed(&error))?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Simulated::bind(deployment, loopback, 0)
+    let simulated = Simulated::bind(deployment, loopback, 0)
         .await
-        .map_err(|error| failed(&error))
+        .map_err(|error| failed(&error))?;
+    simulated.load_for(LOAD_TIME);
+    Ok(simulated)
 }
 
 /// Waits until the first window is whole, and shows how far it is.
@@ -396,6 +419,7 @@ fn to_try(agent: SocketAddr) -> String {
   perfagent recommend demo-sglang --server {agent}
   perfagent workflow start demo-sglang --server {agent}
   perfagent workflow rollback demo-vllm --watch --server {agent}
+  perfagent workflow get demo-pool --server {agent}
   grpcurl -plaintext -d '{{\"instance_id\": \"demo-sglang\"}}' {agent} perfagent.v1.MetricsService/CollectMetrics
   python3 -c 'import perfagent; print(perfagent.Client(\"{agent}\").collect_metrics(\"demo-tgi\"))'
   curl http://{agent}/metrics

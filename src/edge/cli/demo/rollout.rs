@@ -1,4 +1,4 @@
-//! The end of the demo: what is recommended is carried out by a workflow, and what came of it is measured.
+//! What is recommended is carried out by a workflow, and what came of it is measured.
 
 use std::time::Duration;
 
@@ -22,13 +22,25 @@ pub(super) async fn roll_out(channel: &Channel, id: &str) -> Result<(), Failure>
     print(&format!(
         "workflow: what is recommended for {id} is applied and measured, here without the approval that is else waited for\n\n"
     ));
+    let request = pb::StartWorkflowRequest {
+        instance_id: id.to_owned(),
+        ..pb::StartWorkflowRequest::default()
+    };
+    print(&came_of(&carry_out(channel, request).await?));
+    Ok(())
+}
+
+/// Carries a workflow out without an approval, and shows each step; the workflow as it ended.
+pub(super) async fn carry_out(
+    channel: &Channel,
+    request: pb::StartWorkflowRequest,
+) -> Result<pb::Workflow, Failure> {
     let mut client = WorkflowServiceClient::new(channel.clone());
     let request = pb::StartWorkflowRequest {
         request_id: Uuid::new_v4().to_string(),
-        instance_id: id.to_owned(),
         auto_approve: true,
         wait: duration(PLAN),
-        ..pb::StartWorkflowRequest::default()
+        ..request
     };
     let answer = client.start_workflow(request).await;
     let answer = answer
@@ -59,8 +71,7 @@ pub(super) async fn roll_out(channel: &Channel, id: &str) -> Result<(), Failure>
     let answer = answer
         .map_err(|status| failed(&status.message()))?
         .into_inner();
-    print(&came_of(&answer.workflow.unwrap_or_default()));
-    Ok(())
+    Ok(answer.workflow.unwrap_or_default())
 }
 
 /// What happened, on a line; of a plan also what it changes.

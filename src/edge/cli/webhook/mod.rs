@@ -2,7 +2,7 @@
 
 mod create;
 mod deliveries;
-mod page;
+pub(super) mod page;
 mod reach;
 mod verbs;
 

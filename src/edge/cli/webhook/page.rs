@@ -167,7 +167,7 @@ pub(super) fn attempts_text(of: &pb::GetWebhookDeliveryResponse, server: &str) -
 }
 
 /// One attempt in a line.
-pub(super) fn attempt_line(of: &pb::WebhookAttempt) -> String {
+pub(in crate::edge::cli) fn attempt_line(of: &pb::WebhookAttempt) -> String {
     let at = of.start_time.map_or_else(String::new, instant);
     let what = match (of.taken, of.http_status) {
         (true, Some(status)) => format!("taken, HTTP {status}"),

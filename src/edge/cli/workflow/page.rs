@@ -40,6 +40,20 @@ pub(super) fn render(told: &Told<'_>, colour: bool) -> String {
     page.text
 }
 
+/// How it ended, and what decided that: for those who have seen it happen.
+pub(in crate::edge::cli) fn decided(of: &pb::Workflow, colour: bool) -> String {
+    let told = Told {
+        of,
+        now: SystemTime::now(),
+        server: "",
+    };
+    let mut page = Page::new(colour);
+    page.workflow_title(&told);
+    page.verdicts(&told);
+    page.targets(&told);
+    page.text
+}
+
 /// What somebody reads before they agree to its plan.
 pub(super) fn to_approve(told: &Told<'_>, colour: bool) -> String {
     let mut page = Page::new(colour);
