@@ -522,6 +522,8 @@ const (
 	WorkflowTargetState_WORKFLOW_TARGET_STATE_RESTORED WorkflowTargetState = 6
 	// It is ready with them.
 	WorkflowTargetState_WORKFLOW_TARGET_STATE_RESTORED_READY WorkflowTargetState = 7
+	// Its settings are those from before, and it takes no new requests, or is about to.
+	WorkflowTargetState_WORKFLOW_TARGET_STATE_DRAINING WorkflowTargetState = 8
 )
 
 // Enum value maps for WorkflowTargetState.
@@ -535,6 +537,7 @@ var (
 		5: "WORKFLOW_TARGET_STATE_RESTORING",
 		6: "WORKFLOW_TARGET_STATE_RESTORED",
 		7: "WORKFLOW_TARGET_STATE_RESTORED_READY",
+		8: "WORKFLOW_TARGET_STATE_DRAINING",
 	}
 	WorkflowTargetState_value = map[string]int32{
 		"WORKFLOW_TARGET_STATE_UNSPECIFIED":    0,
@@ -545,6 +548,7 @@ var (
 		"WORKFLOW_TARGET_STATE_RESTORING":      5,
 		"WORKFLOW_TARGET_STATE_RESTORED":       6,
 		"WORKFLOW_TARGET_STATE_RESTORED_READY": 7,
+		"WORKFLOW_TARGET_STATE_DRAINING":       8,
 	}
 )
 
@@ -3422,7 +3426,7 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x10WorkflowStrategy\x12!\n" +
 	"\x1dWORKFLOW_STRATEGY_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aWORKFLOW_STRATEGY_IN_PLACE\x10\x01\x12\x1c\n" +
-	"\x18WORKFLOW_STRATEGY_CANARY\x10\x02*\xbb\x02\n" +
+	"\x18WORKFLOW_STRATEGY_CANARY\x10\x02*\xdf\x02\n" +
 	"\x13WorkflowTargetState\x12%\n" +
 	"!WORKFLOW_TARGET_STATE_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fWORKFLOW_TARGET_STATE_UNTOUCHED\x10\x01\x12!\n" +
@@ -3431,7 +3435,8 @@ const file_perfagent_v1_workflow_state_proto_rawDesc = "" +
 	"\x1bWORKFLOW_TARGET_STATE_READY\x10\x04\x12#\n" +
 	"\x1fWORKFLOW_TARGET_STATE_RESTORING\x10\x05\x12\"\n" +
 	"\x1eWORKFLOW_TARGET_STATE_RESTORED\x10\x06\x12(\n" +
-	"$WORKFLOW_TARGET_STATE_RESTORED_READY\x10\a*\x83\x01\n" +
+	"$WORKFLOW_TARGET_STATE_RESTORED_READY\x10\a\x12\"\n" +
+	"\x1eWORKFLOW_TARGET_STATE_DRAINING\x10\b*\x83\x01\n" +
 	"\x10WorkflowGateKind\x12\"\n" +
 	"\x1eWORKFLOW_GATE_KIND_UNSPECIFIED\x10\x00\x12$\n" +
 	" WORKFLOW_GATE_KIND_BEFORE_CANARY\x10\x01\x12%\n" +

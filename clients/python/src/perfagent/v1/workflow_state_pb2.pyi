@@ -327,6 +327,8 @@ class _WorkflowTargetStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """It has them, and is not ready yet."""
     WORKFLOW_TARGET_STATE_RESTORED_READY: _WorkflowTargetState.ValueType  # 7
     """It is ready with them."""
+    WORKFLOW_TARGET_STATE_DRAINING: _WorkflowTargetState.ValueType  # 8
+    """Its settings are those from before, and it takes no new requests, or is about to."""
 
 class WorkflowTargetState(_WorkflowTargetState, metaclass=_WorkflowTargetStateEnumTypeWrapper):
     """How a target is."""
@@ -347,6 +349,8 @@ WORKFLOW_TARGET_STATE_RESTORED: WorkflowTargetState.ValueType  # 6
 """It has them, and is not ready yet."""
 WORKFLOW_TARGET_STATE_RESTORED_READY: WorkflowTargetState.ValueType  # 7
 """It is ready with them."""
+WORKFLOW_TARGET_STATE_DRAINING: WorkflowTargetState.ValueType  # 8
+"""Its settings are those from before, and it takes no new requests, or is about to."""
 Global___WorkflowTargetState: _TypeAlias = WorkflowTargetState  # noqa: Y015
 
 class _WorkflowGateKind:
