@@ -13,6 +13,7 @@ use perfagent::edge::grpc::pb;
 use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
 use perfagent::edge::grpc::pb::{WorkflowPauseReason, WorkflowStatus};
 use prost_types::value::Kind;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::fake::TestAgent;
@@ -214,14 +215,27 @@ async fn start(client: &WorkflowServiceClient<Channel>, instance_id: &str, cap: 
         rollback_timeout: seconds(ROLLBACK),
         ..Default::default()
     };
-    let started = client.clone().start_workflow(request).await.unwrap();
-    started.into_inner().workflow.unwrap().workflow_id
+    let started = again(async || client.clone().start_workflow(request.clone()).await).await;
+    started.workflow.unwrap().workflow_id
+}
+
+/// Asks until the store has a connection to spare, as the answer says.
+async fn again<T>(mut ask: impl AsyncFnMut() -> Result<tonic::Response<T>, tonic::Status>) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) if status.code() == Code::Unavailable => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(status) => panic!("{status:?}"),
+        }
+    }
 }
 
 async fn got(client: &WorkflowServiceClient<Channel>, id: &str) -> pb::Workflow {
     let request = pb::GetWorkflowRequest {
         workflow_id: id.to_owned(),
     };
-    let got = client.clone().get_workflow(request).await.unwrap();
-    got.into_inner().workflow.unwrap()
+    let got = again(async || client.clone().get_workflow(request.clone()).await).await;
+    got.workflow.unwrap()
 }
