@@ -20,7 +20,8 @@ pub struct VerdictPolicy {
     pub tolerance_failure_share: f64,
     /// A mean that is worse by less than this is no harm, however sure that is.
     pub harm_ratio: f64,
-    /// A share that is larger by less than this is no harm.
+    /// A share that is larger by less than this is no harm; nor is one that is larger by less than `harm_ratio` times what it
+    /// is without the change, unless it is of failures.
     pub harm_share: f64,
     /// Looks that are planned. Observations beyond are not judged: the chance of an error is spent.
     pub looks: u32,
@@ -179,6 +180,15 @@ impl VerdictPolicy {
     pub(super) fn harm_from_ratio(&self, quantity: J) -> f64 {
         let accepted = self.accepted_ratio.get(&quantity).copied();
         accepted.unwrap_or(1.0).max(1.0 + self.harm_ratio)
+    }
+
+    /// Canary less control: above it, a share fails. Of a share that is large on both sides, as much as of a mean; of
+    /// failures none is large enough.
+    pub(super) fn harm_from_difference(&self, quantity: J, control: f64) -> f64 {
+        match quantity {
+            J::FailureShare => self.harm_share,
+            _ => self.harm_share.max(self.harm_ratio * control),
+        }
     }
 
     /// Canary less control: below it, a share passes. Of a share that is large on both sides, as much as of a mean.

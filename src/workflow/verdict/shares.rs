@@ -46,19 +46,21 @@ pub(super) fn judge(
     said.difference_interval = Some((low, high));
     said.interval_confidence = 1.0 - 2.0 * passes;
     let most = policy.most_difference(quantity, shares.control);
+    let harm_from = policy.harm_from_difference(quantity, shares.control);
     said.smallest_detectable_ratio = (shares.control > 0.0)
         .then(|| shares.detectable(harms, difference - harm_low))
         .flatten()
-        .map(|more| (more + policy.harm_share) / shares.control);
+        .map(|more| (more + harm_from) / shares.control);
     let newest = parts.newest.as_ref();
     let newest = newest.and_then(|newest| Some((newest, Shares::of(newest)?)));
     let newest_harm = newest.as_ref().filter(|(sides, shares)| {
         let enough = sides.too_few(quantity, policy).is_none();
         let low = shares.interval(harms).map(|(low, _)| low);
-        enough && low.is_some_and(|low| low > policy.harm_share)
+        let limit = policy.harm_from_difference(quantity, shares.control);
+        enough && low.is_some_and(|low| low > limit)
     });
     let at = |share: f64| percent(share);
-    if harm_low > policy.harm_share {
+    if harm_low > harm_from {
         said.word = W::Fail;
         said.reason = format!("{} against {}", at(shares.canary), at(shares.control));
     } else if let Some((_, newest)) = newest_harm {

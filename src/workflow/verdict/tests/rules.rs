@@ -119,6 +119,22 @@ fn what_was_predicted_and_approved_may_become_worse_and_no_more() {
 }
 
 #[test]
+fn what_is_tolerated_of_a_large_share_is_no_harm() {
+    let policy = VerdictPolicy {
+        tolerance_ratio: 0.2,
+        harm_ratio: 0.2,
+        ..VerdictPolicy::default()
+    };
+    for share in [0.0, 0.05, 0.225, 0.9] {
+        let (tail, failures) = (J::InterTokenLatencyBeyond, J::FailureShare);
+        let harm = policy.harm_from_difference(tail, share);
+        assert!(harm <= policy.most_difference(tail, share));
+        assert!((harm - f64::max(0.002, 0.2 * share)).abs() < 1e-12);
+        assert_eq!(policy.harm_from_difference(failures, share), 0.002);
+    }
+}
+
+#[test]
 fn a_prediction_is_accepted_to_the_worse_end_of_its_interval() {
     let one = |quantity, ratio, ratio_low, ratio_high| QuantityPrediction {
         quantity,
