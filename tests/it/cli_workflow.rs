@@ -104,9 +104,10 @@ async fn on_a_terminal_the_plan_is_shown_and_asked_about() {
         other_end.write_all(answer.as_bytes()).unwrap();
         let ended = child.wait().await.unwrap();
         assert_eq!(ended.code().unwrap(), i32::from(asked == 0), "{answer}");
-        let mut shown = [0; 4_096];
-        let length = other_end.read(&mut shown).unwrap();
-        let shown = String::from_utf8_lossy(&shown[..length]);
+        // in parts; after the last, what was a terminal is an error
+        let mut shown = Vec::new();
+        let _ = other_end.read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown);
         assert!(
             shown.contains("Raise --max-num-seqs") && shown.contains("Approve this plan?"),
             "{shown}"
