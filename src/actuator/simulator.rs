@@ -36,7 +36,6 @@ struct Shown {
     ready: bool,
     operation_id: Option<String>,
     epoch: Option<u64>,
-    #[serde(default)]
     takes_requests: Option<bool>,
 }
 

@@ -104,11 +104,16 @@ impl ReplicaSettings {
     /// # Errors
     /// A later holder acted; nothing is changed.
     pub fn admit(&mut self, epoch: u64) -> Result<(), SettingsRefusal> {
-        if let Some(current) = self.epoch.filter(|current| *current > epoch) {
-            return Err(SettingsRefusal::StaleEpoch { current });
-        }
+        self.refuse_before(epoch)?;
         self.epoch = Some(epoch);
         Ok(())
+    }
+
+    fn refuse_before(&self, epoch: u64) -> Result<(), SettingsRefusal> {
+        match self.epoch.filter(|current| *current > epoch) {
+            Some(current) => Err(SettingsRefusal::StaleEpoch { current }),
+            None => Ok(()),
+        }
     }
 
     /// Writes settings, unless something else is there than was expected. What the engine is to be restarted with; none
@@ -122,9 +127,7 @@ impl ReplicaSettings {
         of: &Deployment,
         running: &FlagValues,
     ) -> Result<Option<Restart>, SettingsRefusal> {
-        if let Some(current) = self.epoch.filter(|current| *current > new.epoch) {
-            return Err(SettingsRefusal::StaleEpoch { current });
-        }
+        self.refuse_before(new.epoch)?;
         let is_there = self.content == new.content;
         let is_repeat = is_there && self.operation_id.as_ref() == Some(&new.operation_id);
         if !is_repeat && new.expect_revision != self.revision() {

@@ -168,6 +168,7 @@ impl Change<'_> {
             } => {
                 let drained = self.target(*target)?;
                 if *leaves_traffic {
+                    drained.leaves_traffic = true;
                     drained.phase = TargetPhase::Draining;
                 }
                 self.enter(Phase::Draining { target: *target });
@@ -264,6 +265,7 @@ impl Change<'_> {
             operation_id: None,
             revision: target.revision.clone(),
             accepted_digest: None,
+            leaves_traffic: false,
         };
         self.state.targets = plan.draft.targets.iter().map(target).collect();
         self.state.headline.clone_from(&plan.draft.headline);

@@ -192,6 +192,9 @@ pub struct TargetState {
     pub revision: String,
     /// SHA-256 of settings that somebody else wrote, in hexadecimal, with which the workflow was resumed.
     pub accepted_digest: Option<String>,
+    /// The workflow takes it out of traffic for its restarts. One that somebody else took out stays out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_traffic: bool,
 }
 
 /// How a target is.

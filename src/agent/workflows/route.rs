@@ -9,8 +9,8 @@ use crate::actuator::{ActuatorError, Routing};
 use crate::workflow::{Phase, TargetPhase, Workflow};
 
 impl Agent {
-    /// Has a target take new requests, or none, and sees that it does. Nothing where its actuator does not say whether
-    /// it takes requests.
+    /// Has a target take new requests, or none, and sees that it does. Nothing where the workflow does not take it out of
+    /// traffic.
     pub(super) async fn route(
         &self,
         site: &Site,
@@ -18,11 +18,8 @@ impl Agent {
         takes_requests: bool,
         held: &Held,
     ) -> Result<(), Came> {
-        if place
-            .now
-            .takes_requests
-            .is_none_or(|now| now == takes_requests)
-        {
+        let is_so = |now| now == takes_requests;
+        if !place.state.leaves_traffic || place.now.takes_requests.is_none_or(is_so) {
             return Ok(());
         }
         if !held.may_act() {

@@ -20,7 +20,7 @@ const TRIES: u32 = 5;
 pub(super) struct Place<'p> {
     number: u32,
     pub(super) plan: &'p PlanTarget,
-    state: &'p TargetState,
+    pub(super) state: &'p TargetState,
     pub(super) now: TargetSettings,
     digest: String,
 }

@@ -84,3 +84,19 @@ async fn a_target_that_was_only_taken_out_of_traffic_is_put_back() {
     assert_eq!(bench.actuator.contents(), [BEFORE, BEFORE]);
     assert_eq!(bench.actuator.desk().targets[1].takes_requests, Some(true));
 }
+
+#[tokio::test]
+async fn a_target_that_somebody_else_took_out_of_traffic_stays_out() {
+    let bench = routed().await;
+    bench.actuator.desk().targets[0].takes_requests = Some(false);
+    let started = bench.start(canary(Duration::ZERO)).await.unwrap();
+    let id = started.workflow_id;
+    bench
+        .state(&id, |state| state.phase == Phase::Observing)
+        .await;
+    bench.ask(&id, rollback()).await.unwrap();
+    let done = bench.ended(&id).await;
+    assert_eq!(done.status(), Status::RolledBack, "{done:#?}");
+    assert_eq!(bench.actuator.desk().routed, []);
+    assert_eq!(bench.actuator.desk().targets[0].takes_requests, Some(false));
+}
