@@ -46,7 +46,7 @@ fn main() {
         .step_by(every)
         .collect();
     let start = Instant::now();
-    let outcomes = trials::each(&wanted, outcome);
+    let outcomes = diagnosis::on_two_threads(&wanted, outcome);
     if has("--rows") || seed.is_some() {
         for (chosen, outcome) in wanted.iter().zip(&outcomes) {
             print_row(chosen, outcome);

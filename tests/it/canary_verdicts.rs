@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::canary_trials::rollout::{End, ended};
 use super::canary_trials::truth::effects;
-use super::canary_trials::{Chosen, Class, Kind, all, each};
+use super::canary_trials::{Chosen, Class, Kind, all};
+use super::diagnosis::on_two_threads;
 
 #[test]
 fn the_set_is_as_large_and_as_mixed_as_it_is_said_to_be() {
@@ -48,7 +49,7 @@ fn some() -> Vec<Chosen> {
 fn what_truly_harms_some_pools_is_not_promoted_and_what_does_not_is_not_undone() {
     let some = some();
     assert_eq!(some.len(), 6);
-    let ends = each(&some, |one| {
+    let ends = on_two_threads(&some, |one| {
         let trial = one.trial();
         let truth = effects(&trial).unwrap();
         assert_eq!(truth.class(one.kind), Ok(one.class), "{one:?}");

@@ -26,9 +26,6 @@ pub(crate) mod rollout;
 pub(crate) mod truth;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use perfagent::analysis::Slo;
 use perfagent::simulator::{Scenario, TimingPart};
@@ -132,24 +129,4 @@ const SET: &str = include_str!("../fixtures/verdict/trials.json");
 /// All of the set.
 pub(crate) fn all() -> Vec<Chosen> {
     serde_json::from_str(SET).expect("the set")
-}
-
-/// What comes of each, on as many threads as there are cores; in the order of the trials.
-pub(crate) fn each<T: Sync, R: Send>(of: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let done: Mutex<BTreeMap<usize, R>> = Mutex::new(BTreeMap::new());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(job) = of.get(at) else { break };
-                    let result = work(job);
-                    done.lock().unwrap().insert(at, result);
-                }
-            });
-        }
-    });
-    done.into_inner().unwrap().into_values().collect()
 }

@@ -36,6 +36,7 @@ pub(super) fn level(look: u32, first: u32, last: u32, chance: f64) -> f64 {
 
 /// How high the line is that a walk of variance 1 at the last look crosses at any look with this chance.
 fn line(first: u32, last: u32, chance: f64) -> f64 {
+    // the same few for every look of every canary, and costly
     static KNOWN: Mutex<BTreeMap<(u32, u32, u64), f64>> = Mutex::new(BTreeMap::new());
     let key = (first, last, chance.to_bits());
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

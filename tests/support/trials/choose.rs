@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::super::diagnosis::on_two_threads;
 use super::truth::effects;
-use super::{Chosen, Class, Kind, each, trial};
+use super::{Chosen, Class, Kind, trial};
 
 /// How many of each kind in each class.
 fn quota(kind: Kind, class: Class) -> usize {
@@ -54,7 +55,7 @@ pub(crate) fn chosen(only: Option<&str>) -> Vec<Chosen> {
         while left.values().any(|left| *left > 0) && first < MOST_SEEDS {
             let seeds: Vec<u64> = (first..first + BATCH).collect();
             first += BATCH;
-            let classes = each(&seeds, |seed| match kind {
+            let classes = on_two_threads(&seeds, |seed| match kind {
                 Kind::Same => Ok(Class::None),
                 kind => effects(&trial(*seed, kind))?.class(kind),
             });
