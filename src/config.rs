@@ -140,6 +140,7 @@ impl Config {
         self.slos()?;
         self.optimizers()?;
         self.configured_webhooks()?;
+        self.store.check()?;
         for (name, time) in [
             ("scrape.timeout", self.scrape.timeout),
             ("scrape.connect_timeout", self.scrape.connect_timeout),
@@ -322,6 +323,9 @@ fn every_key() -> Table {
     // what is unset would not show
     security::set_all(&mut config);
     config.store.state_dir = Some(PathBuf::new());
+    config.store.url = Some(String::new());
+    config.store.password_file = Some(PathBuf::new());
+    config.store.listen_url = Some(String::new());
     config.server.otlp_endpoint = Some(String::new());
     config.server.workers = Some(1);
     let thresholds = Thresholds::TABLE.iter();

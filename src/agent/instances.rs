@@ -266,6 +266,33 @@ impl Agent {
         Ok(())
     }
 
+    /// Has the fleet watch what the store holds now, whoever changed it. Instances of the config file stay.
+    pub(super) async fn follow_all(self: &Arc<Self>, store: &dyn Store) -> Result<(), StoreError> {
+        // the fleet follows the store in the order of the commits
+        let _turn = self.writes.lock().await;
+        let stored = store.instances().await?;
+        for watched in self.fleet.after("") {
+            let id = watched.instance.id();
+            let is_stored = stored.iter().any(|stored| stored.id() == id);
+            if watched.instance.source == Source::Registered && !is_stored {
+                self.fleet.remove(id);
+                self.ledger.forget(id);
+                self.actuated.forget(id);
+            }
+        }
+        for instance in stored {
+            let watched = self.fleet.get(instance.id());
+            let is_known = watched.is_some_and(|watched| {
+                watched.instance.source == Source::ConfigFile
+                    || watched.instance.revision == instance.revision
+            });
+            if !is_known {
+                self.fleet.put(instance, Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+
     /// The instance as it was written, and how it is.
     fn state_of(&self, written: Written) -> Arc<InstanceState> {
         let instance = Arc::new(written.instance);

@@ -15,6 +15,7 @@ mod predictions;
 mod reason;
 mod recorded;
 mod replica;
+mod sharing;
 mod slos;
 mod watch;
 mod watch_bottlenecks;
@@ -22,7 +23,7 @@ mod webhooks;
 mod window;
 mod workflows;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -45,6 +46,7 @@ use fleet::Fleet;
 use gauges::FleetGauges;
 use heavy::Heavy;
 use ledger::Ledger;
+use sharing::Sharing;
 use webhooks::Webhooks;
 use workflows::{EventLog, Workflows};
 
@@ -183,6 +185,8 @@ pub struct Agent {
     webhooks: Option<Arc<Webhooks>>,
     /// The log of workflows; none without a store.
     events: Option<Arc<EventLog>>,
+    /// What is known of other agents on the store; unset where there can be none.
+    sharing: OnceLock<Arc<Sharing>>,
     /// Ends what holds predictions against measurements.
     _holding: Option<DropGuard>,
     /// Room for work that takes a processor for seconds.
@@ -240,6 +244,7 @@ impl Agent {
             workflows: None,
             webhooks: None,
             events: None,
+            sharing: OnceLock::new(),
             _holding: None,
             heavy: Heavy::default(),
             writes: Arc::default(),
@@ -292,7 +297,7 @@ impl Agent {
         agent._holding = Some(stop.drop_guard());
         agent.fleet.put_all(instances);
         let authenticates = config.auth.credentials_file.is_some();
-        let workflows = Workflows::new(config.workflows.clone(), authenticates);
+        let workflows = Workflows::new(config.workflows.clone(), config.store.lease, authenticates);
         agent.events = Some(EventLog::open(store.clone()).await?);
         let configured = config.configured_webhooks()?;
         store
@@ -300,9 +305,11 @@ impl Agent {
             .await?;
         let webhooks = Webhooks::new(config, store.clone(), agent.metrics.clone())?;
         agent.webhooks = Some(webhooks);
+        let agent_id = workflows.holder().to_owned();
         agent.workflows = Some(Arc::new(workflows));
-        agent.store = Some(store);
+        agent.store = Some(store.clone());
         let agent = Arc::new(agent);
+        agent.share(&agent_id, &store);
         agent.watch_for_webhooks();
         agent.resume_workflows().await?;
         Ok(agent)

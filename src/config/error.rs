@@ -84,6 +84,9 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A store that cannot be.
+    #[error("store: {0}")]
+    Store(String),
     /// A time of zero.
     #[error("{0} must be longer than zero")]
     ZeroTime(&'static str),

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::{Slo, SloText, SloTextError};
 use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, default_window};
 use crate::scrape::{FetchLimits, Network};
+use crate::store::PostgresOptions;
+
+use super::ConfigError;
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -104,12 +107,80 @@ impl Default for ScrapeConfig {
 }
 
 /// `[store]`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// Directory for state. None means `$XDG_STATE_HOME/perfagent`, else `$HOME/.local/state/perfagent`.
+    /// Directory for state. None means `$XDG_STATE_HOME/perfagent`, else `$HOME/.local/state/perfagent`. With `url` the audit
+    /// log and what is known of checks of actuators are in it, and all else is in the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
+    /// A PostgreSQL that several agents share: `postgres://user@host:5432/database`, without a password. None means a file in
+    /// the state directory, which one agent has for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A file with the password for `url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The database itself, where `url` is a pooler that gives connections for a transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_url: Option<String>,
+    /// How long an agent holds a workflow that it carries on without a sign of life; another takes over then.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            state_dir: None,
+            url: None,
+            password_file: None,
+            listen_url: None,
+            lease: DEFAULT_LEASE,
+        }
+    }
+}
+
+/// As long as a machine may stand still without another taking over.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
+/// Shorter ones are lost by a moment of load; longer ones leave a workflow alone for long.
+const LEASES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+impl StoreConfig {
+    /// The database, where there is one.
+    pub fn postgres(&self) -> Option<PostgresOptions> {
+        self.url.as_ref().map(|url| PostgresOptions {
+            url: url.clone(),
+            password_file: self.password_file.clone(),
+            listen_url: self.listen_url.clone(),
+        })
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// A URL that is none of a PostgreSQL, or that holds a password; a password for nothing; a lease that is too short or
+    /// too long.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let (least, most) = LEASES;
+        if !(least..=most).contains(&self.lease) {
+            return Err(ConfigError::Time {
+                name: "store.lease",
+                least,
+                most,
+            });
+        }
+        match self.postgres() {
+            Some(postgres) => postgres.check().map_err(ConfigError::Store),
+            None if self.password_file.is_some() || self.listen_url.is_some() => {
+                Err(ConfigError::Store(
+                    "password_file and listen_url are of a database: set url beside them"
+                        .to_owned(),
+                ))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// `[[instances]]`

@@ -6,9 +6,13 @@
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 mod conformance;
+mod migrate;
+mod postgres;
 mod predictions;
+mod reading;
 mod sqlite;
 mod state_dir;
+mod transfer;
 mod webhooks;
 mod workflows;
 
@@ -21,9 +25,12 @@ use async_trait::async_trait;
 use crate::instance::{FieldViolation, Instance, InstanceSpec};
 use crate::optimization::LedgerEntry;
 
+pub use postgres::{PostgresOptions, PostgresServer, PostgresStore};
 pub use predictions::{PredictionFilter, PredictionPlace};
+pub use reading::read_all;
 pub use sqlite::SqliteStore;
 pub use state_dir::{StateDir, default_state_dir};
+pub use transfer::{TransferError, TransferStore, Transferred};
 pub use webhooks::{
     Claim, Claimed, DeliverNow, DeliveryFilter, Judge, WebhookCounts, WebhookStore,
 };
@@ -37,12 +44,33 @@ pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Durable state.
 #[async_trait]
-pub trait Store: WorkflowStore + WebhookStore + Debug {
+pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
     /// All registered instances, by id.
     ///
     /// # Errors
     /// A store that cannot be read.
     async fn instances(&self) -> Result<Vec<Instance>, StoreError>;
+
+    /// Changes with each change of an instance, whoever makes it.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn instances_revision(&self) -> Result<u64, StoreError>;
+
+    /// Whether other agents may have the store as well.
+    fn is_shared(&self) -> bool;
+
+    /// Says that an agent is there for this time, by the store's clock, and gives the ids of all that are, in their order.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Vec<String>, StoreError>;
+
+    /// Says that an agent is there no more.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn leave(&self, agent_id: &str) -> Result<(), StoreError>;
 
     /// What a request was answered, if it was carried out before.
     ///
@@ -264,26 +292,51 @@ pub enum OpenError {
     },
     /// It was written by a newer version.
     #[error(
-        "{} was written by a newer perfagent (schema {found}, this one knows {known}); run that version or newer, or \
-         give another --state-dir",
-        path.display()
+        "{place} was written by a newer perfagent (schema {found}, this one knows {known}); run that version or newer, or \
+         give another store with --state-dir or [store] url"
     )]
     Newer {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        place: String,
         /// Its schema.
         found: i64,
         /// The newest schema that this version knows.
         known: i64,
     },
+    /// It was written by an older version, and is not to be upgraded now.
+    #[error(
+        "{place} has schema {found} and this version has schema {known}; upgrade it with `perfagent store migrate`"
+    )]
+    Older {
+        /// The file or the database.
+        place: String,
+        /// Its schema; 0 where there is none.
+        found: i64,
+        /// The schema of this version.
+        known: i64,
+    },
     /// The database.
-    #[error("cannot open the store {}: {message}", path.display())]
+    #[error("cannot open the store {place}: {message}")]
     Database {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        place: String,
         /// Why.
         message: String,
     },
+}
+
+/// What becomes of the schema when a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// It is made or upgraded to that of this version.
+    Upgrade,
+    /// It must be that of this version.
+    AsItIs,
+}
+
+/// The step of the schema that this version has.
+pub fn newest_schema() -> i64 {
+    migrate::newest(&sqlite::MIGRATIONS)
 }
 
 /// Unix time in microseconds: how exactly the store keeps instants.

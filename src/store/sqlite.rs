@@ -1,36 +1,37 @@
 //! The embedded store: one SQLite file in WAL, one connection that writes, every commit on disk before it is acknowledged.
 //! Reads have connections of their own, so that a long one holds up no commit.
 
-mod deliveries;
-mod instances;
-mod leases;
-mod log;
-mod migrate;
-mod predictions;
-mod requests;
-mod snapshots;
-mod webhooks;
-mod workflows;
+/// SQL of the time, unix time in microseconds, by SQLite's clock: the same for a whole statement.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
 
+#[path = "sql/mod.rs"]
+mod sql;
+
+use std::future::Future;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use serde::Serialize;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, Transaction};
 
-use super::{
-    Change, Once, OpenError, PredictionFilter, PredictionPlace, StateDir, Store, StoreError,
-    Written, micros,
-};
-use crate::instance::{Instance, InstanceSpec};
-use crate::optimization::LedgerEntry;
+use tokio::sync::watch;
+
+use super::migrate::{self, Step};
+use super::{OpenError, Opening, StateDir, StoreError};
+use sql::Write;
+
+// what the SQL is compiled for
+use SqliteStore as Backend;
+use sqlx::Sqlite as Db;
+use sqlx::SqliteConnection as DbConnection;
+use sqlx::sqlite::SqliteRow as DbRow;
 
 /// Durable state in one file.
 #[derive(Debug)]
@@ -45,6 +46,37 @@ pub struct SqliteStore {
     _directory: StateDir,
 }
 
+pub(super) const MIGRATIONS: [Step; 6] = [
+    (
+        1,
+        "instances",
+        include_str!("migrations/sqlite/1_instances.sql"),
+    ),
+    (2, "slos", include_str!("migrations/sqlite/2_slos.sql")),
+    (
+        3,
+        "predictions",
+        include_str!("migrations/sqlite/3_predictions.sql"),
+    ),
+    (
+        4,
+        "workflows",
+        include_str!("migrations/sqlite/4_workflows.sql"),
+    ),
+    (
+        5,
+        "webhooks",
+        include_str!("migrations/sqlite/5_webhooks.sql"),
+    ),
+    (6, "agents", include_str!("migrations/sqlite/6_agents.sql")),
+];
+
+/// Nobody else has it.
+const IS_SHARED: bool = false;
+
+/// What follows an import: nothing.
+const AFTER_IMPORT: [&str; 0] = [];
+
 const FILE: &str = "perfagent.db";
 /// Bounds what a stuck disk holds up.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,10 +88,18 @@ impl SqliteStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_as(path, Opening::Upgrade).await
+    }
+
+    /// Opens the store in a directory, with or without an upgrade.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_as(path: &Path, opening: Opening) -> Result<Self, OpenError> {
         let directory = StateDir::take(path)?;
         let file = directory.file(FILE)?;
         let failed = |message: String| OpenError::Database {
-            path: file.clone(),
+            place: file.display().to_string(),
             message,
         };
         let options = SqliteConnectOptions::from_str("sqlite:")
@@ -75,7 +115,13 @@ impl SqliteStore {
             .connect_with(writing)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        migrate::migrate(&writer, &file).await?;
+        let mut connection = writer
+            .acquire()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let place = file.display().to_string();
+        migrate::migrate(&mut *connection, &MIGRATIONS, opening, &place).await?;
+        drop(connection);
         let store = Self {
             writer,
             // opened when they are needed
@@ -83,15 +129,12 @@ impl SqliteStore {
             broken: AtomicBool::new(false),
             _directory: directory,
         };
-        for dropped in [
-            leases::drop_all(&store).await,
-            deliveries::drop_claims(&store).await,
-        ] {
-            match store.settled(dropped) {
-                // on a full disk they end with their time
-                Ok(()) | Err(StoreError::Full(_)) => {}
-                Err(error) => return Err(failed(error.to_string())),
-            }
+        // the lock of the directory proves that every process that held one is gone, so that nobody waits for their time to
+        // be over
+        match store.writing(sql::drop_leases_and_claims(&store)).await {
+            // on a full disk they end with their time
+            Ok(()) | Err(StoreError::Full(_)) => {}
+            Err(error) => return Err(failed(error.to_string())),
         }
         Ok(store)
     }
@@ -120,8 +163,40 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Nobody else has it.
+    fn hint(&self) {}
+
+    fn hints(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Writes what need not be in the order of the other writes.
+    async fn begin_aside(&self) -> Result<Write, StoreError> {
+        self.begin().await
+    }
+
+    /// Reads what is committed, in one view.
+    async fn view(&self) -> Result<Write, StoreError> {
+        self.readers.begin().await.map_err(trouble)
+    }
+
+    async fn long_view(&self) -> Result<Write, StoreError> {
+        self.view().await
+    }
+
+    async fn reading<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        work.await
+    }
+
     /// Remembers whether the connection can be used again.
-    fn settled<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    async fn writing<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let result = work.await;
         if let Err(StoreError::Full(_) | StoreError::Unavailable(_) | StoreError::Unreadable(_)) =
             &result
         {
@@ -131,120 +206,12 @@ impl SqliteStore {
     }
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn instances(&self) -> Result<Vec<Instance>, StoreError> {
-        instances::all(&self.readers).await
-    }
-
-    async fn answered(&self, once: &Once, now: SystemTime) -> Result<Option<Written>, StoreError> {
-        let mut read = self.readers.acquire().await.map_err(trouble)?;
-        instances::earlier(&mut read, Some(once), now).await
-    }
-
-    async fn create_instance(
-        &self,
-        spec: &InstanceSpec,
-        once: Option<&Once>,
-        now: SystemTime,
-    ) -> Result<Written, StoreError> {
-        self.settled(instances::create(self, spec, once, now).await)
-    }
-
-    async fn update_instance(
-        &self,
-        id: &str,
-        expected: Option<u64>,
-        change: &Change<'_>,
-        once: Option<&Once>,
-        now: SystemTime,
-    ) -> Result<Written, StoreError> {
-        self.settled(instances::update(self, id, expected, change, once, now).await)
-    }
-
-    async fn delete_instance(
-        &self,
-        id: &str,
-        expected: Option<u64>,
-        once: Option<&Once>,
-        now: SystemTime,
-    ) -> Result<Written, StoreError> {
-        self.settled(instances::delete(self, id, expected, once, now).await)
-    }
-
-    async fn put_predictions(
-        &self,
-        entries: &[LedgerEntry],
-        gone: &[String],
-    ) -> Result<(), StoreError> {
-        self.settled(predictions::put(self, entries, gone).await)
-    }
-
-    async fn predictions(
-        &self,
-        filter: &PredictionFilter,
-        after: Option<&PredictionPlace>,
-        size: u32,
-    ) -> Result<Vec<LedgerEntry>, StoreError> {
-        predictions::read(&self.readers, filter, after, size).await
-    }
-
-    async fn forget_predictions(
-        &self,
-        made_before: SystemTime,
-        most: u32,
-    ) -> Result<(), StoreError> {
-        self.settled(predictions::forget(self, made_before, most).await)
-    }
-}
-
-type Write = Transaction<'static, Sqlite>;
-
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
-}
-
-/// The only place where anything is committed.
-async fn commit(write: Write) -> Result<(), StoreError> {
-    failpoint!("store::before_commit", Err(failpoint_says()));
-    write.commit().await.map_err(trouble)?;
-    failpoint!("store::after_commit");
-    // done, and told that it failed
-    failpoint!("store::told_failed", Err(failpoint_says()));
-    Ok(())
-}
-
-#[cfg(feature = "failpoints")]
-fn failpoint_says() -> StoreError {
-    StoreError::Unavailable("a failpoint says that it was not committed".to_owned())
-}
-
-fn json(of: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(of).map_err(|error| StoreError::Unavailable(error.to_string()))
-}
-
-/// A number that is never negative.
-fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(column).map_err(trouble)?;
-    u64::try_from(number).map_err(|_| StoreError::Unreadable(format!("{column} {number}")))
-}
-
-/// A number as SQLite has them: none is beyond what it can count to.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn time(micros: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default())
-}
-
-/// What is answered now is what is read later.
-fn to_the_microsecond(at: SystemTime) -> SystemTime {
-    time(micros(at))
 }
 
 /// SQLite's code for a disk without room.
@@ -269,6 +236,7 @@ fn trouble(error: sqlx::Error) -> StoreError {
 impl SqliteStore {
     /// Leaves room for this many pages more than there are, as a disk that fills up does.
     pub(crate) async fn leave_pages(&self, more: i64) {
+        use sqlx::Row as _;
         // of the connection that takes over, where the last write failed
         drop(self.begin().await.unwrap());
         let mut connection = self.writer.acquire().await.unwrap();

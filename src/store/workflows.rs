@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{Once, StoreError};
 use crate::instance::{Instance, InstanceSpec};
@@ -80,6 +81,13 @@ pub trait WorkflowStore: Send + Sync {
     /// A store that cannot be read.
     async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError>;
 
+    /// Ids of all workflows that have not ended and that nobody holds, the oldest first, with the revisions of their last
+    /// events; also of those whose state this version cannot read.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn idle_workflows(&self) -> Result<Vec<(String, u64)>, StoreError>;
+
     /// The log after a revision, at most so many events, in order. Before an event that this version cannot read the page
     /// ends early, so that all before it can be read.
     ///
@@ -92,6 +100,12 @@ pub trait WorkflowStore: Send + Sync {
         filter: &EventFilter,
         size: u32,
     ) -> Result<EventsPage, StoreError>;
+
+    /// Changes when another agent may have written something; none where there is no word of it. What is there is found by
+    /// looking: this says only when.
+    fn hints(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 
     /// Forgets the log up to a revision, but not from the first event on of a workflow that holds its instance (it has not
     /// ended, or could not be rolled back), and says up to where it is gone. States and snapshots stay.

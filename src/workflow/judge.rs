@@ -12,6 +12,8 @@ use crate::optimization::Effect;
 pub struct Seen {
     /// The window, by the clock of the engine where that gives times of its own.
     pub window: Window,
+    /// Scrapes of it that there are of the replica with the fewest; 0 where one could not be measured.
+    pub least_samples: u32,
     /// When the agent took the last scrape of it, unix time in microseconds.
     pub taken_us: i64,
     /// It does not tell how things are now.
@@ -91,11 +93,15 @@ pub fn judge(state: &Workflow, seen: Option<&Seen>, windows: Windows, now_us: i6
         true => finished > 0.0,
         false => finished >= LEAST_REQUESTS,
     });
-    match effects(state, seen).filter(|_| enough && (is_full || is_over)) {
+    // one that was restarted is back in the windows later than it serves, and rates would lack its share
+    let is_whole =
+        f64::from(seen.window.samples) <= f64::from(seen.least_samples) + JITTER_INTERVALS;
+    let tells = enough && (is_full || is_over) && (is_whole || is_late);
+    match effects(state, seen).filter(|_| tells) {
         Some(effects) => Judgement::Effects(Box::new(effects)),
         None if is_over => Judgement::Unmeasured,
         None => Judgement::NotYet(
-            "the window since the change is not full yet, or has too few requests",
+            "the window since the change is not full yet, lacks a replica, or has too few requests",
         ),
     }
 }

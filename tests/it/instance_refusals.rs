@@ -1,5 +1,6 @@
 //! Every refusal that has to do with instances and the store.
 
+use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,8 @@ use perfagent::optimization::LedgerEntry;
 use perfagent::store::{
     Advance, Change, Claim, Claimed, Committed, DeliverNow, DeliveryFilter, EventFilter,
     EventsPage, Judge, Lease, NewWorkflow, Once, PredictionFilter, PredictionPlace, Snapshot,
-    Store, StoreError, WebhookCounts, WebhookStore, WorkflowFilter, WorkflowStore, Written,
+    Store, StoreError, TransferError, TransferStore, Transferred, WebhookCounts, WebhookStore,
+    WorkflowFilter, WorkflowStore, Written,
 };
 use perfagent::webhook::{
     Attempt, ConfiguredWebhook, Delivery, DisabledReason, Secret, Webhook, WebhookSpec,
@@ -241,6 +243,22 @@ impl Store for BrokenStore {
         Ok(Vec::new())
     }
 
+    async fn instances_revision(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn beat(&self, _: &str, _: Duration) -> Result<Vec<String>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
     async fn answered(&self, _: &Once, _: SystemTime) -> Result<Option<Written>, StoreError> {
         Ok(None)
     }
@@ -294,6 +312,21 @@ impl Store for BrokenStore {
 }
 
 #[tonic::async_trait]
+impl TransferStore for BrokenStore {
+    async fn export(&self, _: &mut (dyn Write + Send)) -> Result<Transferred, TransferError> {
+        Err(self.0.clone().into())
+    }
+
+    async fn import(&self, _: &mut (dyn BufRead + Send)) -> Result<Transferred, TransferError> {
+        Err(self.0.clone().into())
+    }
+
+    async fn rows(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tonic::async_trait]
 impl WorkflowStore for BrokenStore {
     async fn start_workflow(
         &self,
@@ -331,6 +364,10 @@ impl WorkflowStore for BrokenStore {
         _: Option<&str>,
         _: u32,
     ) -> Result<Vec<Workflow>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn idle_workflows(&self) -> Result<Vec<(String, u64)>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -1,6 +1,8 @@
 //! The agent is killed, at any instant and at every point where something is committed or written, and carries on: nothing
 //! that was acknowledged is lost, nothing takes effect twice, and every workflow ends where it has to.
 
+#[path = "killed/agents.rs"]
+mod agents;
 #[path = "killed/calls.rs"]
 mod calls;
 #[path = "killed/canaries.rs"]
@@ -32,6 +34,8 @@ enum Fault {
     ToldFailed,
     /// SIGKILL at this point.
     Point(&'static str),
+    /// It is stopped for longer than others wait for it, and then goes on.
+    StandsStill,
 }
 
 /// As many of each.
@@ -54,16 +58,28 @@ fn kills() -> usize {
     })
 }
 
+/// What makes a run the same as one before.
+fn seed() -> u64 {
+    let seed = std::env::var("PERFAGENT_TEST_SEED").ok();
+    let seed = seed.map_or_else(
+        || u64::from(std::process::id()) << 20 | 1,
+        |text| text.parse().unwrap(),
+    );
+    println!("PERFAGENT_TEST_SEED={seed}");
+    seed
+}
+
 impl Fault {
-    /// As the agent reads it. It strikes at the first, or some later time.
-    fn failpoints(self, random: &mut Random) -> String {
+    /// As the agent reads it. It strikes at the first, or some later time; sooner where the agent is one of so many, which
+    /// share the work.
+    fn failpoints(self, random: &mut Random, agents: u64) -> String {
         match self {
-            Self::Instant => String::new(),
-            Self::ToldFailed => "store::told_failed=10%return".to_owned(),
+            Self::Instant | Self::StandsStill => String::new(),
+            Self::ToldFailed => format!("store::told_failed={}%return", 10 * agents),
             Self::Point(name) => {
                 let skipped = match name.split_once("::") {
-                    Some(("store", _)) => random.below(60),
-                    Some(("actuator", _)) => random.below(6),
+                    Some(("store", _)) => random.below(60 / agents.pow(2)),
+                    Some(("actuator", _)) => random.below(6 / agents),
                     _ => random.below(2),
                 };
                 match skipped {
@@ -116,13 +132,7 @@ struct Survival {
 impl Survival {
     /// Kills the agent so often while callers ask for workflows, and waits until all have ended.
     async fn of(rig: &Rig, how: How, faults: &[Fault], kills: usize) -> Self {
-        let seed = std::env::var("PERFAGENT_TEST_SEED").ok();
-        let seed = seed.map_or_else(
-            || u64::from(std::process::id()) << 20 | 1,
-            |text| text.parse().unwrap(),
-        );
-        println!("PERFAGENT_TEST_SEED={seed}");
-        let mut random = Random(seed);
+        let mut random = Random(seed());
         let begin = Instant::now();
         rig.tell_failed(0.15);
         let mut callers = Callers::new(&rig.instances, how, random.below(1 << 40));
@@ -130,7 +140,7 @@ impl Survival {
         let mut killed_at_any_instant = 0;
         for round in 0..kills {
             let fault = faults[round % faults.len()];
-            let failpoints = fault.failpoints(&mut random);
+            let failpoints = fault.failpoints(&mut random, 1);
             let longest = match how {
                 How::InPlace => 1_500,
                 How::Canary => 4_000,
@@ -208,7 +218,7 @@ impl Survival {
             let name = match fault {
                 Fault::Point(name) => *name,
                 Fault::ToldFailed => "store::told_failed",
-                Fault::Instant => continue,
+                Fault::Instant | Fault::StandsStill => continue,
             };
             let times = struck.get(name).copied().unwrap_or(0);
             assert!(times as usize >= least, "{name} struck only {times} times");

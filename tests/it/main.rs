@@ -22,6 +22,7 @@ mod cli;
 mod cli_compare;
 mod cli_diagnose;
 mod cli_recommend;
+mod cli_store;
 mod cli_webhook;
 mod cli_workflow;
 mod compare;
@@ -51,6 +52,8 @@ mod operating;
 mod optimizing;
 mod peers;
 mod pki;
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/prediction.rs"]
 mod prediction;
 mod predictions;

@@ -113,6 +113,13 @@ impl History {
         due.map(|(at, replica)| (at, replica.url.clone())).collect()
     }
 
+    /// Replicas that failed are due, however long they would have been left alone.
+    pub(super) fn retry(&mut self, tick: u32) {
+        for replica in &mut self.replicas {
+            replica.due = replica.due.min(tick);
+        }
+    }
+
     /// Keeps what a scrape gave.
     pub(super) fn add(
         &mut self,
@@ -345,6 +352,25 @@ mod tests {
 
     fn kept(history: &History) -> &Remembered {
         history.replicas.first().unwrap()
+    }
+
+    #[test]
+    fn who_is_known_to_serve_again_is_asked_at_once() {
+        let interval = Duration::from_secs(1);
+        let mut history = history(interval, default_window(interval));
+        let refused = || ScrapeFailure::TimedOut { seconds: 1.0 }.at("http://a".to_owned());
+        let mut tick = 0;
+        for _ in 0..6 {
+            history.add(0, tick, Err(refused()));
+            tick = kept(&history).due;
+        }
+        let now = kept(&history).due - 10;
+        assert!(history.due(now).is_empty());
+        history.retry(now);
+        assert_eq!(history.due(now).len(), 1);
+        // one that fails again is left alone as long as before
+        history.add(0, now, Err(refused()));
+        assert!(kept(&history).due > now + 10);
     }
 
     /// What the README says of memory.

@@ -11,7 +11,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,8 @@ struct Entry {
     id: Arc<str>,
     state: Mutex<Arc<InstanceState>>,
     stop: CancellationToken,
+    /// Replicas that failed are to be asked with the next scrape, however often they failed.
+    retry: AtomicBool,
 }
 
 impl Entry {
@@ -130,6 +132,7 @@ impl Fleet {
             id: id.clone(),
             state: Mutex::new(Arc::new(self.new_state(instance))),
             stop: CancellationToken::new(),
+            retry: AtomicBool::new(false),
         });
         entries.insert(id.clone(), entry.clone());
         drop(entries);
@@ -176,6 +179,13 @@ impl Fleet {
         for (place, instance) in instances.into_iter().enumerate() {
             let after = timing::start_after(place, instance.spec.scrape_interval);
             self.put(instance, after);
+        }
+    }
+
+    /// Has replicas of an instance asked again that failed, for who knows that they serve now.
+    pub(super) fn retry(&self, id: &str) {
+        if let Some(entry) = self.read().get(id) {
+            entry.retry.store(true, Ordering::Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One instance's background loop: scrape its replicas, publish what that showed, ask for settings beside it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
@@ -65,6 +66,9 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
             tracing::info!(instance_id, "the clock was set: windows begin anew");
             reader.clock = Clock::now();
             history.forget();
+        }
+        if entry.retry.swap(false, Ordering::Relaxed) {
+            history.retry(tick);
         }
         tokio::select! {
             biased;

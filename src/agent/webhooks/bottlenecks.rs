@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Webhooks;
 use crate::agent::WatchEvent;
 use crate::agent::fleet::InstanceState;
+use crate::agent::sharing::Sharing;
 use crate::analysis::Tracker;
 use crate::store::micros;
 use crate::webhook::{Webhook, bottleneck_turns, of_bottlenecks};
@@ -28,8 +29,10 @@ struct Told {
 pub(super) async fn tell(
     webhooks: Weak<Webhooks>,
     states: impl Stream<Item = WatchEvent>,
+    sharing: Option<Arc<Sharing>>,
     stop: CancellationToken,
 ) {
+    let owns = |id: &str| sharing.as_ref().is_none_or(|sharing| sharing.owns(id));
     let mut states = pin!(states);
     let mut told: HashMap<Arc<str>, Told> = HashMap::new();
     loop {
@@ -45,6 +48,11 @@ pub(super) async fn tell(
             Some(WatchEvent::Heartbeat) => {}
             Some(WatchEvent::State { state, .. }) => {
                 let id: Arc<str> = state.instance.id().into();
+                // another agent tells it; one that takes over tells anew what is open, as one that is started
+                if !owns(&id) {
+                    told.remove(&id);
+                    continue;
+                }
                 let now = told_of(&state);
                 if hooks.turned(&id, told.get(&id), &now).await {
                     told.insert(id, now);
@@ -212,7 +220,7 @@ mod tests {
         ];
         let stop = CancellationToken::new();
         let weak = Arc::downgrade(&hooks);
-        tell(weak, futures_util::stream::iter(states), stop).await;
+        tell(weak, futures_util::stream::iter(states), None, stop).await;
         let filter = DeliveryFilter::default();
         let told = store.deliveries(&filter, None, 10).await.unwrap();
         let kinds: Vec<&str> = told

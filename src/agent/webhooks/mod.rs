@@ -138,7 +138,8 @@ impl Agent {
         if let (Some(webhooks), Ok(states)) = (&self.webhooks, self.watch(&[], BTreeMap::new())) {
             self.fleet.has_own_watcher();
             let (stop, weak) = (webhooks.stop.clone(), Arc::downgrade(webhooks));
-            tokio::spawn(bottlenecks::tell(weak, states, stop));
+            let owner = self.sharing.get().cloned();
+            tokio::spawn(bottlenecks::tell(weak, states, owner, stop));
         }
     }
 

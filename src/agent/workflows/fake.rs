@@ -194,6 +194,10 @@ impl WorkflowStore for FakeStore {
         })
     }
 
+    async fn idle_workflows(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        unreachable!("watchers carry nothing on")
+    }
+
     async fn start_workflow(
         &self,
         _: &NewWorkflow<'_>,

@@ -9,9 +9,23 @@ use crate::store::{Lease, Store, StoreError};
 
 /// How long a lease is, how often it is renewed, and how long after a renewal its holder still acts: a holder that was
 /// stopped stops acting before another begins.
-pub(super) const LEASE: Duration = Duration::from_secs(15);
-const RENEW: Duration = Duration::from_secs(5);
-const ACT: Duration = Duration::from_secs(10);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeaseTimes {
+    lease: Duration,
+    renew: Duration,
+    act: Duration,
+}
+
+impl LeaseTimes {
+    /// Renewed three times in its time, and used for two thirds of it.
+    pub(super) fn of(lease: Duration) -> Self {
+        Self {
+            lease,
+            renew: lease / 3,
+            act: lease / 3 * 2,
+        }
+    }
+}
 
 /// A lease that is renewed for as long as this is there.
 #[derive(Debug)]
@@ -19,6 +33,7 @@ pub(super) struct Held {
     lease: Lease,
     /// Taken from before the call that gave it, by a clock that does not jump.
     renewed: Arc<Mutex<Instant>>,
+    act: Duration,
     _renewing: DropGuard,
 }
 
@@ -28,15 +43,24 @@ impl Held {
         store: Arc<dyn Store>,
         workflow_id: &str,
         holder: &str,
+        times: LeaseTimes,
     ) -> Result<Self, StoreError> {
         let asked = Instant::now();
-        let lease = store.acquire_lease(workflow_id, holder, LEASE).await?;
+        let lease = store
+            .acquire_lease(workflow_id, holder, times.lease)
+            .await?;
         let renewed = Arc::new(Mutex::new(asked));
         let stop = CancellationToken::new();
-        tokio::spawn(renew(store, lease.clone(), renewed.clone(), stop.clone()));
+        tokio::spawn(renew(
+            (store, lease.clone()),
+            times,
+            renewed.clone(),
+            stop.clone(),
+        ));
         Ok(Self {
             lease,
             renewed,
+            act: times.act,
             _renewing: stop.drop_guard(),
         })
     }
@@ -54,23 +78,23 @@ impl Held {
     /// Whether nobody else can have it yet.
     pub(super) fn may_act(&self) -> bool {
         let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.elapsed() < ACT
+        renewed.elapsed() < self.act
     }
 }
 
 async fn renew(
-    store: Arc<dyn Store>,
-    lease: Lease,
+    (store, lease): (Arc<dyn Store>, Lease),
+    times: LeaseTimes,
     renewed: Arc<Mutex<Instant>>,
     stop: CancellationToken,
 ) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(RENEW) => {}
+            () = tokio::time::sleep(times.renew) => {}
         }
         let asked = Instant::now();
-        match store.renew_lease(&lease, LEASE).await {
+        match store.renew_lease(&lease, times.lease).await {
             Ok(()) => *renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
             Err(StoreError::Moved(_)) => return,
             Err(error) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 
+use super::site::ACTOR;
 use crate::agent::Forms;
 use crate::agent::watch::HEARTBEAT;
 use crate::store::{EventFilter, EventsPage, StoreError, WorkflowStore};
@@ -84,6 +85,13 @@ enum About {
     Instance(String),
 }
 
+/// Tells of what callers ask.
+pub(in crate::agent) struct Asked {
+    log: Arc<EventLog>,
+    waiter: Waiter,
+    after: u64,
+}
+
 /// A part of the log.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -136,9 +144,13 @@ impl EventLog {
             measure,
         });
         let weak = Arc::downgrade(&log);
+        let mut hints = log.store.hints();
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(measure.look).await;
+                tokio::select! {
+                    () = tokio::time::sleep(measure.look) => {}
+                    () = hinted(&mut hints) => {}
+                }
                 let Some(log) = weak.upgrade() else { return };
                 if log.has_readers()
                     && let Err(error) = log.catch_up().await
@@ -296,6 +308,15 @@ impl EventLog {
         }
     }
 
+    /// Workflows of which callers ask something from now on, at whatever agent.
+    pub(in crate::agent) fn asked_elsewhere(self: &Arc<Self>) -> Asked {
+        Asked {
+            after: self.end(),
+            waiter: self.waiter(&EventFilter::default()),
+            log: self.clone(),
+        }
+    }
+
     /// How long a watcher is told nothing at most.
     pub(super) fn bookmark_interval(&self) -> Duration {
         self.measure.bookmark
@@ -421,6 +442,38 @@ impl Tail {
     }
 }
 
+impl Asked {
+    /// Ids of the next workflows of which somebody asked something. What tasks write down themselves is not among it.
+    pub(in crate::agent) async fn next(&mut self) -> Vec<String> {
+        loop {
+            self.waiter.look();
+            let all = EventFilter::default();
+            let part = match self.log.read(self.after, &all, READER_PAGE).await {
+                Ok(part) => part,
+                Err(StoreError::Compacted { oldest_revision }) => {
+                    self.after = oldest_revision;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the log of workflows cannot be read");
+                    tokio::time::sleep(self.log.measure.look).await;
+                    continue;
+                }
+            };
+            self.after = part.read_to;
+            let events = part.events.iter().map(|logged| &logged.event);
+            let asked = events.filter(|event| event.actor != ACTOR);
+            let ids: Vec<String> = asked.map(|event| event.workflow_id.clone()).collect();
+            if !ids.is_empty() {
+                return ids;
+            }
+            if !part.more {
+                self.waiter.news().await;
+            }
+        }
+    }
+}
+
 impl Waiter {
     /// What there is from here on is news.
     pub(super) fn look(&mut self) {
@@ -451,6 +504,18 @@ impl Drop for Waiter {
         if waiting.get(&self.about).is_some_and(alone) {
             waiting.remove(&self.about);
         }
+    }
+}
+
+/// Waits until there is word of something.
+pub(in crate::agent) async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
+    let heard = match hints {
+        Some(hints) => hints.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        *hints = None;
+        std::future::pending().await
     }
 }
 

@@ -97,6 +97,7 @@ impl Agent {
     async fn see(&self, site: &Site) -> Result<Seen, Error> {
         let of = |diagnosed: &Diagnosed, measurement: &Measurement, stale, age: Duration| Seen {
             window: diagnosed.window,
+            least_samples: least_samples(measurement),
             taken_us: micros(SystemTime::now()).saturating_sub(age_us(age)),
             stale,
             simulated: diagnosed.simulated,
@@ -119,6 +120,18 @@ impl Agent {
             }
         })
     }
+}
+
+/// Scrapes of the replica that has the fewest.
+fn least_samples(measurement: &Measurement) -> u32 {
+    let samples = measurement
+        .replicas
+        .iter()
+        .map(|replica| match &replica.outcome {
+            Ok(_) => replica.samples,
+            Err(_) => 0,
+        });
+    samples.min().unwrap_or(0)
 }
 
 fn age_us(age: Duration) -> i64 {

@@ -34,7 +34,7 @@ mod write;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -46,8 +46,10 @@ use crate::store::{Advance, Once, Snapshot, Store, StoreError, micros};
 use crate::webhook::of_transition;
 use crate::workflow::{Command, Event, RecordedEvent, Workflow, decide, evolve};
 
-pub(super) use log::EventLog;
+use lease::LeaseTimes;
+
 pub use log::LoggedEvent;
+pub(super) use log::{EventLog, hinted};
 pub use quality::{Prompt, PromptsError, read_prompts};
 pub use snapshots::SnapshotsPage;
 pub use start::{GateAsked, StartInstance, TimeoutsAsked, WorkflowStart};
@@ -60,6 +62,10 @@ pub use watch::{EventsPart, WatchFrom, WorkflowNews, WorkflowTold};
 pub(super) struct Workflows {
     /// What has to be waked for each workflow that has not ended.
     tasks: Mutex<HashMap<String, Arc<Notify>>>,
+    /// Workflows that nobody held when it was last looked, with their revisions and how often they were found so.
+    idle: Mutex<HashMap<String, (u64, u32)>>,
+    /// How long this agent holds what it carries on.
+    lease: LeaseTimes,
     /// What workflows need, and how long they may take.
     policy: WorkflowsConfig,
     /// Callers have names.
@@ -67,22 +73,56 @@ pub(super) struct Workflows {
     /// This process, among those that may hold leases.
     holder: String,
     stop: CancellationToken,
+    /// A task came to its end.
+    ended: Notify,
 }
 
+/// A workflow that nobody holds and that no task here knows is looked at again after so many looks: another version may
+/// have made it readable.
+const LOOKS_AGAIN: u32 = 30;
+/// For tasks to come to the end of what they are about when the agent stops.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
 impl Workflows {
-    pub(super) fn new(policy: WorkflowsConfig, authenticates: bool) -> Self {
+    pub(super) fn new(policy: WorkflowsConfig, lease: Duration, authenticates: bool) -> Self {
         Self {
             tasks: Mutex::default(),
+            idle: Mutex::default(),
+            lease: LeaseTimes::of(lease),
             policy,
             authenticates,
             holder: Uuid::now_v7().to_string(),
             stop: CancellationToken::new(),
+            ended: Notify::new(),
         }
     }
 
     /// Prompts that are asked with a change and without.
     fn quality_prompts(&self) -> Option<&Path> {
         self.policy.quality_prompts.as_deref()
+    }
+
+    /// This process, among those that may hold leases.
+    pub(super) fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    fn has_tasks(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        !tasks.is_empty()
+    }
+
+    fn has_task(&self, id: &str) -> bool {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.contains_key(id)
+    }
+
+    /// Has a workflow looked at by its task, where it has one here.
+    fn nudge(&self, id: &str) {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wake) = tasks.get(id) {
+            wake.notify_one();
+        }
     }
 
     /// Has a workflow looked at: by its task, or by a new one.
@@ -110,6 +150,7 @@ impl Workflows {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             tasks.remove(&id);
+            workflows.ended.notify_one();
             agent.metrics.workflows_unfinished.dec();
             drop(tasks);
             // somebody asked for something while it ended
@@ -132,13 +173,11 @@ impl Agent {
         let (Some(store), Some(workflows)) = (&self.store, &self.workflows) else {
             return Ok(());
         };
-        let unfinished = store.unfinished_workflows().await?;
-        if !unfinished.is_empty() {
-            tracing::info!(workflows = unfinished.len(), "carrying on workflows");
+        let idle = store.idle_workflows().await?;
+        if !idle.is_empty() {
+            tracing::info!(workflows = idle.len(), "carrying on workflows");
         }
-        for id in unfinished {
-            workflows.wake(self, &id);
-        }
+        self.adopt(idle);
         let kept = workflows.policy.events_kept;
         tokio::spawn(tidy::forget_old_events(
             store.clone(),
@@ -148,11 +187,65 @@ impl Agent {
         Ok(())
     }
 
+    /// Has workflows looked at that nobody holds, with their revisions. Those that are as they were seen before are not
+    /// looked at again, or seldom where no task here knows them.
+    pub(super) fn adopt(self: &Arc<Self>, idle: Vec<(String, u64)>) {
+        let Some(workflows) = &self.workflows else {
+            return;
+        };
+        let lock = || {
+            workflows
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let before = std::mem::take(&mut *lock());
+        let mut seen = HashMap::with_capacity(idle.len());
+        for (id, revision) in idle {
+            let looks = match before.get(&id) {
+                Some((same, looks)) if *same == revision => looks.wrapping_add(1),
+                _ => 0,
+            };
+            if looks == 0 || looks % LOOKS_AGAIN == 0 && !workflows.has_task(&id) {
+                workflows.wake(self, &id);
+            }
+            seen.insert(id, (revision, looks));
+        }
+        *lock() = seen;
+    }
+
+    /// Has a workflow looked at by its task, where it has one here.
+    pub(super) fn nudge(&self, id: &str) {
+        if let Some(workflows) = &self.workflows {
+            workflows.nudge(id);
+        }
+    }
+
     /// Ends the tasks of workflows; what they had begun is carried on by the next agent.
     pub(super) fn stop_workflows(&self) {
         if let Some(workflows) = &self.workflows {
             workflows.stop.cancel();
         }
+    }
+
+    /// Ends what the agent does by itself, and gives up what it holds, so that another agent takes over at once. What is
+    /// under way at an engine has some seconds to come to an end.
+    pub async fn stop(&self) {
+        self.stop_workflows();
+        self.stop_webhooks();
+        if let Some(workflows) = &self.workflows {
+            let ended = async {
+                while workflows.has_tasks() {
+                    workflows.ended.notified().await;
+                }
+            };
+            if tokio::time::timeout(STOP_TIME, ended).await.is_err() {
+                tracing::warn!(
+                    "workflows are carried on by the next agent when their leases are over"
+                );
+            }
+        }
+        self.leave().await;
     }
 
     /// What keeps workflows.
@@ -201,6 +294,10 @@ impl Agent {
                 recorded.event.kind()
             );
             self.metrics.workflow_event(recorded.event.kind());
+            if matches!(recorded.event, Event::Ready { .. }) {
+                // a replica that was restarted is measured from now on
+                self.fleet.retry(&recorded.instance_id);
+            }
             self.event_log()?.committed(recorded);
             self.has_to_deliver(committed.deliveries);
         }

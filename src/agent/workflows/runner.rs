@@ -38,7 +38,11 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         let Some((store, workflows)) = strong.store.clone().zip(strong.workflows.clone()) else {
             return;
         };
-        let turn = runner.turn(&strong, store, &workflows).await;
+        if workflows.stop.is_cancelled() {
+            runner.let_go(&*store).await;
+            return;
+        }
+        let turn = runner.turn(&strong, store.clone(), &workflows).await;
         drop(strong);
         let pause = match turn {
             Turn::Again => continue,
@@ -54,7 +58,11 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                // so that another agent need not wait until its time is over
+                runner.let_go(&*store).await;
+                return;
+            }
             () = runner.wake.notified() => {}
             () = slept => {}
         }
@@ -254,10 +262,17 @@ impl Runner {
         if self.held.as_ref().is_some_and(Held::may_act) {
             return Ok(());
         }
-        match Held::take(store, &self.id, &workflows.holder).await {
+        let is_shared = store.is_shared();
+        match Held::take(store, &self.id, &workflows.holder, workflows.lease).await {
             Ok(held) => {
                 self.held = Some(held);
                 Ok(())
+            }
+            // it is looked at again when nobody holds it
+            Err(StoreError::Leased { holder, .. }) if is_shared => {
+                tracing::debug!(workflow_id = self.id, holder, "another agent carries it on");
+                self.held = None;
+                Err(Turn::Ended)
             }
             Err(error) => {
                 tracing::warn!(workflow_id = self.id, "no lease of the workflow: {error}");

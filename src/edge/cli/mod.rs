@@ -22,6 +22,7 @@ mod serve;
 mod settings;
 mod simulate;
 mod slo;
+mod store;
 mod table;
 mod terminal;
 mod token;
@@ -94,6 +95,9 @@ enum Command {
     /// Work with the config file
     #[command(subcommand)]
     Config(check::ConfigCommand),
+    /// Work with what an agent keeps: upgrade it, check it, move it to PostgreSQL
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Make, list and revoke the credentials that callers of an agent need
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -247,6 +251,7 @@ async fn carry_out(command: Command) -> Outcome {
         Command::Compare(args) => compare::run(&args),
         Command::Actuator(command) => actuator::run(command).await,
         Command::Config(command) => check::run(&command),
+        Command::Store(command) => store::run(command).await,
         Command::Token(command) => token::run(&command),
         Command::Descriptor(args) => descriptor::run(&args),
         Command::Completions(args) => completions::run(&args),

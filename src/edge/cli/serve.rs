@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,12 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::warnings;
 use super::terminal::complain;
-use super::{ConfigSource, Outcome};
+use super::{ConfigSource, Outcome, store};
 use crate::agent::Agent;
 use crate::config::{Config, ConfigError};
 use crate::edge::audit::AuditLog;
 use crate::edge::grpc::{ServeError, Server, Spans};
-use crate::store::{SqliteStore, default_state_dir};
 use crate::telemetry::{LogFormat, LogLevel, init_logging};
 
 /// Flags of `perfagent serve`.
@@ -41,10 +39,16 @@ pub(super) struct ServeArgs {
     /// Who may call: the file that `perfagent token` writes; without it everybody may do everything
     #[arg(long, value_name = "FILE")]
     credentials_file: Option<PathBuf>,
-    /// Directory for registered instances and the audit log [default: $XDG_STATE_HOME/perfagent, else
-    /// ~/.local/state/perfagent]; one agent at a time
+    /// Directory for what the agent keeps [default: $XDG_STATE_HOME/perfagent, else ~/.local/state/perfagent]; one agent
+    /// at a time. With --store-url only the audit log and checks of actuators are there
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
+    /// Keep it in a PostgreSQL that other agents may share: postgres://user@host:5432/database, without a password
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
+    /// File with the password for it
+    #[arg(long, value_name = "FILE", requires = "store_url")]
+    store_password_file: Option<PathBuf>,
     /// Threads that work [default: one a core]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -78,6 +82,11 @@ pub(super) fn configured(args: ServeArgs) -> Result<Config, ConfigError> {
             *key = flag;
         }
     }
+    if args.store_url.is_some() {
+        config.store.url = args.store_url;
+        config.store.password_file = args.store_password_file;
+        config.store.listen_url = None;
+    }
     config.server.workers = args.workers.or(config.server.workers);
     config.server.otlp_endpoint = args.otlp_endpoint.or(config.server.otlp_endpoint);
     config.check()?;
@@ -107,17 +116,14 @@ async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     raise_file_limit();
-    let state_dir = match &config.store.state_dir {
-        Some(path) => path.clone(),
-        None => default_state_dir(|name| std::env::var(name).ok())?,
-    };
+    let opened = store::open(&config).await?;
+    let state_dir = &opened.state_dir;
     // what is known of checks of actuators is there too
     config.store.state_dir = Some(state_dir.clone());
-    let store = Arc::new(SqliteStore::open(&state_dir).await?);
-    let agent = Agent::start(&config, store).await?;
+    let agent = Agent::start(&config, opened.store.clone()).await?;
     let warnings = warnings(&config);
     let server = Server::bind(agent.clone(), config.server.clone(), &config.auth).await?;
-    let mut server = server.with_audit_log(AuditLog::open(&state_dir)?);
+    let mut server = server.with_audit_log(AuditLog::open(state_dir)?);
     if let Some(endpoint) = &config.server.otlp_endpoint {
         server = server.with_spans(Spans::to(endpoint)?);
     }
@@ -140,6 +146,7 @@ async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
         handle.stop();
     });
     server.serve().await?;
+    agent.stop().await;
     tracing::info!("stopped");
     Ok(())
 }

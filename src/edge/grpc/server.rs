@@ -106,6 +106,25 @@ impl ServerHandle {
     }
 }
 
+/// A server whose store does not answer is no place to send calls to, until it does again.
+async fn serve_with_the_store(
+    mut answers: watch::Receiver<bool>,
+    serving: Arc<watch::Sender<bool>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let is_there = *answers.borrow_and_update();
+        serving.send_if_modified(|serving| {
+            let is = is_there && !stop.is_cancelled();
+            std::mem::replace(serving, is) != is
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = answers.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 impl Server {
     /// Binds the configured address, reads certificates and credentials, and has the agent deliver what it owes webhooks.
     ///
@@ -182,6 +201,13 @@ impl Server {
         let metrics = self.agent.metrics().clone();
         let incoming = connections(self.listener, &self.config, self.tls, metrics);
         let stop = self.stop.clone();
+        if let Some(answers) = self.agent.store_answers() {
+            tokio::spawn(serve_with_the_store(
+                answers,
+                serving.clone(),
+                self.stop.clone(),
+            ));
+        }
         let begin_drain = {
             let (draining, serving) = (draining.clone(), serving.clone());
             async move {

@@ -32,9 +32,10 @@ async fn follow(
     }
 }
 
-/// Starts and goes through workflows at once, while others read.
-pub(super) async fn the_log_is_followed_without_a_gap(store: Arc<dyn Store>) {
-    let before = revision(&*store).await;
+/// Starts and goes through workflows at once, while others read; each through one of the stores, which share what they hold.
+pub(super) async fn the_log_is_followed_without_a_gap(stores: &[Arc<dyn Store>]) {
+    let store = stores.first().unwrap();
+    let before = revision(&**store).await;
     let over = Arc::new(AtomicBool::new(false));
     let filters = [
         EventFilter::default(),
@@ -49,13 +50,15 @@ pub(super) async fn the_log_is_followed_without_a_gap(store: Arc<dyn Store>) {
     ];
     let followers: Vec<_> = filters
         .iter()
-        .map(|filter| {
+        .zip(stores.iter().cycle())
+        .map(|(filter, store)| {
             let (store, filter, over) = (store.clone(), filter.clone(), over.clone());
             tokio::spawn(follow(store, before, filter, over))
         })
         .collect();
     let writers: Vec<_> = (FIRST..FIRST + WORKFLOWS)
-        .map(|number| {
+        .zip(stores.iter().cycle())
+        .map(|(number, store)| {
             let store = store.clone();
             tokio::spawn(async move {
                 // two want each instance
@@ -79,7 +82,7 @@ pub(super) async fn the_log_is_followed_without_a_gap(store: Arc<dyn Store>) {
     }
     over.store(true, Ordering::SeqCst);
 
-    let log = whole_log(&*store, before).await;
+    let log = whole_log(&**store, before).await;
     let revisions: Vec<u64> = log.iter().map(|event| event.revision).collect();
     let count = u64::from(WORKFLOWS) * 5;
     assert_eq!(
@@ -97,7 +100,7 @@ pub(super) async fn the_log_is_followed_without_a_gap(store: Arc<dyn Store>) {
         assert!(expected.len() >= 5, "{filter:?}");
         assert_eq!(follower.await.unwrap(), expected, "{filter:?}");
     }
-    is_what_its_log_leads_to(&*store, before).await;
+    is_what_its_log_leads_to(&**store, before).await;
 }
 
 /// Each workflow that began after a revision is in the state that its events lead to.

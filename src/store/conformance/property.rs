@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::postgres::{Postgres, open};
 use super::support::{
     With, advance_with, failed, id, paused, resumed, rollback_failed, start, started,
 };
 use super::{at, once};
-use crate::store::{EventFilter, EventsPage, Lease, Once, SqliteStore, StoreError, WorkflowStore};
+use crate::store::{EventFilter, EventsPage, Lease, Once, SqliteStore, Store, StoreError};
 use crate::workflow::{Event, RecordedEvent, Workflow, WorkflowKind, evolve};
 
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
@@ -251,9 +252,7 @@ fn outcome(committed: Result<crate::store::Committed, StoreError>) -> Outcome {
     committed.map(|committed| (committed.workflow, committed.event))
 }
 
-async fn run(actions: &[Action]) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path()).await.unwrap();
+async fn run(store: &dyn Store, actions: &[Action]) {
     let mut model = Model::default();
     let mut leases: Vec<Lease> = Vec::new();
     let once_of =
@@ -267,7 +266,7 @@ async fn run(actions: &[Action]) {
             } => {
                 let instance = format!("i{instance}");
                 let once: Option<Once> = once_of(request);
-                let did = start(&store, &id(workflow), &instance, once.as_ref(), at(0)).await;
+                let did = start(store, &id(workflow), &instance, once.as_ref(), at(0)).await;
                 assert_eq!(outcome(did), model.start(workflow, &instance, request));
             }
             Action::Advance {
@@ -292,7 +291,7 @@ async fn run(actions: &[Action]) {
                     once: once.as_ref(),
                     ..With::default()
                 };
-                let did = advance_with(&store, &state, &event_of(event), with).await;
+                let did = advance_with(store, &state, &event_of(event), with).await;
                 let expected = model.advance(&state, event_of(event), epoch, request);
                 assert_eq!(outcome(did), expected);
             }
@@ -351,6 +350,11 @@ proptest! {
     #[test]
     fn a_store_does_what_its_trait_says(actions in proptest::collection::vec(action(), 1..50)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(&actions));
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            run(&SqliteStore::open(directory.path()).await.unwrap(), &actions).await;
+            let url = Postgres::shared().database().await;
+            run(&open(&url).await, &actions).await;
+        });
     }
 }

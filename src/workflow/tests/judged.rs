@@ -27,6 +27,7 @@ fn seen(state: &Workflow, end_seconds: i64, length_seconds: f64) -> Seen {
             observed_seconds: length_seconds,
             samples: 5,
         },
+        least_samples: 5,
         taken_us,
         stale: false,
         simulated: false,
@@ -47,6 +48,26 @@ fn judged(state: &Workflow, seen: Option<&Seen>, after_seconds: i64) -> Judgemen
 
 fn is_not_yet(judgement: &Judgement) -> bool {
     matches!(judgement, Judgement::NotYet(_))
+}
+
+/// A replica that was restarted is back in the windows later than it serves: rates would lack its share.
+#[test]
+fn a_window_without_a_replica_is_waited_for_and_not_for_ever() {
+    let state = measuring();
+    let lacks = |samples: u32, end_seconds: i64| Seen {
+        least_samples: samples,
+        ..seen(&state, end_seconds, 60.0)
+    };
+    for samples in [0, 3] {
+        let judgement = judged(&state, Some(&lacks(samples, 61)), 61);
+        assert!(is_not_yet(&judgement), "{samples}: {judgement:?}");
+    }
+    // one scrape may come late
+    let judgement = judged(&state, Some(&lacks(4, 61)), 61);
+    assert!(matches!(judgement, Judgement::Effects(_)), "{judgement:?}");
+    // one that is gone for good
+    let judgement = judged(&state, Some(&lacks(0, 301)), 301);
+    assert!(matches!(judgement, Judgement::Effects(_)), "{judgement:?}");
 }
 
 #[test]

@@ -117,12 +117,26 @@ impl Rig {
         std::fs::rename(new, path).unwrap();
     }
 
+    /// Agents share a database from now on, and hold workflows for this time.
+    pub(super) fn shares(&self, url: &str, lease: Duration) {
+        let path = self.path("config.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let lease = lease.as_millis();
+        let config = format!("{config}\n[store]\nurl = {url:?}\nlease = \"{lease}ms\"\n");
+        std::fs::write(path, config).unwrap();
+    }
+
     /// Starts an agent over what there is; none where a failpoint ended it before it served.
     pub(super) async fn serve(&self, failpoints: &str) -> Option<Running> {
+        self.serve_as("state", failpoints).await
+    }
+
+    /// The same of one among several, which has a directory of its own.
+    pub(super) async fn serve_as(&self, agent: &str, failpoints: &str) -> Option<Running> {
         let mut child = cli::command()
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--config", self.path("config.toml").to_str().unwrap()])
-            .args(["--state-dir", self.path("state").to_str().unwrap()])
+            .args(["--state-dir", self.path(agent).to_str().unwrap()])
             .env("FAILPOINTS", failpoints)
             .stderr(Stdio::piped())
             .spawn()

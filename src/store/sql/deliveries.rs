@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row};
 
-use super::{SqliteStore, Write, commit, micros, signed, time, trouble, unsigned, webhooks};
+use super::{
+    Backend, Db, DbConnection, DbRow, Write, commit, micros, signed, time, trouble, unsigned,
+    webhooks,
+};
 use crate::store::{
     Claim, Claimed, Deliver, DeliverNow, DeliveryFilter, Judge, StoreError, WebhookCounts,
 };
@@ -35,7 +37,7 @@ pub(super) async fn of_event(
 
 /// Writes what no event of a workflow causes.
 pub(super) async fn put(
-    store: &SqliteStore,
+    store: &Backend,
     deliver: &DeliverNow<'_>,
     now: SystemTime,
 ) -> Result<u32, StoreError> {
@@ -55,8 +57,8 @@ async fn insert(
         let inserted = sqlx::query(
             "INSERT INTO deliveries (delivery_id, webhook_id, ordered_by, type, workflow_id, instance_id, \
              revision, body, state, head, attempts, tries, created_us, due_us, claims) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'PENDING', NOT EXISTS \
-             (SELECT 1 FROM deliveries WHERE webhook_id = ?2 AND ordered_by = ?3 AND state = 'PENDING'), 0, 0, ?9, ?9, 0) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', CAST(NOT EXISTS \
+             (SELECT 1 FROM deliveries WHERE webhook_id = $2 AND ordered_by = $3 AND state = 'PENDING') AS INTEGER), 0, 0, $9, $9, 0) \
              ON CONFLICT (delivery_id) DO NOTHING",
         )
         .bind(&delivery.delivery_id)
@@ -76,26 +78,26 @@ async fn insert(
     Ok(added)
 }
 
-/// Ends all claims: the lock of the state directory proves that who had one is gone.
-pub(super) async fn drop_claims(store: &SqliteStore) -> Result<(), StoreError> {
-    let mut write = store.begin().await?;
+/// Ends all claims.
+pub(super) async fn drop_claims(write: &mut Write) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE deliveries SET due_us = created_us, claimed_until_us = NULL WHERE claimed_until_us IS NOT NULL",
     )
-    .execute(&mut *write)
+    .execute(&mut **write)
     .await
     .map_err(trouble)?;
-    commit(write).await
+    Ok(())
 }
 
 /// When the next one is due.
-pub(super) async fn next(readers: &SqlitePool) -> Result<Option<SystemTime>, StoreError> {
+pub(super) async fn next(view: &mut DbConnection) -> Result<Option<SystemTime>, StoreError> {
     let row = sqlx::query(
-        "SELECT min(max(coalesce(not_before_us, 0), \
-         (SELECT min(due_us) FROM deliveries WHERE deliveries.webhook_id = webhooks.webhook_id AND head = 1))) AS due_us \
-         FROM webhooks WHERE disabled IS NULL",
+        "SELECT min(CASE WHEN not_before_us > due_us THEN not_before_us ELSE due_us END) AS due_us \
+         FROM (SELECT not_before_us, (SELECT min(due_us) FROM deliveries \
+         WHERE deliveries.webhook_id = webhooks.webhook_id AND head = 1) AS due_us \
+         FROM webhooks WHERE disabled IS NULL) AS owed WHERE due_us IS NOT NULL",
     )
-    .fetch_one(readers)
+    .fetch_one(view)
     .await
     .map_err(trouble)?;
     let due: Option<i64> = row.try_get("due_us").map_err(trouble)?;
@@ -104,7 +106,7 @@ pub(super) async fn next(readers: &SqlitePool) -> Result<Option<SystemTime>, Sto
 
 /// Takes those that are due.
 pub(super) async fn claim(
-    store: &SqliteStore,
+    store: &Backend,
     claim: &Claim,
     now: SystemTime,
 ) -> Result<Vec<Claimed>, StoreError> {
@@ -121,9 +123,9 @@ pub(super) async fn claim(
             continue;
         }
         let query = format!(
-            "UPDATE deliveries SET due_us = ?1, claimed_until_us = ?1, claims = claims + 1 WHERE place IN \
-             (SELECT place FROM deliveries WHERE webhook_id = ?2 AND head = 1 AND due_us <= ?3 ORDER BY due_us, place \
-             LIMIT ?4) RETURNING {COLUMNS}"
+            "UPDATE deliveries SET due_us = $1, claimed_until_us = $1, claims = claims + 1 WHERE place IN \
+             (SELECT place FROM deliveries WHERE webhook_id = $2 AND head = 1 AND due_us <= $3 ORDER BY due_us, place \
+             LIMIT $4) RETURNING {COLUMNS}"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(until_us)
@@ -153,7 +155,7 @@ pub(super) async fn claim(
 /// How many of a webhook somebody tries.
 async fn taken(write: &mut Write, webhook_id: &str, now_us: i64) -> Result<u32, StoreError> {
     let row = sqlx::query(
-        "SELECT count(*) AS taken FROM deliveries WHERE webhook_id = ? AND claimed_until_us > ?",
+        "SELECT count(*) AS taken FROM deliveries WHERE webhook_id = $1 AND claimed_until_us > $2",
     )
     .bind(webhook_id)
     .bind(now_us)
@@ -165,7 +167,7 @@ async fn taken(write: &mut Write, webhook_id: &str, now_us: i64) -> Result<u32, 
 
 /// Writes down what came of an attempt.
 pub(super) async fn record(
-    store: &SqliteStore,
+    store: &Backend,
     (claimed, attempt): (&Claimed, &Attempt),
     judge: &Judge<'_>,
     now: SystemTime,
@@ -189,11 +191,11 @@ pub(super) async fn record(
         Next::Retry { due_us } => (DeliveryState::Pending, Some(due_us), None),
     };
     sqlx::query(
-        "UPDATE deliveries SET state = ?, head = ?, attempts = ?, tries = ?, due_us = coalesce(?, due_us), ended_us = ?, \
-         claimed_until_us = NULL WHERE delivery_id = ?",
+        "UPDATE deliveries SET state = $1, head = $2, attempts = $3, tries = $4, due_us = coalesce($5, due_us), ended_us = $6, \
+         claimed_until_us = NULL WHERE delivery_id = $7",
     )
     .bind(state.as_str())
-    .bind(ended_us.is_none())
+    .bind(i64::from(ended_us.is_none()))
     .bind(i64::from(attempt.number))
     .bind(i64::from(tries))
     .bind(due_us)
@@ -221,7 +223,7 @@ pub(super) async fn record(
 async fn insert_attempt(write: &mut Write, id: &str, attempt: &Attempt) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO delivery_attempts (delivery_id, number, started_us, duration_seconds, status, problem) \
-         VALUES (?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(id)
     .bind(i64::from(attempt.number))
@@ -232,7 +234,7 @@ async fn insert_attempt(write: &mut Write, id: &str, attempt: &Attempt) -> Resul
     .execute(&mut **write)
     .await
     .map_err(trouble)?;
-    sqlx::query("DELETE FROM delivery_attempts WHERE delivery_id = ? AND number <= ?")
+    sqlx::query("DELETE FROM delivery_attempts WHERE delivery_id = $1 AND number <= $2")
         .bind(id)
         .bind(i64::from(attempt.number.saturating_sub(ATTEMPTS_KEPT)))
         .execute(&mut **write)
@@ -248,8 +250,8 @@ async fn begin_next(
     now: SystemTime,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE deliveries SET head = 1, due_us = ? WHERE place = (SELECT min(place) FROM deliveries \
-         WHERE webhook_id = ? AND ordered_by = ? AND state = 'PENDING')",
+        "UPDATE deliveries SET head = 1, due_us = $1 WHERE place = (SELECT min(place) FROM deliveries \
+         WHERE webhook_id = $2 AND ordered_by = $3 AND state = 'PENDING')",
     )
     .bind(micros(now))
     .bind(&after.webhook_id)
@@ -262,12 +264,12 @@ async fn begin_next(
 
 /// The newest first.
 pub(super) async fn list(
-    readers: &SqlitePool,
+    view: &mut DbConnection,
     filter: &DeliveryFilter,
     before: Option<u64>,
     size: u32,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+    let mut query = QueryBuilder::<Db>::new("SELECT ");
     query.push(COLUMNS).push(" FROM deliveries WHERE TRUE");
     for (column, value) in [
         (" AND webhook_id = ", filter.webhook_id.as_deref()),
@@ -284,24 +286,23 @@ pub(super) async fn list(
     }
     query.push(" ORDER BY place DESC LIMIT ");
     query.push_bind(i64::from(size));
-    let rows = query.build().fetch_all(readers).await.map_err(trouble)?;
+    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
     rows.iter().map(delivery_of).collect()
 }
 
 /// One with its attempts.
 pub(super) async fn one(
-    readers: &SqlitePool,
+    view: &mut DbConnection,
     delivery_id: &str,
 ) -> Result<(Delivery, Vec<Attempt>), StoreError> {
-    let mut view = readers.begin().await.map_err(trouble)?;
-    let row = row_of(&mut view, delivery_id).await?;
+    let row = row_of(view, delivery_id).await?;
     let row = row.ok_or_else(|| StoreError::NoDelivery(delivery_id.to_owned()))?;
     let attempts = sqlx::query(
-        "SELECT number, started_us, duration_seconds, status, problem FROM delivery_attempts WHERE delivery_id = ? \
+        "SELECT number, started_us, duration_seconds, status, problem FROM delivery_attempts WHERE delivery_id = $1 \
          ORDER BY number",
     )
     .bind(delivery_id)
-    .fetch_all(&mut *view)
+    .fetch_all(view)
     .await
     .map_err(trouble)?;
     let attempts: Result<_, StoreError> = attempts.iter().map(attempt_of).collect();
@@ -310,17 +311,17 @@ pub(super) async fn one(
 
 /// Has one tried from the beginning.
 pub(super) async fn redeliver(
-    store: &SqliteStore,
+    store: &Backend,
     delivery_id: &str,
     now: SystemTime,
 ) -> Result<Delivery, StoreError> {
     let mut write = store.begin().await?;
     // one that somebody tries right now is left with who does
     sqlx::query(
-        "UPDATE deliveries SET state = 'PENDING', tries = 0, ended_us = NULL, due_us = ?1, head = NOT EXISTS \
+        "UPDATE deliveries SET state = 'PENDING', tries = 0, ended_us = NULL, due_us = $1, head = CAST(NOT EXISTS \
          (SELECT 1 FROM deliveries AS other WHERE other.webhook_id = deliveries.webhook_id \
-          AND other.ordered_by = deliveries.ordered_by AND other.head = 1 AND other.place <> deliveries.place) \
-         WHERE delivery_id = ?2 AND claimed_until_us IS NULL",
+          AND other.ordered_by = deliveries.ordered_by AND other.head = 1 AND other.place <> deliveries.place) AS INTEGER) \
+         WHERE delivery_id = $2 AND claimed_until_us IS NULL",
     )
     .bind(micros(now))
     .bind(delivery_id)
@@ -335,7 +336,7 @@ pub(super) async fn redeliver(
 
 /// Forgets what nobody asks for any more.
 pub(super) async fn forget(
-    store: &SqliteStore,
+    store: &Backend,
     before: SystemTime,
     most: u32,
 ) -> Result<u64, StoreError> {
@@ -344,9 +345,9 @@ pub(super) async fn forget(
         let mut write = store.begin().await?;
         let mut now = 0;
         for query in [
-            "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE ended_us < ?1 LIMIT ?2)",
-            "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE state = 'PENDING' AND created_us < ?1 \
-             AND webhook_id IN (SELECT webhook_id FROM webhooks WHERE disabled IS NOT NULL) LIMIT ?2)",
+            "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE ended_us < $1 LIMIT $2)",
+            "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE state = 'PENDING' AND created_us < $1 \
+             AND webhook_id IN (SELECT webhook_id FROM webhooks WHERE disabled IS NOT NULL) LIMIT $2)",
         ] {
             let gone = sqlx::query(query)
                 .bind(micros(before))
@@ -355,12 +356,16 @@ pub(super) async fn forget(
                 .await;
             now += gone.map_err(trouble)?.rows_affected();
         }
+        let row = sqlx::query("SELECT count(*) AS there FROM deliveries")
+            .fetch_one(&mut *write)
+            .await
+            .map_err(trouble)?;
+        let too_many = unsigned(&row, "there")?.saturating_sub(u64::from(most));
         let gone = sqlx::query(
             "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE ended_us IS NOT NULL \
-             ORDER BY ended_us, place LIMIT min(?2, max(0, (SELECT count(*) FROM deliveries) - ?1)))",
+             ORDER BY ended_us, place LIMIT $1)",
         )
-        .bind(i64::from(most))
-        .bind(FORGOTTEN_AT_ONCE)
+        .bind(signed(too_many).min(FORGOTTEN_AT_ONCE))
         .execute(&mut *write)
         .await;
         now += gone.map_err(trouble)?.rows_affected();
@@ -389,12 +394,12 @@ async fn restore_heads(write: &mut Write) -> Result<(), StoreError> {
 }
 
 /// How many there are.
-pub(super) async fn counts(readers: &SqlitePool) -> Result<WebhookCounts, StoreError> {
+pub(super) async fn counts(view: &mut DbConnection) -> Result<WebhookCounts, StoreError> {
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM deliveries WHERE state = 'PENDING') AS pending, \
          (SELECT count(*) FROM webhooks WHERE disabled IS NOT NULL) AS disabled",
     )
-    .fetch_one(readers)
+    .fetch_one(view)
     .await
     .map_err(trouble)?;
     Ok(WebhookCounts {
@@ -404,17 +409,17 @@ pub(super) async fn counts(readers: &SqlitePool) -> Result<WebhookCounts, StoreE
 }
 
 async fn row_of(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     delivery_id: &str,
-) -> Result<Option<SqliteRow>, StoreError> {
-    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE delivery_id = ?");
+) -> Result<Option<DbRow>, StoreError> {
+    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE delivery_id = $1");
     let found = sqlx::query(sqlx::AssertSqlSafe(query))
         .bind(delivery_id)
         .fetch_optional(connection);
     found.await.map_err(trouble)
 }
 
-fn delivery_of(row: &SqliteRow) -> Result<Delivery, StoreError> {
+fn delivery_of(row: &DbRow) -> Result<Delivery, StoreError> {
     let text = |column: &str| row.try_get::<String, _>(column).map_err(trouble);
     let whether = |column: &str| row.try_get::<Option<String>, _>(column).map_err(trouble);
     let number = |column: &str| row.try_get::<Option<i64>, _>(column).map_err(trouble);
@@ -446,7 +451,7 @@ fn delivery_of(row: &SqliteRow) -> Result<Delivery, StoreError> {
     })
 }
 
-fn attempt_of(row: &SqliteRow) -> Result<Attempt, StoreError> {
+fn attempt_of(row: &DbRow) -> Result<Attempt, StoreError> {
     let status: Option<i64> = row.try_get("status").map_err(trouble)?;
     let problem: Option<String> = row.try_get("problem").map_err(trouble)?;
     let number = unsigned(row, "number")?;

@@ -3,10 +3,12 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
-use super::{SqliteStore, Write, commit, deliveries, json, micros, requests, trouble, unsigned};
+use super::{
+    Backend, DbConnection, DbRow, Write, commit, deliveries, json, micros, requests, trouble,
+    unsigned,
+};
 use crate::store::{
     Claim, Claimed, DeliverNow, DeliveryFilter, Judge, Once, StoreError, WebhookCounts,
     WebhookStore,
@@ -16,8 +18,14 @@ use crate::webhook::{
     Secret, Webhook, WebhookHealth, WebhookSource, WebhookSpec,
 };
 
+macro_rules! columns {
+    () => {
+        "webhook_id, source, spec, created_us, disabled, disabled_us, failing_since_us, not_before_us"
+    };
+}
+
 #[async_trait]
-impl WebhookStore for SqliteStore {
+impl WebhookStore for Backend {
     async fn create_webhook(
         &self,
         spec: &WebhookSpec,
@@ -25,7 +33,7 @@ impl WebhookStore for SqliteStore {
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Webhook, StoreError> {
-        self.settled(create(self, (spec, secret), once, now).await)
+        self.writing(create(self, (spec, secret), once, now)).await
     }
 
     async fn put_configured_webhooks(
@@ -33,12 +41,11 @@ impl WebhookStore for SqliteStore {
         configured: &[ConfiguredWebhook],
         now: SystemTime,
     ) -> Result<(), StoreError> {
-        self.settled(put_configured(self, configured, now).await)
+        self.writing(put_configured(self, configured, now)).await
     }
 
     async fn webhooks(&self) -> Result<Vec<Webhook>, StoreError> {
-        let mut read = self.readers.acquire().await.map_err(trouble)?;
-        all(&mut read).await
+        read!(self, view => all(view))
     }
 
     async fn disable_webhook(
@@ -47,11 +54,11 @@ impl WebhookStore for SqliteStore {
         reason: Option<DisabledReason>,
         now: SystemTime,
     ) -> Result<Webhook, StoreError> {
-        self.settled(disable(self, webhook_id, reason, now).await)
+        self.writing(disable(self, webhook_id, reason, now)).await
     }
 
     async fn delete_webhook(&self, webhook_id: &str) -> Result<Webhook, StoreError> {
-        self.settled(delete(self, webhook_id).await)
+        self.writing(delete(self, webhook_id)).await
     }
 
     async fn rotate_webhook_secret(
@@ -62,7 +69,8 @@ impl WebhookStore for SqliteStore {
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Webhook, StoreError> {
-        self.settled(rotate(self, (webhook_id, secret), old_until, once, now).await)
+        self.writing(rotate(self, (webhook_id, secret), old_until, once, now))
+            .await
     }
 
     async fn webhook_secrets(
@@ -70,8 +78,7 @@ impl WebhookStore for SqliteStore {
         webhook_id: &str,
         now: SystemTime,
     ) -> Result<Vec<Secret>, StoreError> {
-        let mut read = self.readers.acquire().await.map_err(trouble)?;
-        secrets(&mut read, webhook_id, micros(now)).await
+        read!(self, view => secrets(view, webhook_id, micros(now)))
     }
 
     async fn answered_webhook(
@@ -79,8 +86,7 @@ impl WebhookStore for SqliteStore {
         once: &Once,
         now: SystemTime,
     ) -> Result<Option<Webhook>, StoreError> {
-        let mut read = self.readers.acquire().await.map_err(trouble)?;
-        requests::earlier(&mut read, Some(once), now).await
+        read!(self, view => requests::earlier(view, Some(once), now))
     }
 
     async fn put_deliveries(
@@ -88,11 +94,11 @@ impl WebhookStore for SqliteStore {
         deliver: &DeliverNow<'_>,
         now: SystemTime,
     ) -> Result<u32, StoreError> {
-        self.settled(deliveries::put(self, deliver, now).await)
+        self.writing(deliveries::put(self, deliver, now)).await
     }
 
     async fn next_delivery(&self) -> Result<Option<SystemTime>, StoreError> {
-        deliveries::next(&self.readers).await
+        read!(self, view => deliveries::next(view))
     }
 
     async fn claim_deliveries(
@@ -100,7 +106,7 @@ impl WebhookStore for SqliteStore {
         claim: &Claim,
         now: SystemTime,
     ) -> Result<Vec<Claimed>, StoreError> {
-        self.settled(deliveries::claim(self, claim, now).await)
+        self.writing(deliveries::claim(self, claim, now)).await
     }
 
     async fn record_attempt(
@@ -110,7 +116,8 @@ impl WebhookStore for SqliteStore {
         judge: &Judge<'_>,
         now: SystemTime,
     ) -> Result<(Delivery, Webhook), StoreError> {
-        self.settled(deliveries::record(self, (claimed, attempt), judge, now).await)
+        self.writing(deliveries::record(self, (claimed, attempt), judge, now))
+            .await
     }
 
     async fn deliveries(
@@ -119,28 +126,29 @@ impl WebhookStore for SqliteStore {
         before: Option<u64>,
         size: u32,
     ) -> Result<Vec<Delivery>, StoreError> {
-        deliveries::list(&self.readers, filter, before, size).await
+        read!(self, view => deliveries::list(view, filter, before, size))
     }
 
     async fn delivery(&self, delivery_id: &str) -> Result<(Delivery, Vec<Attempt>), StoreError> {
-        deliveries::one(&self.readers, delivery_id).await
+        read!(self, view => deliveries::one(view, delivery_id))
     }
 
     async fn redeliver(&self, delivery_id: &str, now: SystemTime) -> Result<Delivery, StoreError> {
-        self.settled(deliveries::redeliver(self, delivery_id, now).await)
+        self.writing(deliveries::redeliver(self, delivery_id, now))
+            .await
     }
 
     async fn forget_deliveries(&self, before: SystemTime, most: u32) -> Result<u64, StoreError> {
-        self.settled(deliveries::forget(self, before, most).await)
+        self.writing(deliveries::forget(self, before, most)).await
     }
 
     async fn webhook_counts(&self) -> Result<WebhookCounts, StoreError> {
-        deliveries::counts(&self.readers).await
+        read!(self, view => deliveries::counts(view))
     }
 }
 
 async fn create(
-    store: &SqliteStore,
+    store: &Backend,
     (spec, secret): (&WebhookSpec, &Secret),
     once: Option<&Once>,
     now: SystemTime,
@@ -174,7 +182,7 @@ async fn create(
 }
 
 async fn put_configured(
-    store: &SqliteStore,
+    store: &Backend,
     configured: &[ConfiguredWebhook],
     now: SystemTime,
 ) -> Result<(), StoreError> {
@@ -218,7 +226,7 @@ async fn put_configured(
 }
 
 async fn disable(
-    store: &SqliteStore,
+    store: &Backend,
     webhook_id: &str,
     reason: Option<DisabledReason>,
     now: SystemTime,
@@ -244,7 +252,7 @@ async fn disable(
     put(&mut write, &webhook).await?;
     if disabled.is_none() {
         sqlx::query(
-            "UPDATE deliveries SET due_us = ? WHERE webhook_id = ? AND head = 1 AND claimed_until_us IS NULL",
+            "UPDATE deliveries SET due_us = $1 WHERE webhook_id = $2 AND head = 1 AND claimed_until_us IS NULL",
         )
         .bind(micros(now))
         .bind(webhook_id)
@@ -255,7 +263,7 @@ async fn disable(
     commit(write).await.map(|()| webhook)
 }
 
-async fn delete(store: &SqliteStore, webhook_id: &str) -> Result<Webhook, StoreError> {
+async fn delete(store: &Backend, webhook_id: &str) -> Result<Webhook, StoreError> {
     let mut write = store.begin().await?;
     let webhook = one(&mut write, webhook_id).await?;
     remove(&mut write, webhook_id).await?;
@@ -263,7 +271,7 @@ async fn delete(store: &SqliteStore, webhook_id: &str) -> Result<Webhook, StoreE
 }
 
 async fn rotate(
-    store: &SqliteStore,
+    store: &Backend,
     (webhook_id, secret): (&str, &Secret),
     old_until: SystemTime,
     once: Option<&Once>,
@@ -274,14 +282,14 @@ async fn rotate(
         return Ok(before);
     }
     let webhook = one(&mut write, webhook_id).await?;
-    sqlx::query("UPDATE webhook_secrets SET until_us = min(coalesce(until_us, ?1), ?1) WHERE webhook_id = ?2")
+    sqlx::query("UPDATE webhook_secrets SET until_us = CASE WHEN until_us < $1 THEN until_us ELSE $1 END WHERE webhook_id = $2")
         .bind(micros(old_until))
         .bind(webhook_id)
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
     // what is over is nobody's to know
-    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = ? AND until_us <= ?")
+    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = $1 AND until_us <= $2")
         .bind(webhook_id)
         .bind(micros(now))
         .execute(&mut *write)
@@ -293,39 +301,48 @@ async fn rotate(
 }
 
 /// All of them, by id.
-pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<Webhook>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM webhooks ORDER BY webhook_id")
-        .fetch_all(connection)
-        .await
-        .map_err(trouble)?;
+pub(super) async fn all(connection: &mut DbConnection) -> Result<Vec<Webhook>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks ORDER BY webhook_id"
+    ))
+    .fetch_all(connection)
+    .await
+    .map_err(trouble)?;
     rows.iter().map(webhook_of).collect()
 }
 
 /// Those that this version can read, by id. One that it cannot is told nothing, and holds up no workflow.
-pub(super) async fn readable(
-    connection: &mut SqliteConnection,
-) -> Result<Vec<Webhook>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM webhooks ORDER BY webhook_id")
-        .fetch_all(connection)
-        .await
-        .map_err(trouble)?;
+pub(super) async fn readable(connection: &mut DbConnection) -> Result<Vec<Webhook>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks ORDER BY webhook_id"
+    ))
+    .fetch_all(connection)
+    .await
+    .map_err(trouble)?;
     Ok(rows.iter().filter_map(webhook_or_warning).collect())
 }
 
-fn webhook_or_warning(row: &SqliteRow) -> Option<Webhook> {
+fn webhook_or_warning(row: &DbRow) -> Option<Webhook> {
     let told = |error: &StoreError| tracing::warn!("a webhook is told nothing: {error}");
     webhook_of(row).inspect_err(told).ok()
 }
 
 /// Those that something is due of, what is due longest first.
 pub(super) async fn due(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     now_us: i64,
 ) -> Result<Vec<Webhook>, StoreError> {
     let rows = sqlx::query(
-        "SELECT webhooks.*, (SELECT min(due_us) FROM deliveries WHERE deliveries.webhook_id = webhooks.webhook_id \
-         AND head = 1) AS due_us FROM webhooks WHERE disabled IS NULL AND coalesce(not_before_us, 0) <= ?1 \
-         AND due_us <= ?1 ORDER BY due_us, webhook_id",
+        concat!(
+            "SELECT ", columns!(), " FROM (SELECT ", columns!(), ", (SELECT min(due_us) FROM deliveries \
+             WHERE deliveries.webhook_id = webhooks.webhook_id AND head = 1) AS due_us FROM webhooks \
+             WHERE disabled IS NULL AND coalesce(not_before_us, 0) <= $1) AS owed WHERE due_us <= $1 \
+             ORDER BY due_us, webhook_id",
+        ),
     )
     .bind(now_us)
     .fetch_all(connection)
@@ -336,7 +353,7 @@ pub(super) async fn due(
 
 /// One by its id.
 pub(super) async fn one(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     webhook_id: &str,
 ) -> Result<Webhook, StoreError> {
     let row = row_of(connection, webhook_id).await?;
@@ -346,12 +363,12 @@ pub(super) async fn one(
 
 /// What one is signed with, the newest first.
 pub(super) async fn secrets(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     webhook_id: &str,
     now_us: i64,
 ) -> Result<Vec<Secret>, StoreError> {
     let rows = sqlx::query(
-        "SELECT secret FROM webhook_secrets WHERE webhook_id = ? AND (until_us IS NULL OR until_us > ?) \
+        "SELECT secret FROM webhook_secrets WHERE webhook_id = $1 AND (until_us IS NULL OR until_us > $2) \
          ORDER BY place DESC",
     )
     .bind(webhook_id)
@@ -359,7 +376,7 @@ pub(super) async fn secrets(
     .fetch_all(connection)
     .await
     .map_err(trouble)?;
-    let secret = |row: &SqliteRow| {
+    let secret = |row: &DbRow| {
         let text: String = row.try_get("secret").map_err(trouble)?;
         // the error does not show it
         Secret::parse(&text).map_err(|error| {
@@ -399,7 +416,7 @@ async fn put(write: &mut Write, webhook: &Webhook) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO webhooks \
          (webhook_id, source, spec, created_us, disabled, disabled_us, failing_since_us, not_before_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (webhook_id) DO UPDATE SET source = excluded.source, \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (webhook_id) DO UPDATE SET source = excluded.source, \
          spec = excluded.spec, disabled = excluded.disabled, disabled_us = excluded.disabled_us, \
          failing_since_us = excluded.failing_since_us, not_before_us = excluded.not_before_us",
     )
@@ -421,7 +438,7 @@ const CONFIG_FILE: &str = "CONFIG_FILE";
 const CREATED: &str = "CREATED";
 
 async fn add_secret(write: &mut Write, id: &str, secret: &Secret) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO webhook_secrets (webhook_id, secret) VALUES (?, ?)")
+    sqlx::query("INSERT INTO webhook_secrets (webhook_id, secret) VALUES ($1, $2)")
         .bind(id)
         .bind(secret.expose())
         .execute(&mut **write)
@@ -431,7 +448,7 @@ async fn add_secret(write: &mut Write, id: &str, secret: &Secret) -> Result<(), 
 }
 
 async fn drop_secrets(write: &mut Write, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = ?")
+    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = $1")
         .bind(id)
         .execute(&mut **write)
         .await
@@ -441,7 +458,7 @@ async fn drop_secrets(write: &mut Write, id: &str) -> Result<(), StoreError> {
 
 /// With what it is owed, and its secrets: they go with it.
 async fn remove(write: &mut Write, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM webhooks WHERE webhook_id = ?")
+    sqlx::query("DELETE FROM webhooks WHERE webhook_id = $1")
         .bind(id)
         .execute(&mut **write)
         .await
@@ -449,18 +466,19 @@ async fn remove(write: &mut Write, id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn row_of(
-    connection: &mut SqliteConnection,
-    id: &str,
-) -> Result<Option<SqliteRow>, StoreError> {
-    sqlx::query("SELECT * FROM webhooks WHERE webhook_id = ?")
-        .bind(id)
-        .fetch_optional(connection)
-        .await
-        .map_err(trouble)
+async fn row_of(connection: &mut DbConnection, id: &str) -> Result<Option<DbRow>, StoreError> {
+    sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks WHERE webhook_id = $1"
+    ))
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+    .map_err(trouble)
 }
 
-fn webhook_of(row: &SqliteRow) -> Result<Webhook, StoreError> {
+fn webhook_of(row: &DbRow) -> Result<Webhook, StoreError> {
     let id: String = row.try_get("webhook_id").map_err(trouble)?;
     let unreadable =
         |what: &str, why: &str| StoreError::Unreadable(format!("webhook {id}: {what}: {why}"));

@@ -2,54 +2,61 @@
 
 use std::time::SystemTime;
 
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row};
 
-use super::{SqliteStore, Write, commit, json, micros, trouble};
+use super::{
+    Backend, Db, DbConnection, DbRow, Write, commit, json, micros, signed, trouble, unsigned,
+};
 use crate::optimization::{Ended, LedgerEntry, LedgerState};
 use crate::store::{PredictionFilter, PredictionPlace, StoreError};
 
 /// Keeps these as they are now, and forgets those of these ids.
 pub(super) async fn put(
-    store: &SqliteStore,
+    store: &Backend,
     entries: &[LedgerEntry],
     gone: &[String],
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
     for id in gone {
-        sqlx::query("DELETE FROM predictions WHERE prediction_id = ?")
+        sqlx::query("DELETE FROM predictions WHERE prediction_id = $1")
             .bind(id)
             .execute(&mut *write)
             .await
             .map_err(trouble)?;
     }
     for entry in entries {
-        sqlx::query(
-            "INSERT OR REPLACE INTO predictions (prediction_id, instance_id, lever, state, made_us, entry) \
-             VALUES (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&entry.prediction_id)
-        .bind(&entry.instance_id)
-        .bind(&entry.lever)
-        .bind(entry.state.ended().as_str())
-        .bind(PredictionPlace::of(entry).made_us)
-        .bind(json(entry)?)
-        .execute(&mut *write)
-        .await
-        .map_err(trouble)?;
+        put_one(&mut write, entry).await?;
     }
     commit(write).await
 }
 
+async fn put_one(write: &mut Write, entry: &LedgerEntry) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO predictions (prediction_id, instance_id, lever, state, made_us, entry) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (prediction_id) DO UPDATE SET instance_id = excluded.instance_id, \
+         lever = excluded.lever, state = excluded.state, made_us = excluded.made_us, entry = excluded.entry",
+    )
+    .bind(&entry.prediction_id)
+    .bind(&entry.instance_id)
+    .bind(&entry.lever)
+    .bind(entry.state.ended().as_str())
+    .bind(PredictionPlace::of(entry).made_us)
+    .bind(json(entry)?)
+    .execute(&mut **write)
+    .await
+    .map_err(trouble)?;
+    Ok(())
+}
+
 /// The newest first.
 pub(super) async fn read(
-    pool: &SqlitePool,
+    view: &mut DbConnection,
     filter: &PredictionFilter,
     after: Option<&PredictionPlace>,
     size: u32,
 ) -> Result<Vec<LedgerEntry>, StoreError> {
     let mut query =
-        QueryBuilder::<Sqlite>::new("SELECT prediction_id, entry FROM predictions WHERE TRUE");
+        QueryBuilder::<Db>::new("SELECT prediction_id, entry FROM predictions WHERE TRUE");
     let state = filter.state.map(Ended::as_str);
     for (column, value) in [
         (" AND instance_id = ", filter.instance_id.as_deref()),
@@ -67,30 +74,34 @@ pub(super) async fn read(
     }
     query.push(" ORDER BY made_us DESC, prediction_id DESC LIMIT ");
     query.push_bind(i64::from(size));
-    let rows = query.build().fetch_all(pool).await.map_err(trouble)?;
+    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
     rows.iter().map(entry_of).collect()
 }
 
 /// Forgets what has ended and was made before, and of more than may be kept what has ended longest.
 pub(super) async fn forget(
-    store: &SqliteStore,
+    store: &Backend,
     made_before: SystemTime,
     most: u32,
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
-    sqlx::query("DELETE FROM predictions WHERE state <> ? AND made_us < ?")
+    sqlx::query("DELETE FROM predictions WHERE state <> $1 AND made_us < $2")
         .bind(Ended::Open.as_str())
         .bind(micros(made_before))
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
+    let row = sqlx::query("SELECT count(*) AS there FROM predictions")
+        .fetch_one(&mut *write)
+        .await
+        .map_err(trouble)?;
+    let too_many = unsigned(&row, "there")?.saturating_sub(u64::from(most));
     sqlx::query(
         "DELETE FROM predictions WHERE prediction_id IN \
-         (SELECT prediction_id FROM predictions WHERE state <> ? ORDER BY made_us, prediction_id \
-          LIMIT max(0, (SELECT count(*) FROM predictions) - ?))",
+         (SELECT prediction_id FROM predictions WHERE state <> $1 ORDER BY made_us, prediction_id LIMIT $2)",
     )
     .bind(Ended::Open.as_str())
-    .bind(i64::from(most))
+    .bind(signed(too_many))
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
@@ -103,25 +114,29 @@ pub(super) async fn expire_all_of(
     instance_id: &str,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    let expired = LedgerState::Expired {
-        at_unix_seconds: micros(now) as f64 / 1e6,
-        reason: "The instance was deleted.".to_owned(),
-    };
-    sqlx::query(
-        "UPDATE predictions SET state = ?, entry = json_set(entry, '$.state', json(?)) \
-         WHERE instance_id = ? AND state = ?",
+    let open = sqlx::query(
+        "SELECT prediction_id, entry FROM predictions WHERE instance_id = $1 AND state = $2",
     )
-    .bind(expired.ended().as_str())
-    .bind(json(&expired)?)
     .bind(instance_id)
     .bind(Ended::Open.as_str())
-    .execute(&mut **write)
+    .fetch_all(&mut **write)
     .await
     .map_err(trouble)?;
+    for row in &open {
+        // one that this version cannot read stays as it is
+        let Ok(mut entry) = entry_of(row) else {
+            continue;
+        };
+        entry.state = LedgerState::Expired {
+            at_unix_seconds: micros(now) as f64 / 1e6,
+            reason: "The instance was deleted.".to_owned(),
+        };
+        put_one(write, &entry).await?;
+    }
     Ok(())
 }
 
-fn entry_of(row: &SqliteRow) -> Result<LedgerEntry, StoreError> {
+fn entry_of(row: &DbRow) -> Result<LedgerEntry, StoreError> {
     let entry: String = row.try_get("entry").map_err(trouble)?;
     serde_json::from_str(&entry).map_err(|error| {
         let id: String = row.try_get("prediction_id").unwrap_or_default();

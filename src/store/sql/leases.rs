@@ -1,38 +1,29 @@
-//! Leases of workflows, by SQLite's clock.
+//! Leases of workflows, by the clock of the database.
 
 use std::time::Duration;
 
 use sqlx::Row;
 
-use super::{SqliteStore, Write, commit, signed, trouble, unsigned};
+use super::{Backend, Write, commit, signed, trouble, unsigned};
 use crate::store::{Lease, StoreError};
 
-/// SQL of the time, unix time in microseconds, by SQLite's clock: the same for a whole statement.
-macro_rules! now_us {
-    () => {
-        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
-    };
-}
-
-/// Ends all leases. The lock of the state directory proves that every process that held one is gone, so that nobody waits
-/// for their time to be over.
-pub(super) async fn drop_all(store: &SqliteStore) -> Result<(), StoreError> {
-    let mut write = store.begin().await?;
+/// Ends all leases.
+pub(super) async fn drop_all(write: &mut Write) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM leases")
-        .execute(&mut *write)
+        .execute(&mut **write)
         .await
         .map_err(trouble)?;
-    commit(write).await
+    Ok(())
 }
 
 pub(super) async fn acquire(
-    store: &SqliteStore,
+    store: &Backend,
     workflow_id: &str,
     holder: &str,
     time: Duration,
 ) -> Result<Lease, StoreError> {
     let mut write = store.begin().await?;
-    let row = sqlx::query("SELECT 1 FROM workflows WHERE workflow_id = ?")
+    let row = sqlx::query("SELECT 1 FROM workflows WHERE workflow_id = $1")
         .bind(workflow_id)
         .fetch_optional(&mut *write)
         .await
@@ -40,35 +31,25 @@ pub(super) async fn acquire(
     if row.is_none() {
         return Err(StoreError::NoWorkflow(workflow_id.to_owned()));
     }
-    let held = sqlx::query(concat!(
-        "SELECT holder FROM leases WHERE workflow_id = ? AND holder <> ? AND expires_us > ",
-        now_us!()
-    ))
-    .bind(workflow_id)
-    .bind(holder)
-    .fetch_optional(&mut *write)
-    .await
-    .map_err(trouble)?;
-    if let Some(held) = held {
-        return Err(StoreError::Leased {
-            workflow_id: workflow_id.to_owned(),
-            holder: held.try_get("holder").map_err(trouble)?,
-        });
-    }
     // targets remember the highest epoch: one of a store that was lost must be lower, so that time is in it
     let row = sqlx::query(concat!(
-        "UPDATE workflow_counters SET epoch = max(epoch + 1, ",
+        "UPDATE workflow_counters SET epoch = CASE WHEN epoch < ",
         now_us!(),
-        ") RETURNING epoch"
+        " THEN ",
+        now_us!(),
+        " ELSE epoch + 1 END RETURNING epoch"
     ))
     .fetch_one(&mut *write)
     .await
     .map_err(trouble)?;
     let epoch = unsigned(&row, "epoch")?;
-    sqlx::query(concat!(
-        "INSERT OR REPLACE INTO leases (workflow_id, holder, epoch, expires_us) VALUES (?, ?, ?, ",
+    // in one statement: who holds it may be renewing it at the same time
+    let taken = sqlx::query(concat!(
+        "INSERT INTO leases (workflow_id, holder, epoch, expires_us) VALUES ($1, $2, $3, ",
         now_us!(),
-        " + ?)"
+        " + $4) ON CONFLICT (workflow_id) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, \
+         expires_us = excluded.expires_us WHERE leases.holder = excluded.holder OR leases.expires_us <= ",
+        now_us!()
     ))
     .bind(workflow_id)
     .bind(holder)
@@ -77,6 +58,17 @@ pub(super) async fn acquire(
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
+    if taken.rows_affected() == 0 {
+        let held = sqlx::query("SELECT holder FROM leases WHERE workflow_id = $1")
+            .bind(workflow_id)
+            .fetch_one(&mut *write)
+            .await
+            .map_err(trouble)?;
+        return Err(StoreError::Leased {
+            workflow_id: workflow_id.to_owned(),
+            holder: held.try_get("holder").map_err(trouble)?,
+        });
+    }
     commit(write).await?;
     Ok(Lease {
         workflow_id: workflow_id.to_owned(),
@@ -87,15 +79,15 @@ pub(super) async fn acquire(
 
 /// One whose time is over is had for longer as well, as long as nobody took it: its epoch still says so.
 pub(super) async fn renew(
-    store: &SqliteStore,
+    store: &Backend,
     lease: &Lease,
     time: Duration,
 ) -> Result<(), StoreError> {
-    let mut write = store.begin().await?;
+    let mut write = store.begin_aside().await?;
     let renewed = sqlx::query(concat!(
         "UPDATE leases SET expires_us = ",
         now_us!(),
-        " + ? WHERE workflow_id = ? AND epoch = ?"
+        " + $1 WHERE workflow_id = $2 AND epoch = $3"
     ))
     .bind(micros_of(time))
     .bind(&lease.workflow_id)
@@ -109,9 +101,9 @@ pub(super) async fn renew(
     commit(write).await
 }
 
-pub(super) async fn release(store: &SqliteStore, lease: &Lease) -> Result<(), StoreError> {
+pub(super) async fn release(store: &Backend, lease: &Lease) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
-    sqlx::query("DELETE FROM leases WHERE workflow_id = ? AND epoch = ?")
+    sqlx::query("DELETE FROM leases WHERE workflow_id = $1 AND epoch = $2")
         .bind(&lease.workflow_id)
         .bind(signed(lease.epoch))
         .execute(&mut *write)
@@ -127,7 +119,7 @@ pub(super) async fn check(
     epoch: u64,
 ) -> Result<(), StoreError> {
     let row = sqlx::query(concat!(
-        "SELECT 1 FROM leases WHERE workflow_id = ? AND epoch = ? AND expires_us > ",
+        "SELECT 1 FROM leases WHERE workflow_id = $1 AND epoch = $2 AND expires_us > ",
         now_us!()
     ))
     .bind(workflow_id)
@@ -139,7 +131,7 @@ pub(super) async fn check(
         .ok_or_else(|| StoreError::Moved(workflow_id.to_owned()))
 }
 
-fn micros_of(time: Duration) -> i64 {
+pub(super) fn micros_of(time: Duration) -> i64 {
     // room for the time of day before it
     const LONGEST: i64 = i64::MAX / 2;
     i64::try_from(time.as_micros()).map_or(LONGEST, |micros| micros.min(LONGEST))

@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row};
+use tokio::sync::watch;
 
 use super::{
-    SqliteStore, Write, commit, deliveries, instances, json, leases, log, micros, requests, signed,
-    snapshots, trouble, unsigned,
+    Backend, Db, DbConnection, DbRow, Write, commit, deliveries, instances, json, leases, log,
+    micros, requests, signed, snapshots, trouble, unsigned,
 };
 use crate::store::{
     Advance, Committed, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot, StoreError,
@@ -17,14 +17,14 @@ use crate::store::{
 use crate::workflow::{RecordedEvent, Workflow};
 
 #[async_trait]
-impl WorkflowStore for SqliteStore {
+impl WorkflowStore for Backend {
     async fn start_workflow(
         &self,
         start: &NewWorkflow<'_>,
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Committed, StoreError> {
-        self.settled(self.start(start, once, now).await)
+        self.writing(self.start(start, once, now)).await
     }
 
     async fn advance_workflow(
@@ -33,7 +33,7 @@ impl WorkflowStore for SqliteStore {
         once: Option<&Once>,
         now: SystemTime,
     ) -> Result<Committed, StoreError> {
-        self.settled(self.advance(advance, once, now).await)
+        self.writing(self.advance(advance, once, now)).await
     }
 
     async fn answered_workflow(
@@ -41,17 +41,11 @@ impl WorkflowStore for SqliteStore {
         once: &Once,
         now: SystemTime,
     ) -> Result<Option<Workflow>, StoreError> {
-        let mut read = self.readers.acquire().await.map_err(trouble)?;
-        requests::earlier(&mut read, Some(once), now).await
+        read!(self, view => requests::earlier(view, Some(once), now))
     }
 
     async fn workflow(&self, workflow_id: &str) -> Result<Option<Workflow>, StoreError> {
-        let row = sqlx::query("SELECT workflow_id, state FROM workflows WHERE workflow_id = ?")
-            .bind(workflow_id)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(trouble)?;
-        row.as_ref().map(workflow_of).transpose()
+        read!(self, view => one(view, workflow_id))
     }
 
     async fn workflows(
@@ -60,39 +54,15 @@ impl WorkflowStore for SqliteStore {
         before: Option<&str>,
         size: u32,
     ) -> Result<Vec<Workflow>, StoreError> {
-        let mut query =
-            QueryBuilder::<Sqlite>::new("SELECT workflow_id, state FROM workflows WHERE TRUE");
-        for (column, value) in [
-            (" AND instance_id = ", filter.instance_id.as_deref()),
-            (" AND kind = ", filter.kind.map(|kind| kind.as_str())),
-            (" AND workflow_id < ", before),
-        ] {
-            if let Some(value) = value {
-                query.push(column).push_bind(value);
-            }
-        }
-        if !filter.statuses.is_empty() {
-            query.push(" AND status IN (");
-            let mut statuses = query.separated(", ");
-            for status in &filter.statuses {
-                statuses.push_bind(status.as_str());
-            }
-            query.push(")");
-        }
-        query.push(" ORDER BY workflow_id DESC LIMIT ");
-        query.push_bind(i64::from(size));
-        let rows = query.build().fetch_all(&self.readers).await;
-        rows.map_err(trouble)?.iter().map(workflow_of).collect()
+        read!(self, view => list(view, filter, before, size))
     }
 
     async fn unfinished_workflows(&self) -> Result<Vec<String>, StoreError> {
-        let rows =
-            sqlx::query("SELECT workflow_id FROM workflows WHERE ended = 0 ORDER BY workflow_id")
-                .fetch_all(&self.readers)
-                .await
-                .map_err(trouble)?;
-        let ids = rows.iter().map(|row| row.try_get("workflow_id"));
-        ids.collect::<Result<_, _>>().map_err(trouble)
+        read!(self, view => unfinished(view))
+    }
+
+    async fn idle_workflows(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        read!(self, view => idle(view))
     }
 
     async fn events(
@@ -101,15 +71,19 @@ impl WorkflowStore for SqliteStore {
         filter: &EventFilter,
         size: u32,
     ) -> Result<EventsPage, StoreError> {
-        log::read(&self.readers, after_revision, filter, size).await
+        read!(self, view => log::read(view, after_revision, filter, size))
+    }
+
+    fn hints(&self) -> Option<watch::Receiver<u64>> {
+        Backend::hints(self)
     }
 
     async fn compact_events(&self, up_to_revision: u64) -> Result<u64, StoreError> {
-        self.settled(log::compact(self, up_to_revision).await)
+        self.writing(log::compact(self, up_to_revision)).await
     }
 
     async fn revision_before(&self, time: SystemTime) -> Result<u64, StoreError> {
-        log::revision_before(&self.readers, time).await
+        read!(self, view => log::revision_before(view, time))
     }
 
     async fn acquire_lease(
@@ -118,24 +92,24 @@ impl WorkflowStore for SqliteStore {
         holder: &str,
         time: Duration,
     ) -> Result<Lease, StoreError> {
-        self.settled(leases::acquire(self, workflow_id, holder, time).await)
+        self.writing(leases::acquire(self, workflow_id, holder, time))
+            .await
     }
 
     async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError> {
-        self.settled(leases::renew(self, lease, time).await)
+        self.writing(leases::renew(self, lease, time)).await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.settled(leases::release(self, lease).await)
+        self.writing(leases::release(self, lease)).await
     }
 
     async fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        self.settled(snapshots::put_alone(self, snapshot).await)
+        self.writing(snapshots::put_alone(self, snapshot)).await
     }
 
     async fn snapshot(&self, snapshot_id: &str) -> Result<Option<Snapshot>, StoreError> {
-        let mut read = self.readers.begin().await.map_err(trouble)?;
-        snapshots::read(&mut read, snapshot_id).await
+        read!(self, view => snapshots::read(view, snapshot_id))
     }
 
     async fn snapshots(
@@ -144,11 +118,77 @@ impl WorkflowStore for SqliteStore {
         before: Option<&str>,
         size: u32,
     ) -> Result<Vec<Snapshot>, StoreError> {
-        snapshots::list(&self.readers, instance_id, before, size).await
+        read!(self, view => snapshots::list(view, instance_id, before, size))
     }
 }
 
-impl SqliteStore {
+async fn one(view: &mut DbConnection, workflow_id: &str) -> Result<Option<Workflow>, StoreError> {
+    let row = sqlx::query("SELECT workflow_id, state FROM workflows WHERE workflow_id = $1")
+        .bind(workflow_id)
+        .fetch_optional(view)
+        .await
+        .map_err(trouble)?;
+    row.as_ref().map(workflow_of).transpose()
+}
+
+async fn list(
+    view: &mut DbConnection,
+    filter: &WorkflowFilter,
+    before: Option<&str>,
+    size: u32,
+) -> Result<Vec<Workflow>, StoreError> {
+    let mut query = QueryBuilder::<Db>::new("SELECT workflow_id, state FROM workflows WHERE TRUE");
+    for (column, value) in [
+        (" AND instance_id = ", filter.instance_id.as_deref()),
+        (" AND kind = ", filter.kind.map(|kind| kind.as_str())),
+        (" AND workflow_id < ", before),
+    ] {
+        if let Some(value) = value {
+            query.push(column).push_bind(value);
+        }
+    }
+    if !filter.statuses.is_empty() {
+        query.push(" AND status IN (");
+        let mut statuses = query.separated(", ");
+        for status in &filter.statuses {
+            statuses.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+    query.push(" ORDER BY workflow_id DESC LIMIT ");
+    query.push_bind(i64::from(size));
+    let rows = query.build().fetch_all(view).await;
+    rows.map_err(trouble)?.iter().map(workflow_of).collect()
+}
+
+async fn unfinished(view: &mut DbConnection) -> Result<Vec<String>, StoreError> {
+    let rows =
+        sqlx::query("SELECT workflow_id FROM workflows WHERE ended = 0 ORDER BY workflow_id")
+            .fetch_all(view)
+            .await
+            .map_err(trouble)?;
+    let ids = rows.iter().map(|row| row.try_get("workflow_id"));
+    ids.collect::<Result<_, _>>().map_err(trouble)
+}
+
+async fn idle(view: &mut DbConnection) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT workflow_id, revision FROM workflows WHERE ended = 0 AND NOT EXISTS \
+         (SELECT 1 FROM leases WHERE leases.workflow_id = workflows.workflow_id AND leases.expires_us > ",
+        now_us!(),
+        ") ORDER BY workflow_id"
+    ))
+    .fetch_all(view)
+    .await
+    .map_err(trouble)?;
+    let idle = |row: &DbRow| {
+        let id = row.try_get("workflow_id").map_err(trouble)?;
+        Ok((id, unsigned(row, "revision")?))
+    };
+    rows.iter().map(idle).collect()
+}
+
+impl Backend {
     async fn start(
         &self,
         start: &NewWorkflow<'_>,
@@ -182,6 +222,7 @@ impl SqliteStore {
         let deliveries = deliveries::of_event(&mut write, of_event, now).await?;
         requests::remember(&mut write, once, &workflow, now).await?;
         commit(write).await?;
+        self.hint();
         Ok(Committed {
             workflow,
             event: Some(recorded),
@@ -229,6 +270,7 @@ impl SqliteStore {
         }
         requests::remember(&mut write, once, &workflow, now).await?;
         commit(write).await?;
+        self.hint();
         Ok(Committed {
             workflow,
             event: Some(recorded),
@@ -240,11 +282,11 @@ impl SqliteStore {
 
 /// Refuses where a workflow holds an instance, other than this one.
 pub(super) async fn refuse_if_locked(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     instance_id: &str,
     but_for: Option<&str>,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT workflow_id FROM workflows WHERE instance_id = ? AND locks = 1")
+    let row = sqlx::query("SELECT workflow_id FROM workflows WHERE instance_id = $1 AND locks = 1")
         .bind(instance_id)
         .fetch_optional(connection)
         .await
@@ -276,7 +318,7 @@ async fn earlier(
 
 /// Of which instance a workflow is, and how many events it has had.
 async fn place_of(write: &mut Write, id: &str) -> Result<Option<(String, u64)>, StoreError> {
-    let row = sqlx::query("SELECT instance_id, sequence FROM workflows WHERE workflow_id = ?")
+    let row = sqlx::query("SELECT instance_id, sequence FROM workflows WHERE workflow_id = $1")
         .bind(id)
         .fetch_optional(&mut **write)
         .await
@@ -310,7 +352,7 @@ async fn put(
     sqlx::query(
         "INSERT INTO workflows \
          (workflow_id, instance_id, kind, status, ended, locks, sequence, revision, started_us, state) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
          ON CONFLICT (workflow_id) DO UPDATE SET status = excluded.status, ended = excluded.ended, \
          locks = excluded.locks, sequence = excluded.sequence, revision = excluded.revision, state = excluded.state",
     )
@@ -318,8 +360,8 @@ async fn put(
     .bind(&recorded.instance_id)
     .bind(workflow.spec.kind.as_str())
     .bind(status.as_str())
-    .bind(status.has_ended())
-    .bind(locks)
+    .bind(i64::from(status.has_ended()))
+    .bind(i64::from(locks))
     .bind(signed(recorded.sequence))
     .bind(signed(recorded.revision))
     .bind(workflow.started_us)
@@ -341,7 +383,7 @@ fn state_of(workflow_id: &str, text: &str) -> Result<Workflow, StoreError> {
         .map_err(|error| StoreError::Unreadable(format!("workflow {workflow_id}: {error}")))
 }
 
-fn workflow_of(row: &SqliteRow) -> Result<Workflow, StoreError> {
+fn workflow_of(row: &DbRow) -> Result<Workflow, StoreError> {
     let workflow_id: String = row.try_get("workflow_id").map_err(trouble)?;
     let state: String = row.try_get("state").map_err(trouble)?;
     state_of(&workflow_id, &state)

@@ -3,28 +3,36 @@
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
 use super::{
-    SqliteStore, Write, commit, json, micros, predictions, requests, time, to_the_microsecond,
-    trouble, unsigned, workflows,
+    Backend, DbConnection, DbRow, Write, commit, json, micros, predictions, requests, time,
+    to_the_microsecond, trouble, unsigned, workflows,
 };
 use crate::instance::{Instance, InstanceSpec, Source};
 use crate::store::{Change, Once, StoreError, Written};
 
 /// All, by id.
-pub(super) async fn all(readers: &SqlitePool) -> Result<Vec<Instance>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM instances ORDER BY instance_id")
-        .fetch_all(readers)
+pub(super) async fn all(view: &mut DbConnection) -> Result<Vec<Instance>, StoreError> {
+    let rows = sqlx::query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances ORDER BY instance_id")
+        .fetch_all(view)
         .await
         .map_err(trouble)?;
     rows.iter().map(instance_of).collect()
 }
 
+/// The revision of the last change.
+pub(super) async fn revision(view: &mut DbConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT revision FROM counter")
+        .fetch_one(view)
+        .await
+        .map_err(trouble)?;
+    unsigned(&row, "revision")
+}
+
 /// What the same request was answered before.
 pub(super) async fn earlier(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     once: Option<&Once>,
     now: SystemTime,
 ) -> Result<Option<Written>, StoreError> {
@@ -36,7 +44,7 @@ pub(super) async fn earlier(
 }
 
 pub(super) async fn create(
-    store: &SqliteStore,
+    store: &Backend,
     spec: &InstanceSpec,
     once: Option<&Once>,
     now: SystemTime,
@@ -49,7 +57,7 @@ pub(super) async fn create(
         return Err(StoreError::Exists(spec.instance_id.clone()));
     }
     let instance = insert(&mut write, spec, now).await?;
-    finish(write, instance, once, now).await
+    finish(store, write, instance, once, now).await
 }
 
 /// Sees to it that an instance is registered with this spec; gives it where it was not there before.
@@ -66,7 +74,7 @@ pub(super) async fn ensure(
 }
 
 pub(super) async fn update(
-    store: &SqliteStore,
+    store: &Backend,
     id: &str,
     expected: Option<u64>,
     change: &Change<'_>,
@@ -82,11 +90,11 @@ pub(super) async fn update(
     instance.revision = Some(next_revision(&mut write).await?);
     instance.updated_at = Some(to_the_microsecond(now));
     put(&mut write, &instance).await?;
-    finish(write, instance, once, now).await
+    finish(store, write, instance, once, now).await
 }
 
 pub(super) async fn delete(
-    store: &SqliteStore,
+    store: &Backend,
     id: &str,
     expected: Option<u64>,
     once: Option<&Once>,
@@ -100,16 +108,17 @@ pub(super) async fn delete(
     workflows::refuse_if_locked(&mut write, id, None).await?;
     next_revision(&mut write).await?;
     predictions::expire_all_of(&mut write, id, now).await?;
-    sqlx::query("DELETE FROM instances WHERE instance_id = ?")
+    sqlx::query("DELETE FROM instances WHERE instance_id = $1")
         .bind(id)
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
-    finish(write, instance, once, now).await
+    finish(store, write, instance, once, now).await
 }
 
 /// Remembers the answer and commits.
 async fn finish(
+    store: &Backend,
     mut write: Write,
     instance: Instance,
     once: Option<&Once>,
@@ -117,6 +126,7 @@ async fn finish(
 ) -> Result<Written, StoreError> {
     requests::remember(&mut write, once, &StoredInstance::of(&instance), now).await?;
     commit(write).await?;
+    store.hint();
     Ok(Written {
         instance,
         repeated: false,
@@ -150,7 +160,9 @@ async fn next_revision(write: &mut Write) -> Result<u64, StoreError> {
 async fn put(write: &mut Write, instance: &Instance) -> Result<(), StoreError> {
     let stored = StoredInstance::of(instance);
     sqlx::query(
-        "INSERT OR REPLACE INTO instances (instance_id, revision, created_us, updated_us, spec) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO instances (instance_id, revision, created_us, updated_us, spec) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (instance_id) DO UPDATE SET revision = excluded.revision, created_us = excluded.created_us, \
+         updated_us = excluded.updated_us, spec = excluded.spec",
     )
     .bind(instance.id())
     .bind(stored.revision)
@@ -164,7 +176,7 @@ async fn put(write: &mut Write, instance: &Instance) -> Result<(), StoreError> {
 }
 
 async fn read(write: &mut Write, id: &str) -> Result<Option<Instance>, StoreError> {
-    let row = sqlx::query("SELECT * FROM instances WHERE instance_id = ?")
+    let row = sqlx::query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances WHERE instance_id = $1")
         .bind(id)
         .fetch_optional(&mut **write)
         .await
@@ -220,7 +232,7 @@ impl StoredInstance {
     }
 }
 
-fn instance_of(row: &SqliteRow) -> Result<Instance, StoreError> {
+fn instance_of(row: &DbRow) -> Result<Instance, StoreError> {
     let spec: String = row.try_get("spec").map_err(trouble)?;
     let stored = StoredInstance {
         revision: row.try_get("revision").map_err(trouble)?,

@@ -4,21 +4,21 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
-use super::{json, micros, trouble};
+use super::{DbConnection, json, micros, trouble};
 use crate::store::{Once, REQUESTS_KEPT, StoreError};
 
 /// What the same request was answered before.
 pub(super) async fn earlier<A: DeserializeOwned>(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     once: Option<&Once>,
     now: SystemTime,
 ) -> Result<Option<A>, StoreError> {
     let Some(once) = once else { return Ok(None) };
     let row = sqlx::query(
         "SELECT digest, answer FROM requests \
-         WHERE principal = ? AND method = ? AND request_id = ? AND done_us >= ?",
+         WHERE principal = $1 AND method = $2 AND request_id = $3 AND done_us >= $4",
     )
     .bind(&once.principal)
     .bind(once.method)
@@ -40,19 +40,19 @@ pub(super) async fn earlier<A: DeserializeOwned>(
 
 /// Remembers what a request is answered, and forgets those of more than a day ago.
 pub(super) async fn remember(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     once: Option<&Once>,
     answer: &impl Serialize,
     now: SystemTime,
 ) -> Result<(), StoreError> {
     let Some(once) = once else { return Ok(()) };
-    sqlx::query("DELETE FROM requests WHERE done_us < ?")
+    sqlx::query("DELETE FROM requests WHERE done_us < $1")
         .bind(oldest(now))
         .execute(&mut *connection)
         .await
         .map_err(trouble)?;
     sqlx::query(
-        "INSERT INTO requests (principal, method, request_id, digest, answer, done_us) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO requests (principal, method, request_id, digest, answer, done_us) VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&once.principal)
     .bind(once.method)

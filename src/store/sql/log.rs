@@ -3,10 +3,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row};
 
-use super::{SqliteStore, Write, commit, micros, signed, trouble, unsigned};
+use super::{Backend, Db, DbConnection, DbRow, Write, commit, micros, signed, trouble, unsigned};
 use crate::store::{EventFilter, EventsPage, StoreError};
 use crate::workflow::{RecordedEvent, decode_event, encode_event};
 
@@ -34,7 +33,7 @@ pub(super) async fn append(write: &mut Write, recorded: &RecordedEvent) -> Resul
     decode_event(&text).map_err(unreadable)?;
     sqlx::query(
         "INSERT INTO workflow_events (revision, workflow_id, instance_id, sequence, at_us, actor, type, event) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(signed(recorded.revision))
     .bind(&recorded.workflow_id)
@@ -52,20 +51,19 @@ pub(super) async fn append(write: &mut Write, recorded: &RecordedEvent) -> Resul
 
 /// The log after a revision.
 pub(super) async fn read(
-    readers: &SqlitePool,
+    view: &mut DbConnection,
     after_revision: u64,
     filter: &EventFilter,
     size: u32,
 ) -> Result<EventsPage, StoreError> {
-    // one view of the store: nothing is committed between the end of the log and what is read of it
-    let mut view = readers.begin().await.map_err(trouble)?;
-    let (revision, compacted) = ends(&mut view).await?;
+    // in one view of the store nothing is committed between the end of the log and what is read of it
+    let (revision, compacted) = ends(view).await?;
     if after_revision < compacted {
         return Err(StoreError::Compacted {
             oldest_revision: compacted,
         });
     }
-    let mut query = QueryBuilder::<Sqlite>::new(
+    let mut query = QueryBuilder::<Db>::new(
         "SELECT revision, workflow_id, instance_id, sequence, at_us, actor, event FROM workflow_events WHERE revision > ",
     );
     query.push_bind(signed(after_revision));
@@ -79,7 +77,7 @@ pub(super) async fn read(
     }
     query.push(" ORDER BY revision LIMIT ");
     query.push_bind(i64::from(size).saturating_add(1));
-    let rows = query.build().fetch_all(&mut *view).await.map_err(trouble)?;
+    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
     let wanted = usize::try_from(size).unwrap_or(usize::MAX);
     let mut page = EventsPage {
         events: Vec::with_capacity(rows.len().min(wanted)),
@@ -106,7 +104,7 @@ pub(super) async fn read(
 }
 
 /// Forgets the log up to a revision, as far as no workflow that can still go on needs it.
-pub(super) async fn compact(store: &SqliteStore, up_to_revision: u64) -> Result<u64, StoreError> {
+pub(super) async fn compact(store: &Backend, up_to_revision: u64) -> Result<u64, StoreError> {
     loop {
         let mut write = store.begin().await?;
         let (revision, compacted) = ends(&mut write).await?;
@@ -125,12 +123,12 @@ pub(super) async fn compact(store: &SqliteStore, up_to_revision: u64) -> Result<
             return Ok(compacted);
         }
         let end = end.min(before.saturating_add(COMPACTED_AT_ONCE));
-        sqlx::query("DELETE FROM workflow_events WHERE revision <= ?")
+        sqlx::query("DELETE FROM workflow_events WHERE revision <= $1")
             .bind(end)
             .execute(&mut *write)
             .await
             .map_err(trouble)?;
-        sqlx::query("UPDATE workflow_counters SET compacted_revision = ?")
+        sqlx::query("UPDATE workflow_counters SET compacted_revision = $1")
             .bind(end)
             .execute(&mut *write)
             .await
@@ -141,16 +139,15 @@ pub(super) async fn compact(store: &SqliteStore, up_to_revision: u64) -> Result<
 
 /// The revision before the first event that is not older: where clocks were set back, nothing younger is taken for old.
 pub(super) async fn revision_before(
-    readers: &SqlitePool,
+    view: &mut DbConnection,
     time: SystemTime,
 ) -> Result<u64, StoreError> {
-    let mut view = readers.begin().await.map_err(trouble)?;
-    let (revision, compacted) = ends(&mut view).await?;
+    let (revision, compacted) = ends(view).await?;
     let row = sqlx::query(
-        "SELECT revision FROM workflow_events WHERE at_us >= ? ORDER BY revision LIMIT 1",
+        "SELECT revision FROM workflow_events WHERE at_us >= $1 ORDER BY revision LIMIT 1",
     )
     .bind(micros(time))
-    .fetch_optional(&mut *view)
+    .fetch_optional(view)
     .await
     .map_err(trouble)?;
     let Some(row) = row else { return Ok(revision) };
@@ -158,7 +155,7 @@ pub(super) async fn revision_before(
 }
 
 /// The revision of the last event, and up to where the log is gone.
-async fn ends(connection: &mut SqliteConnection) -> Result<(u64, u64), StoreError> {
+async fn ends(connection: &mut DbConnection) -> Result<(u64, u64), StoreError> {
     let row = sqlx::query("SELECT revision, compacted_revision FROM workflow_counters")
         .fetch_one(connection)
         .await
@@ -169,7 +166,7 @@ async fn ends(connection: &mut SqliteConnection) -> Result<(u64, u64), StoreErro
     ))
 }
 
-fn event_of(row: &SqliteRow) -> Result<RecordedEvent, StoreError> {
+fn event_of(row: &DbRow) -> Result<RecordedEvent, StoreError> {
     let workflow_id: String = row.try_get("workflow_id").map_err(trouble)?;
     let sequence = unsigned(row, "sequence")?;
     let revision = unsigned(row, "revision")?;

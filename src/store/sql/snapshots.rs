@@ -1,12 +1,11 @@
 //! Snapshots of settings: what they hold is read one snapshot at a time, and never with a list.
 
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row};
 
-use super::{SqliteStore, Write, commit, json, trouble};
+use super::{Backend, Db, DbConnection, DbRow, Write, commit, json, trouble};
 use crate::store::{Snapshot, SnapshotTarget, StoreError};
 
-pub(super) async fn put_alone(store: &SqliteStore, snapshot: &Snapshot) -> Result<(), StoreError> {
+pub(super) async fn put_alone(store: &Backend, snapshot: &Snapshot) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
     put(&mut write, snapshot).await?;
     commit(write).await
@@ -27,7 +26,7 @@ pub(super) async fn put(write: &mut Write, snapshot: &Snapshot) -> Result<(), St
     sqlx::query(
         "INSERT INTO snapshots \
          (snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(id)
     .bind(&snapshot.instance_id)
@@ -36,14 +35,14 @@ pub(super) async fn put(write: &mut Write, snapshot: &Snapshot) -> Result<(), St
     .bind(&snapshot.created_by)
     .bind(&snapshot.workflow_id)
     .bind(&snapshot.note)
-    .bind(snapshot.is_planned)
+    .bind(i64::from(snapshot.is_planned))
     .execute(&mut **write)
     .await
     .map_err(trouble)?;
     for (place, target) in (0_i64..).zip(&snapshot.targets) {
         sqlx::query(
             "INSERT INTO snapshot_targets (snapshot_id, place, name, revision, digest, launch_args, content) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(id)
         .bind(place)
@@ -61,10 +60,11 @@ pub(super) async fn put(write: &mut Write, snapshot: &Snapshot) -> Result<(), St
 
 /// A snapshot with its content. Both its tables are read: the caller has a transaction.
 pub(super) async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut DbConnection,
     snapshot_id: &str,
 ) -> Result<Option<Snapshot>, StoreError> {
-    let row = sqlx::query("SELECT * FROM snapshots WHERE snapshot_id = ?")
+    let row = sqlx::query("SELECT snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned FROM snapshots \
+         WHERE snapshot_id = $1")
         .bind(snapshot_id)
         .fetch_optional(&mut *connection)
         .await
@@ -73,7 +73,7 @@ pub(super) async fn read(
     let mut snapshot = snapshot_of(&row)?;
     let targets = sqlx::query(
         "SELECT name AS target, revision, digest, launch_args, content FROM snapshot_targets \
-         WHERE snapshot_id = ? ORDER BY place",
+         WHERE snapshot_id = $1 ORDER BY place",
     )
     .bind(snapshot_id)
     .fetch_all(connection)
@@ -89,14 +89,15 @@ pub(super) async fn read(
 
 /// Those that no workflow has planned, the newest first, without content.
 pub(super) async fn list(
-    readers: &SqlitePool,
+    view: &mut DbConnection,
     instance_id: Option<&str>,
     before: Option<&str>,
     size: u32,
 ) -> Result<Vec<Snapshot>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(
+    let mut query = QueryBuilder::<Db>::new(
         "SELECT listed.*, target.name AS target, target.revision, target.digest, target.launch_args \
-         FROM (SELECT * FROM snapshots WHERE planned = 0",
+         FROM (SELECT snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned \
+         FROM snapshots WHERE planned = 0",
     );
     for (column, value) in [
         (" AND instance_id = ", instance_id),
@@ -112,7 +113,7 @@ pub(super) async fn list(
         ") AS listed LEFT JOIN snapshot_targets AS target ON target.snapshot_id = listed.snapshot_id \
          ORDER BY listed.snapshot_id DESC, target.place",
     );
-    let rows = query.build().fetch_all(readers).await.map_err(trouble)?;
+    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
     let mut found: Vec<Snapshot> = Vec::new();
     for row in &rows {
         let id: String = row.try_get("snapshot_id").map_err(trouble)?;
@@ -128,7 +129,7 @@ pub(super) async fn list(
     Ok(found)
 }
 
-fn snapshot_of(row: &SqliteRow) -> Result<Snapshot, StoreError> {
+fn snapshot_of(row: &DbRow) -> Result<Snapshot, StoreError> {
     let read = || {
         Ok(Snapshot {
             snapshot_id: row.try_get("snapshot_id")?,
@@ -138,7 +139,7 @@ fn snapshot_of(row: &SqliteRow) -> Result<Snapshot, StoreError> {
             created_by: row.try_get("created_by")?,
             workflow_id: row.try_get("workflow_id")?,
             note: row.try_get("note")?,
-            is_planned: row.try_get("planned")?,
+            is_planned: row.try_get::<i64, _>("planned")? == 1,
             targets: Vec::new(),
         })
     };
@@ -146,7 +147,7 @@ fn snapshot_of(row: &SqliteRow) -> Result<Snapshot, StoreError> {
 }
 
 /// A target without its content.
-fn target_of(row: &SqliteRow, snapshot_id: &str) -> Result<SnapshotTarget, StoreError> {
+fn target_of(row: &DbRow, snapshot_id: &str) -> Result<SnapshotTarget, StoreError> {
     let launch_args: String = row.try_get("launch_args").map_err(trouble)?;
     let launch_args = serde_json::from_str(&launch_args)
         .map_err(|error| StoreError::Unreadable(format!("snapshot {snapshot_id}: {error}")))?;

@@ -1,0 +1,6 @@
+-- who uses a store that is shared; of this one it is one agent at a time
+CREATE TABLE agents (
+    agent_id TEXT PRIMARY KEY,
+    -- unix time in microseconds, by the store's clock: until then it counts as there
+    until_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

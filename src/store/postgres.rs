@@ -1,0 +1,244 @@
+//! The shared store: a PostgreSQL that any number of agents use. Writes take turns on one lock of the database, so that they
+//! are in the order of their revisions, as in the embedded store; reads have connections of their own and wait for none.
+
+/// SQL of the time, unix time in microseconds, by the database's clock. Not that of the transaction's beginning: it may have
+/// waited for its turn since.
+macro_rules! now_us {
+    () => {
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    };
+}
+
+mod connect;
+mod hint;
+mod server;
+#[path = "sql/mod.rs"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the SQL is one, and compiled for each driver"
+)]
+mod sql;
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::Connection;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+use tokio::sync::watch;
+
+use super::migrate::{self, Step};
+use super::{OpenError, Opening, StoreError};
+pub use connect::PostgresOptions;
+use hint::Hints;
+pub use server::PostgresServer;
+use sql::Write;
+
+// what the SQL is compiled for
+use PostgresStore as Backend;
+use sqlx::PgConnection as DbConnection;
+use sqlx::Postgres as Db;
+use sqlx::postgres::PgRow as DbRow;
+
+/// Durable state in a database that others use as well.
+#[derive(Debug)]
+pub struct PostgresStore {
+    /// One waits for its turn while the other commits.
+    writers: PgPool,
+    readers: PgPool,
+    hints: Hints,
+}
+
+/// Numbers are those of the embedded store, so that the same number means the same tables.
+const MIGRATIONS: [Step; 2] = [
+    (5, "begin", include_str!("migrations/postgres/5_begin.sql")),
+    (
+        6,
+        "agents",
+        include_str!("migrations/postgres/6_agents.sql"),
+    ),
+];
+
+/// Other agents may have it too.
+const IS_SHARED: bool = true;
+
+/// What follows an import: numbers that the database gives go on after those that came.
+const AFTER_IMPORT: [&str; 2] = [
+    "SELECT setval(pg_get_serial_sequence('webhook_secrets', 'place'), coalesce((SELECT max(place) FROM webhook_secrets), 0) + 1, FALSE)",
+    "SELECT setval(pg_get_serial_sequence('deliveries', 'place'), coalesce((SELECT max(place) FROM deliveries), 0) + 1, FALSE)",
+];
+
+const WRITERS: u32 = 2;
+const READERS: u32 = 4;
+/// For a connection, with the time until a database that is restarted takes some again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For all of one read or write. Longer than what the database itself allows, so that its error is the one that is told;
+/// what this ends is what hears nothing from it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a sign of life of a connection that is given back.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who stands still in the middle of a write loses it and its turn, and with it the connection: `5s` is what the others
+/// wait at most. The lock is of the schema, so that two installations in one database do not wait for each other. One
+/// message, so that a turn costs one round trip.
+const BEGIN_WRITE: &str = "BEGIN; \
+    SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '5s'; \
+    SELECT pg_advisory_xact_lock(1885696614, hashtext(current_schema()))";
+
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
+const BEGIN_ASIDE: &str = "BEGIN; \
+    SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '5s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '5s'";
+
+const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// Others wait until the schema is there; it may take its time.
+const BEGIN_MIGRATION: &str = "BEGIN; \
+    SELECT pg_advisory_xact_lock(1885696615, hashtext(current_schema()))";
+
+impl PostgresStore {
+    /// Opens the store, making or upgrading its schema. Others that do so wait.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(options: &PostgresOptions) -> Result<Self, OpenError> {
+        Self::open_as(options, Opening::Upgrade).await
+    }
+
+    /// Opens the store, with or without an upgrade.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_as(options: &PostgresOptions, opening: Opening) -> Result<Self, OpenError> {
+        let store = Self::connect(options)?;
+        let place = options.place();
+        let failed = |error: sqlx::Error| options.failed(&error);
+        let migration = store.writers.begin_with(BEGIN_MIGRATION);
+        let mut migration = migration.await.map_err(failed)?;
+        migrate::migrate(&mut *migration, &MIGRATIONS, opening, &place).await?;
+        migration.commit().await.map_err(failed)?;
+        Ok(store)
+    }
+
+    fn connect(options: &PostgresOptions) -> Result<Self, OpenError> {
+        let connect = options.resolve()?;
+        let readers = pool(READERS).connect_lazy_with(connect.clone());
+        let listens = options.resolve_listener()?;
+        Ok(Self {
+            writers: pool(WRITERS).connect_lazy_with(connect),
+            hints: Hints::begin(readers.clone(), listens),
+            readers,
+        })
+    }
+
+    /// Has other agents look.
+    fn hint(&self) {
+        self.hints.tell();
+    }
+
+    fn hints(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.hints.heard())
+    }
+
+    /// Takes its turn to write.
+    async fn begin(&self) -> Result<Write, StoreError> {
+        let begun = self.writers.begin_with(BEGIN_WRITE).await;
+        begun.map_err(trouble)
+    }
+
+    /// Writes what need not be in the order of the other writes, and waits for none of them.
+    async fn begin_aside(&self) -> Result<Write, StoreError> {
+        let begun = self.readers.begin_with(BEGIN_ASIDE).await;
+        begun.map_err(trouble)
+    }
+
+    /// Reads what is committed, in one view.
+    async fn view(&self) -> Result<Write, StoreError> {
+        let begun = self.readers.begin_with(BEGIN_READ).await;
+        begun.map_err(trouble)
+    }
+
+    /// For as long as reading all of it takes.
+    async fn long_view(&self) -> Result<Write, StoreError> {
+        let begun = self.readers.begin_with(BEGIN_LONG_READ).await;
+        begun.map_err(trouble)
+    }
+
+    async fn reading<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        bounded(work).await
+    }
+
+    async fn writing<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        bounded(work).await
+    }
+}
+
+/// A database that is cut off says nothing, for as long as TCP goes on trying.
+async fn bounded<T>(
+    work: impl Future<Output = Result<T, StoreError>> + Send,
+) -> Result<T, StoreError> {
+    let silent = |_| {
+        let seconds = CALL_TIMEOUT.as_secs();
+        StoreError::Unavailable(format!("the database said nothing for {seconds} s"))
+    };
+    tokio::time::timeout(CALL_TIMEOUT, work)
+        .await
+        .map_err(silent)
+        .flatten()
+}
+
+fn pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // one that is cut off would not come back for a quarter of an hour, and its place with it
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
+                    Ok(Ok(())) => Ok(true),
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(sqlx::Error::PoolTimedOut),
+                }
+            })
+        })
+}
+
+/// What errors of PostgreSQL mean, by their SQLSTATE.
+const DISK_FULL: &str = "53100";
+/// `data_corrupted`, `index_corrupted`.
+const DAMAGED: [&str; 2] = ["XX001", "XX002"];
+
+fn trouble(error: sqlx::Error) -> StoreError {
+    let code = error
+        .as_database_error()
+        .and_then(|database| database.code());
+    match code.as_deref() {
+        Some(DISK_FULL) => StoreError::Full(error.to_string()),
+        Some(code) if DAMAGED.contains(&code) => StoreError::Unreadable(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl PostgresStore {
+    /// Writes what no store would.
+    pub(super) async fn run(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::query(sql).execute(&self.writers).await.unwrap();
+    }
+
+    /// Is writing for as long as this is kept.
+    pub(super) async fn keep_writing(&self) -> impl Drop + use<> {
+        self.begin().await.unwrap()
+    }
+}

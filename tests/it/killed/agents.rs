@@ -1,0 +1,239 @@
+//! Three agents share one PostgreSQL. One after the other is killed, stands still for longer than its leases last, or dies at
+//! a point where something is committed or written; the others carry on.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::calls::{Callers, How, Watcher, log};
+use super::rig::{Random, Rig, Running, until};
+use super::{Fault, Survival, TARGETS, check, seed};
+use crate::postgres::Postgres;
+
+const AGENTS: usize = 3;
+/// Of workflows, here.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// As many of each.
+const FAULTS: [Fault; 8] = [
+    Fault::Instant,
+    Fault::StandsStill,
+    Fault::Point("store::before_commit"),
+    Fault::Point("actuator::after_write"),
+    Fault::ToldFailed,
+    Fault::StandsStill,
+    Fault::Point("store::after_commit"),
+    Fault::Point("actuator::before_write"),
+];
+
+/// How often one of them is: many times where the full figures are wanted.
+fn rounds() -> usize {
+    let asked = std::env::var("PERFAGENT_TEST_AGENT_KILLS").ok();
+    asked.map_or(16, |text| {
+        text.parse()
+            .expect("PERFAGENT_TEST_AGENT_KILLS is a number")
+    })
+}
+
+#[tokio::test]
+async fn workflows_survive_agents_that_share_a_store() {
+    let postgres = Postgres::start();
+    let rig = Rig::of_one_engine(4, TARGETS).await;
+    rig.shares(&postgres.database().await, LEASE);
+    let survival = survival(&rig, rounds()).await;
+    let ends = check(&rig, &survival.callers, &survival.client).await;
+    survival.tell(&rig, &ends);
+    survival.assert_enough(&rig, &FAULTS, rounds() / 32);
+    // of few rounds not each point need be reached
+    let struck: u64 = rig.struck().values().sum();
+    if cfg!(feature = "failpoints") {
+        assert!(struck as usize >= rounds() / 4, "too few faults");
+    }
+}
+
+/// The database restarts again and again, and of what it commits a part is told as failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflows_survive_a_database_that_restarts() {
+    let postgres = Postgres::start();
+    let rig = Rig::of_one_engine(4, TARGETS).await;
+    rig.shares(&postgres.database().await, LEASE);
+    rig.tell_failed(0.05);
+    let mut random = Random(seed());
+    let mut agents = Vec::new();
+    for agent in 0..2 {
+        let running = rig
+            .serve_as(&name(agent), "store::told_failed=5%return")
+            .await;
+        agents.push(running.expect("it serves"));
+    }
+    let (asked, watched) = (agents[0].client.clone(), agents[1].client.clone());
+    let mut callers = Callers::new(&rig.instances, How::InPlace, random.below(1 << 40));
+    let mut watcher = Watcher::default();
+    let restarts = restarts();
+    let begin = Instant::now();
+    let restarting = async {
+        for _ in 0..restarts {
+            tokio::time::sleep(Duration::from_millis(500 + random.below(2_500))).await;
+            tokio::task::block_in_place(|| postgres.stop());
+            tokio::time::sleep(Duration::from_millis(random.below(2_000))).await;
+            tokio::task::block_in_place(|| postgres.start_again());
+        }
+    };
+    let watching = async {
+        loop {
+            // a watch ends with its store, and is taken up where it was
+            let once = watcher.watch(&watched, None);
+            let _ = tokio::time::timeout(Duration::from_secs(2), once).await;
+        }
+    };
+    tokio::select! {
+        () = restarting => {}
+        never = callers.ask_on(&asked) => match never {},
+        () = watching => {}
+    }
+    until("all workflows have ended", async || {
+        callers.finish(&asked).await.then_some(())
+    })
+    .await;
+    let ends = check(&rig, &callers, &asked).await;
+    let log = log(&asked).await;
+    let last = log.last().map(|event| event.revision);
+    let told = tokio::time::timeout(Duration::from_secs(60), watcher.watch(&watched, last));
+    told.await.expect("the watcher is told everything");
+    assert!(watcher.knows(&log), "the watcher was not told everything");
+    watcher.assert_kept(&log);
+    println!(
+        "{restarts} restarts of the database in {:.0?}; {} workflows ended {ends:?}; {} events; failpoints that struck: \
+         {:?}; lost 0, applied twice 0, wrong ends 0",
+        begin.elapsed(),
+        callers.asked.len(),
+        log.len(),
+        rig.struck(),
+    );
+    assert!(callers.asked.len() > restarts, "too few workflows");
+}
+
+/// How often the database restarts: many times where the full figures are wanted.
+fn restarts() -> usize {
+    let asked = std::env::var("PERFAGENT_TEST_DATABASE_RESTARTS").ok();
+    asked.map_or(6, |text| {
+        text.parse()
+            .expect("PERFAGENT_TEST_DATABASE_RESTARTS is a number")
+    })
+}
+
+fn name(agent: usize) -> String {
+    format!("agent-{agent}")
+}
+
+async fn survival(rig: &Rig, rounds: usize) -> Survival {
+    let seed = seed();
+    let mut random = Random(seed);
+    let begin = Instant::now();
+    rig.tell_failed(0.15);
+    let mut callers = Callers::new(&rig.instances, How::InPlace, random.below(1 << 40));
+    let mut watcher = Watcher::default();
+    let mut killed_at_any_instant = 0;
+    let mut agents: Vec<Option<Running>> = Vec::new();
+    for agent in 0..AGENTS {
+        agents.push(rig.serve_as(&name(agent), "").await);
+    }
+    for round in 0..rounds {
+        let fault = FAULTS[round % FAULTS.len()];
+        let victim = random.below(AGENTS as u64) as usize;
+        // those that were killed before are back
+        for (agent, running) in agents.iter_mut().enumerate() {
+            if agent != victim && running.is_none() {
+                *running = rig.serve_as(&name(agent), "").await;
+            }
+        }
+        let failpoints = fault.failpoints(&mut random, AGENTS as u64);
+        if !failpoints.is_empty() || agents[victim].is_none() {
+            // one that is asked to stop gives up what it holds
+            if let Some(mut running) = agents[victim].take() {
+                signal(&running, Signal::TERM);
+                running.child.wait().await.unwrap();
+            }
+            agents[victim] = rig.serve_as(&name(victim), &failpoints).await;
+        }
+        let client = |agent: usize| {
+            let running = agents[agent % AGENTS].as_ref().expect("it serves");
+            running.client.clone()
+        };
+        let (asked, watched) = (client(victim + 1), client(victim + 2));
+        let Some(mut running) = agents[victim].take() else {
+            continue;
+        };
+        let after = Duration::from_millis(500 + random.below(1_500));
+        let lives = {
+            let strikes = async {
+                match fault {
+                    Fault::StandsStill => {
+                        tokio::time::sleep(after).await;
+                        signal(&running, Signal::STOP);
+                        tokio::time::sleep(2 * LEASE).await;
+                        signal(&running, Signal::CONT);
+                        // what it was about to do is refused
+                        tokio::time::sleep(LEASE).await;
+                        true
+                    }
+                    _ => {
+                        fault.strikes(&mut running, after).await;
+                        // another takes over
+                        tokio::time::sleep(LEASE).await;
+                        false
+                    }
+                }
+            };
+            tokio::select! {
+                lives = strikes => lives,
+                never = callers.ask_on(&asked) => match never {},
+                () = watcher.watch(&watched, None) => unreachable!("for ever"),
+            }
+        };
+        killed_at_any_instant += u32::from(!matches!(fault, Fault::Point(_)));
+        if lives {
+            agents[victim] = Some(running);
+        }
+    }
+    let took = begin.elapsed();
+
+    rig.tell_failed(0.0);
+    // the last of them carries everything to its end
+    let agent = agents.iter().position(Option::is_some).expect("one lives");
+    let running = agents[agent].take().expect("it lives");
+    for mut other in agents.into_iter().flatten() {
+        other.child.start_kill().unwrap();
+        other.child.wait().await.unwrap();
+    }
+    let client = running.client.clone();
+    until("all workflows have ended", async || {
+        callers.finish(&client).await.then_some(())
+    })
+    .await;
+    let log = log(&client).await;
+    let last = log.last().map(|event| event.revision);
+    let told = tokio::time::timeout(Duration::from_secs(60), watcher.watch(&client, last));
+    told.await.expect("the watcher is told everything");
+    assert!(watcher.knows(&log), "the watcher was not told everything");
+    watcher.assert_kept(&log);
+    watcher.first_steps.sort_by(f64::total_cmp);
+    let desks = rig.instances.iter().map(|id| rig.desk(id));
+    Survival {
+        callers,
+        watcher,
+        client,
+        events: log.len(),
+        kills: rounds,
+        killed_at_any_instant,
+        took,
+        told_failed: desks.map(|desk| desk.told_failed).sum(),
+        _running: running,
+    }
+}
+
+fn signal(running: &Running, signal: Signal) {
+    let pid = running.child.id().expect("it was not waited for");
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
