@@ -1,5 +1,5 @@
-//! Transitions of workflows that the store commits in a second, each on disk before it is acknowledged; beside it how
-//! often this disk takes a page at all.
+//! Transitions of workflows that the stores commit in a second, each on disk before it is acknowledged, on PostgreSQL for one
+//! agent and for three; beside it how often this disk takes a page at all.
 //!
 //! `cargo bench --bench store`, or `benches/run`. PERFAGENT_BENCH_DIR names a directory on the disk to measure.
 #![allow(
@@ -16,11 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use perfagent::store::{Advance, EventFilter, NewWorkflow, SqliteStore, StoreError, WorkflowStore};
+use perfagent::config::PostgresOptions;
+use perfagent::store::{
+    Advance, EventFilter, NewWorkflow, PostgresStore, SqliteStore, StoreError, WorkflowStore,
+};
 use perfagent::workflow::{
     Analysis, Event, FindingSummary, GatePolicy, PauseReason, RecordedEvent, Strategy, Timeouts,
     Workflow, WorkflowKind, WorkflowSpec, evolve,
 };
+
+#[allow(dead_code, reason = "of tests that stop it")]
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
+
+use postgres::Postgres;
 
 const PHASE: Duration = Duration::from_secs(5);
 /// As many workflows go on at once.
@@ -38,31 +47,56 @@ async fn main() {
         appends(directory.path())
     );
     let state = directory.path().join("state");
-    let store = Arc::new(SqliteStore::open(&state).await.unwrap());
-    let mut begun = 0;
-    for at_once in AT_ONCE {
-        let (count, p99) = transitions(&store, at_once, begun).await;
-        println!(
-            "store: {count:.0} transitions a second, {at_once} workflows at once; p99 of one {p99:.1} ms"
-        );
-        begun += at_once;
-    }
+    let store: Arc<dyn WorkflowStore> = Arc::new(SqliteStore::open(&state).await.unwrap());
+    let one = [store.clone()];
+    let begun = in_turn("SQLite", &one).await;
     let over = Arc::new(AtomicBool::new(false));
     let read = Arc::new(AtomicU64::new(0));
     let readers: Vec<_> = (0..READERS)
         .map(|_| tokio::spawn(read_the_log(store.clone(), over.clone(), read.clone())))
         .collect();
     let before = Instant::now();
-    let (count, p99) = transitions(&store, 8, begun).await;
+    let (count, p99) = transitions(&one, 8, begun).await;
     let events = read.load(Ordering::Relaxed) as f64 / before.elapsed().as_secs_f64();
     over.store(true, Ordering::Relaxed);
     for reader in readers {
         reader.await.unwrap();
     }
     println!(
-        "store: {count:.0} transitions a second, 8 workflows at once, while {READERS} read the whole log over and over \
+        "SQLite: {count:.0} transitions a second, 8 workflows at once, while {READERS} read the whole log over and over \
          ({events:.0} events a second); p99 of one {p99:.1} ms"
     );
+    let place = directory.path().to_str().unwrap();
+    // where another user may go
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    let server = Postgres::start_with(&[("PERFAGENT_POSTGRES_FSYNC", "on"), ("TMPDIR", place)]);
+    for agents in [1, 3] {
+        let options = PostgresOptions {
+            url: server.database().await,
+            password_file: None,
+            listen_url: None,
+        };
+        let mut stores: Vec<Arc<dyn WorkflowStore>> = Vec::new();
+        for _ in 0..agents {
+            stores.push(Arc::new(PostgresStore::open(&options).await.unwrap()));
+        }
+        let name = format!("PostgreSQL, {agents} at it");
+        in_turn(&name, &stores).await;
+    }
+}
+
+/// With more and more workflows at once; how many there were in all.
+async fn in_turn(name: &str, stores: &[Arc<dyn WorkflowStore>]) -> usize {
+    let mut begun = 0;
+    for at_once in AT_ONCE {
+        let (count, p99) = transitions(stores, at_once, begun).await;
+        println!(
+            "{name}: {count:.0} transitions a second, {at_once} workflows at once; p99 of one {p99:.1} ms"
+        );
+        begun += at_once;
+    }
+    begun
 }
 
 /// What the disk takes, without anything above it.
@@ -80,10 +114,15 @@ fn appends(directory: &Path) -> f64 {
 }
 
 /// Transitions a second, and how long the slowest of a hundred took, in milliseconds.
-async fn transitions(store: &Arc<SqliteStore>, at_once: usize, begun: usize) -> (f64, f64) {
+async fn transitions(
+    stores: &[Arc<dyn WorkflowStore>],
+    at_once: usize,
+    begun: usize,
+) -> (f64, f64) {
     let end = Instant::now() + PHASE;
     let tasks: Vec<_> = (begun..begun + at_once)
-        .map(|number| tokio::spawn(go_on(store.clone(), number, end)))
+        .zip(stores.iter().cycle())
+        .map(|(number, store)| tokio::spawn(go_on(store.clone(), number, end)))
         .collect();
     let mut times = Vec::new();
     for task in tasks {
@@ -95,9 +134,9 @@ async fn transitions(store: &Arc<SqliteStore>, at_once: usize, begun: usize) -> 
 }
 
 /// Pauses and resumes a workflow until then; seconds of each.
-async fn go_on(store: Arc<SqliteStore>, number: usize, end: Instant) -> Vec<f64> {
-    let mut state = start(&store, number).await;
-    state = advance(&store, &state, &analysed()).await;
+async fn go_on(store: Arc<dyn WorkflowStore>, number: usize, end: Instant) -> Vec<f64> {
+    let mut state = start(&*store, number).await;
+    state = advance(&*store, &state, &analysed()).await;
     let mut times = Vec::new();
     while Instant::now() < end {
         let event = match state.pause {
@@ -112,13 +151,13 @@ async fn go_on(store: Arc<SqliteStore>, number: usize, end: Instant) -> Vec<f64>
             },
         };
         let before = Instant::now();
-        state = advance(&store, &state, &event).await;
+        state = advance(&*store, &state, &event).await;
         times.push(before.elapsed().as_secs_f64());
     }
     times
 }
 
-async fn start(store: &SqliteStore, number: usize) -> Workflow {
+async fn start(store: &dyn WorkflowStore, number: usize) -> Workflow {
     let instance_id = format!("instance-{number}");
     let event = Event::Started {
         spec: Box::new(WorkflowSpec {
@@ -150,7 +189,7 @@ async fn start(store: &SqliteStore, number: usize) -> Workflow {
     begun.unwrap().workflow
 }
 
-async fn advance(store: &SqliteStore, state: &Workflow, event: &Event) -> Workflow {
+async fn advance(store: &dyn WorkflowStore, state: &Workflow, event: &Event) -> Workflow {
     let evolve = |recorded: &RecordedEvent| evolved(Some(state), recorded);
     let advance = Advance {
         workflow_id: &state.workflow_id,
@@ -191,7 +230,7 @@ fn analysed() -> Event {
     }
 }
 
-async fn read_the_log(store: Arc<SqliteStore>, over: Arc<AtomicBool>, read: Arc<AtomicU64>) {
+async fn read_the_log(store: Arc<dyn WorkflowStore>, over: Arc<AtomicBool>, read: Arc<AtomicU64>) {
     let mut after = 0;
     while !over.load(Ordering::Relaxed) {
         let page = store

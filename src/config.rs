@@ -5,6 +5,7 @@
 
 mod actuators;
 mod error;
+mod postgres;
 mod sections;
 pub mod security;
 mod slos;
@@ -34,6 +35,7 @@ use security::AuthConfig;
 
 pub use actuators::CHECKED_ACTUATORS;
 pub use error::ConfigError;
+pub use postgres::PostgresOptions;
 pub use sections::{InstanceEntry, ScrapeConfig, ServerConfig, SloEntry, StoreConfig};
 pub use webhooks::{WebhookConfig, WebhookEntry, WebhookPolicy};
 pub use workflows::{APPROVAL_TIMES, MAX_APPROVALS, STEP_TIMES, TimeoutPolicy, WorkflowsConfig};

@@ -309,7 +309,7 @@ impl Agent {
         agent.workflows = Some(Arc::new(workflows));
         agent.store = Some(store.clone());
         let agent = Arc::new(agent);
-        agent.share(&agent_id, &store);
+        agent.share(&agent_id, &store).await?;
         agent.watch_for_webhooks();
         agent.resume_workflows().await?;
         Ok(agent)

@@ -10,7 +10,7 @@
 //! All of it is read again and again, by revision: what is missed once is found the next time.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::workflows::hinted;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, micros};
 
 /// How long an agent counts as there after it said so, and how often it does.
 const ALIVE: Duration = Duration::from_secs(15);
 const BEAT: Duration = Duration::from_secs(5);
+/// Clocks that differ by more are no matter of chance, and times of workflows would be wrong by it.
+const MOST_CLOCK_SECONDS: f64 = 5.0;
 /// How often it is looked what others did.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,9 @@ pub(super) struct Sharing {
     agent_id: String,
     /// Agents that are there, in order; only this one until it has asked.
     members: Mutex<Arc<[String]>>,
-    /// The store answers.
+    /// By how much the clock of this machine is wrong, where it is wrong by too much to act by, in seconds.
+    clock_ahead: Mutex<Option<f64>>,
+    /// The store answers, and this agent can act.
     reachable: watch::Sender<bool>,
     stop: CancellationToken,
 }
@@ -59,6 +63,56 @@ impl Sharing {
         members.clone()
     }
 
+    /// Says that this agent is there, and learns who is and what time it is.
+    async fn beat(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let asked = SystemTime::now();
+        let beat = store.beat(&self.agent_id, ALIVE).await?;
+        self.clock_said(asked, beat.now_us, SystemTime::now());
+        let agents = beat.agents.len();
+        if self.found(beat.agents) {
+            tracing::info!(agents, "agents on this store");
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the store's clock says, between a question and its answer by this machine's.
+    fn clock_said(&self, asked: SystemTime, now_us: i64, answered: SystemTime) {
+        let seconds = |us: i64| us as f64 / 1e6;
+        // what lies between may be the way
+        let ahead = match now_us {
+            now if now < micros(asked) => seconds(micros(asked) - now),
+            now if now > micros(answered) => -seconds(now - micros(answered)),
+            _ => 0.0,
+        };
+        let wrong = (ahead.abs() > MOST_CLOCK_SECONDS).then_some(ahead);
+        let mut known = self
+            .clock_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (*known, wrong) {
+            (None, Some(ahead)) => {
+                tracing::error!("{}; until then it carries on nothing", clock_text(ahead))
+            }
+            (Some(_), None) => tracing::info!("the clock is right again"),
+            _ => {}
+        }
+        *known = wrong;
+    }
+
+    /// # Errors
+    /// The clock of this machine is not the store's: what is begun by one agent and ended by another would take another
+    /// time than it should.
+    pub(super) fn clock_is_right(&self) -> Result<(), StoreError> {
+        let ahead = self
+            .clock_ahead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match *ahead {
+            None => Ok(()),
+            Some(ahead) => Err(StoreError::Unavailable(clock_text(ahead))),
+        }
+    }
+
     /// Whether that is news.
     fn found(&self, members: Vec<String>) -> bool {
         let mut known = self.members.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,6 +122,13 @@ impl Sharing {
         }
         is_news
     }
+}
+
+fn clock_text(ahead: f64) -> String {
+    let (by, how) = (ahead.abs(), if ahead > 0.0 { "ahead of" } else { "behind" });
+    format!(
+        "the clock of this agent's machine is {by:.0} s {how} the database's: set it right, for example with NTP"
+    )
 }
 
 /// Place of an agent in the order of an instance: the highest comes first (rendezvous hashing).
@@ -80,17 +141,27 @@ fn weight(agent_id: &str, instance_id: &str) -> [u8; 32] {
 
 impl Agent {
     /// Begins to look at what others do, where others can.
-    pub(super) fn share(self: &Arc<Self>, agent_id: &str, store: &Arc<dyn Store>) {
+    ///
+    /// # Errors
+    /// A store that cannot be told that this agent is there.
+    pub(super) async fn share(
+        self: &Arc<Self>,
+        agent_id: &str,
+        store: &Arc<dyn Store>,
+    ) -> Result<(), StoreError> {
         if !store.is_shared() {
-            return;
+            return Ok(());
         }
         let stop = CancellationToken::new();
         let sharing = Arc::new(Sharing {
             agent_id: agent_id.to_owned(),
             members: Mutex::new(Arc::from([agent_id.to_owned()])),
+            clock_ahead: Mutex::default(),
             reachable: watch::Sender::new(true),
             stop: stop.clone(),
         });
+        // before anything is carried on it is known what time it is
+        sharing.beat(&**store).await?;
         // only here is it set
         let _ = self.sharing.set(sharing.clone());
         tokio::spawn(beat(Arc::downgrade(&sharing), store.clone(), stop.clone()));
@@ -102,12 +173,22 @@ impl Agent {
             stop.clone(),
         ));
         tokio::spawn(hear(weak, stop));
+        Ok(())
     }
 
     /// Whether the store answers, now and as it changes; none for one that is this agent's own.
     pub fn store_answers(&self) -> Option<watch::Receiver<bool>> {
         let sharing = self.sharing.get()?;
         Some(sharing.reachable.subscribe())
+    }
+
+    /// Whether this agent may carry workflows on and write down when something was done.
+    ///
+    /// # Errors
+    /// A clock that is wrong.
+    pub(super) fn may_act(&self) -> Result<(), StoreError> {
+        let sharing = self.sharing.get();
+        sharing.map_or(Ok(()), |sharing| sharing.clock_is_right())
     }
 
     /// Tells the others that this agent goes.
@@ -132,16 +213,8 @@ async fn beat(sharing: Weak<Sharing>, store: Arc<dyn Store>, stop: CancellationT
         let Some(sharing) = sharing.upgrade() else {
             return;
         };
-        match store.beat(&sharing.agent_id, ALIVE).await {
-            Ok(members) => {
-                let agents = members.len();
-                if sharing.found(members) {
-                    tracing::info!(agents, "agents on this store");
-                }
-            }
-            Err(error) => {
-                tracing::warn!("the store could not be told that this agent is there: {error}")
-            }
+        if let Err(error) = sharing.beat(&*store).await {
+            tracing::warn!("the store could not be told that this agent is there: {error}");
         }
     }
 }
@@ -173,7 +246,7 @@ async fn look(
                 revision = Some(now);
             }
             // word comes often, and says of each workflow that goes on
-            if is_time {
+            if is_time && agent.may_act().is_ok() {
                 looked_at = Some(Instant::now());
                 agent.adopt(store.idle_workflows().await?);
             }
@@ -183,10 +256,11 @@ async fn look(
         let Some(sharing) = sharing.upgrade() else {
             return;
         };
+        let looked = looked.and_then(|()| sharing.clock_is_right());
         let was = sharing.reachable.send_replace(looked.is_ok());
         match looked {
-            Ok(()) if !was => tracing::info!("the store answers again"),
-            Err(error) if was => tracing::warn!("the store does not answer: {error}"),
+            Ok(()) if !was => tracing::info!("this agent serves again"),
+            Err(error) if was => tracing::warn!("this agent serves no more for now: {error}"),
             _ => {}
         }
     }
@@ -223,6 +297,7 @@ mod tests {
         Sharing {
             agent_id: agent_id.to_owned(),
             members: Mutex::new(members.iter().map(|one| (*one).to_owned()).collect()),
+            clock_ahead: Mutex::default(),
             reachable: watch::Sender::new(true),
             stop: CancellationToken::new(),
         }
@@ -239,6 +314,24 @@ mod tests {
             *all.into_iter().next().unwrap()
         };
         instances.map(|one| (one.clone(), owner(&one))).collect()
+    }
+
+    #[test]
+    fn who_has_another_time_does_not_act() {
+        let sharing = sharing("a", &["a"]);
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds);
+        let said = |now: u64| {
+            // four seconds on the way tell nothing
+            sharing.clock_said(at(100), micros(at(now)), at(104));
+            sharing.clock_is_right().map_err(|error| error.to_string())
+        };
+        assert_eq!(said(102), Ok(()));
+        assert_eq!(said(108), Ok(()));
+        let behind = said(3_704).unwrap_err();
+        assert!(behind.contains("3600 s behind"), "{behind}");
+        assert_eq!(said(97), Ok(()));
+        let ahead = said(40).unwrap_err();
+        assert!(ahead.contains("60 s ahead of"), "{ahead}");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::{Slo, SloText, SloTextError};
 use crate::instance::{DEFAULT_INTERVAL, InstanceSpec, default_window};
 use crate::scrape::{FetchLimits, Network};
-use crate::store::PostgresOptions;
 
-use super::ConfigError;
+use super::{ConfigError, PostgresOptions};
 
 /// `[server]`
 #[derive(Debug, Clone, Deserialize, Serialize)]

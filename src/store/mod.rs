@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use crate::instance::{FieldViolation, Instance, InstanceSpec};
 use crate::optimization::LedgerEntry;
 
-pub use postgres::{PostgresOptions, PostgresServer, PostgresStore};
+pub use postgres::{PostgresServer, PostgresStore};
 pub use predictions::{PredictionFilter, PredictionPlace};
 pub use reading::read_all;
 pub use sqlite::SqliteStore;
@@ -60,11 +60,11 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
     /// Whether other agents may have the store as well.
     fn is_shared(&self) -> bool;
 
-    /// Says that an agent is there for this time, by the store's clock, and gives the ids of all that are, in their order.
+    /// Says that an agent is there for this time, by the store's clock, and gives all that are.
     ///
     /// # Errors
     /// A store that cannot be written.
-    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Vec<String>, StoreError>;
+    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Beat, StoreError>;
 
     /// Says that an agent is there no more.
     ///
@@ -147,6 +147,15 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
         made_before: SystemTime,
         most: u32,
     ) -> Result<(), StoreError>;
+}
+
+/// What the store says to an agent that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// Ids of all agents that are, in their order.
+    pub agents: Vec<String>,
+    /// What the store's clock says, unix time in microseconds.
+    pub now_us: i64,
 }
 
 /// What is to become of an instance's spec.

@@ -20,6 +20,7 @@ mod server;
 mod sql;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection;
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 
 use super::migrate::{self, Step};
 use super::{OpenError, Opening, StoreError};
-pub use connect::PostgresOptions;
+use crate::config::PostgresOptions;
 use hint::Hints;
 pub use server::PostgresServer;
 use sql::Write;
@@ -61,6 +62,14 @@ const MIGRATIONS: [Step; 2] = [
 
 /// Other agents may have it too.
 const IS_SHARED: bool = true;
+
+/// Whether statements stay prepared in a connection: not where a pooler gives another one for each transaction. Of a process,
+/// since it is asked where a query is made; a process has one database.
+static KEEPS_STATEMENTS: AtomicBool = AtomicBool::new(true);
+
+fn keeps_statements() -> bool {
+    KEEPS_STATEMENTS.load(Ordering::Relaxed)
+}
 
 /// What follows an import: numbers that the database gives go on after those that came.
 const AFTER_IMPORT: [&str; 2] = [
@@ -95,8 +104,9 @@ const BEGIN_ASIDE: &str = "BEGIN; \
 
 const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// Others wait until the schema is there; it may take its time.
-const BEGIN_MIGRATION: &str = "BEGIN; \
+/// Others wait until the schema is there; it may take its time. What a pooler's connection has prepared for another agent would
+/// be in the way: migrations are made with prepared statements.
+const BEGIN_MIGRATION: &str = "BEGIN; DEALLOCATE ALL; \
     SELECT pg_advisory_xact_lock(1885696615, hashtext(current_schema()))";
 
 impl PostgresStore {
@@ -115,7 +125,7 @@ impl PostgresStore {
     pub async fn open_as(options: &PostgresOptions, opening: Opening) -> Result<Self, OpenError> {
         let store = Self::connect(options)?;
         let place = options.place();
-        let failed = |error: sqlx::Error| options.failed(&error);
+        let failed = |error: sqlx::Error| connect::failed(options, &error);
         let migration = store.writers.begin_with(BEGIN_MIGRATION);
         let mut migration = migration.await.map_err(failed)?;
         migrate::migrate(&mut *migration, &MIGRATIONS, opening, &place).await?;
@@ -124,9 +134,12 @@ impl PostgresStore {
     }
 
     fn connect(options: &PostgresOptions) -> Result<Self, OpenError> {
-        let connect = options.resolve()?;
+        let connect = connect::resolve(options)?;
+        if options.is_pooled() {
+            KEEPS_STATEMENTS.store(false, Ordering::Relaxed);
+        }
         let readers = pool(READERS).connect_lazy_with(connect.clone());
-        let listens = options.resolve_listener()?;
+        let listens = connect::resolve_listener(options)?;
         Ok(Self {
             writers: pool(WRITERS).connect_lazy_with(connect),
             hints: Hints::begin(readers.clone(), listens),

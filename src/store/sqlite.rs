@@ -74,6 +74,11 @@ pub(super) const MIGRATIONS: [Step; 6] = [
 /// Nobody else has it.
 const IS_SHARED: bool = false;
 
+/// Statements stay prepared.
+fn keeps_statements() -> bool {
+    true
+}
+
 /// What follows an import: nothing.
 const AFTER_IMPORT: [&str; 0] = [];
 

@@ -10,7 +10,7 @@ use perfagent::edge::grpc::pb;
 use perfagent::instance::{Instance, InstanceSpec};
 use perfagent::optimization::LedgerEntry;
 use perfagent::store::{
-    Advance, Change, Claim, Claimed, Committed, DeliverNow, DeliveryFilter, EventFilter,
+    Advance, Beat, Change, Claim, Claimed, Committed, DeliverNow, DeliveryFilter, EventFilter,
     EventsPage, Judge, Lease, NewWorkflow, Once, PredictionFilter, PredictionPlace, Snapshot,
     Store, StoreError, TransferError, TransferStore, Transferred, WebhookCounts, WebhookStore,
     WorkflowFilter, WorkflowStore, Written,
@@ -251,7 +251,7 @@ impl Store for BrokenStore {
         false
     }
 
-    async fn beat(&self, _: &str, _: Duration) -> Result<Vec<String>, StoreError> {
+    async fn beat(&self, _: &str, _: Duration) -> Result<Beat, StoreError> {
         Err(self.0.clone())
     }
 

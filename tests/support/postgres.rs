@@ -31,9 +31,15 @@ impl Postgres {
 
     /// One of its own, for a test that stops it.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with these variables.
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
         let mut child = Command::new(script)
             .arg("run")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -25,8 +25,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
+use super::sharing::Sharing;
 use crate::config::{Config, ConfigError, WebhookPolicy};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::webhook::{Answer, Secret, Signed, Webhook, WebhookSource};
 
@@ -52,6 +53,8 @@ pub(super) struct Webhooks {
     secret_files: BTreeMap<String, PathBuf>,
     /// None until an edge brings one: nothing is delivered before.
     transport: OnceLock<Arc<dyn WebhookTransport>>,
+    /// Other agents on the store; unset where there can be none.
+    sharing: OnceLock<Arc<Sharing>>,
     /// There is something to deliver.
     news: Notify,
     stop: CancellationToken,
@@ -81,9 +84,16 @@ impl Webhooks {
             policy: config.webhook_policy()?,
             secret_files: files.collect(),
             transport: OnceLock::new(),
+            sharing: OnceLock::new(),
             news: Notify::new(),
             stop: CancellationToken::new(),
         }))
+    }
+
+    /// Whether this agent may deliver.
+    fn may_act(&self) -> Result<(), StoreError> {
+        let sharing = self.sharing.get();
+        sharing.map_or(Ok(()), |sharing| sharing.clock_is_right())
     }
 
     /// There may be something to deliver.
@@ -139,6 +149,10 @@ impl Agent {
             self.fleet.has_own_watcher();
             let (stop, weak) = (webhooks.stop.clone(), Arc::downgrade(webhooks));
             let owner = self.sharing.get().cloned();
+            if let Some(sharing) = &owner {
+                // only here is it set
+                let _ = webhooks.sharing.set(sharing.clone());
+            }
             tokio::spawn(bottlenecks::tell(weak, states, owner, stop));
         }
     }

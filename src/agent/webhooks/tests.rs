@@ -150,6 +150,7 @@ impl Bench {
             clock: clock.clone(),
             policy: Config::default().webhook_policy().unwrap(),
             secret_files: BTreeMap::new(),
+            sharing: OnceLock::new(),
             transport: OnceLock::new(),
             news: Notify::new(),
             stop: CancellationToken::new(),

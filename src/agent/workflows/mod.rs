@@ -264,6 +264,7 @@ impl Agent {
         snapshots: &[Snapshot],
         once: Option<&Once>,
     ) -> Result<Workflow, Error> {
+        self.may_act()?;
         let (_, store) = self.workflows_and_store()?;
         let now = SystemTime::now();
         let event = decide(Some(state), command, actor, micros(now))?;

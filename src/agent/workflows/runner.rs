@@ -137,6 +137,11 @@ impl Runner {
             }
             Step::Do(effect) => effect,
         };
+        if let Err(error) = agent.may_act() {
+            tracing::debug!(workflow_id = self.id, "it is left to other agents: {error}");
+            self.let_go(&*store).await;
+            return Turn::Wait(Some(AFTER_TROUBLE));
+        }
         if let Err(turn) = self.hold(store, workflows).await {
             return turn;
         }

@@ -108,6 +108,7 @@ impl Agent {
         principal: String,
         once: Option<Once>,
     ) -> Result<Workflow, Error> {
+        self.may_act()?;
         let (workflows, store) = self.workflows_and_store()?;
         let turn = match register {
             // the fleet follows the store in the order of the commits

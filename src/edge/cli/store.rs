@@ -12,9 +12,9 @@ use serde_json::json;
 use super::collect::Output;
 use super::terminal::print;
 use super::{ConfigSource, Failure, Outcome};
-use crate::config::Config;
+use crate::config::{Config, PostgresOptions};
 use crate::store::{
-    OpenError, Opening, PostgresOptions, PostgresStore, SqliteStore, StateDir, Store, Transferred,
+    OpenError, Opening, PostgresStore, SqliteStore, StateDir, Store, Transferred,
     default_state_dir, read_all,
 };
 

@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use super::support::{self, id};
 use super::unreadable::{self, Tamper};
 use super::{at, concurrent, conforms, once, spec};
-use crate::store::{OpenError, PostgresOptions, PostgresStore, Store, StoreError, WorkflowStore};
+use crate::config::PostgresOptions;
+use crate::store::{OpenError, PostgresStore, Store, StoreError, WorkflowStore};
 
 #[path = "../../../tests/support/postgres.rs"]
 mod server;

@@ -39,6 +39,7 @@ impl PostgresStore {
                 now_us!(),
                 " AS now_us"
             ))
+            .persistent(super::keeps_statements())
             .fetch_one(&mut *view)
             .await
             .map_err(trouble)?;

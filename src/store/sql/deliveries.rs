@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use sqlx::{QueryBuilder, Row};
 
 use super::{
-    Backend, Db, DbConnection, DbRow, Write, commit, micros, signed, time, trouble, unsigned,
-    webhooks,
+    Backend, Db, DbConnection, DbRow, Write, commit, micros, query, signed, time, trouble,
+    unsigned, webhooks,
 };
 use crate::store::{
     Claim, Claimed, Deliver, DeliverNow, DeliveryFilter, Judge, StoreError, WebhookCounts,
@@ -54,7 +54,7 @@ async fn insert(
 ) -> Result<u32, StoreError> {
     let mut added = 0;
     for delivery in deliveries {
-        let inserted = sqlx::query(
+        let inserted = query(
             "INSERT INTO deliveries (delivery_id, webhook_id, ordered_by, type, workflow_id, instance_id, \
              revision, body, state, head, attempts, tries, created_us, due_us, claims) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'PENDING', CAST(NOT EXISTS \
@@ -80,7 +80,7 @@ async fn insert(
 
 /// Ends all claims.
 pub(super) async fn drop_claims(write: &mut Write) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE deliveries SET due_us = created_us, claimed_until_us = NULL WHERE claimed_until_us IS NOT NULL",
     )
     .execute(&mut **write)
@@ -91,7 +91,7 @@ pub(super) async fn drop_claims(write: &mut Write) -> Result<(), StoreError> {
 
 /// When the next one is due.
 pub(super) async fn next(view: &mut DbConnection) -> Result<Option<SystemTime>, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT min(CASE WHEN not_before_us > due_us THEN not_before_us ELSE due_us END) AS due_us \
          FROM (SELECT not_before_us, (SELECT min(due_us) FROM deliveries \
          WHERE deliveries.webhook_id = webhooks.webhook_id AND head = 1) AS due_us \
@@ -122,12 +122,12 @@ pub(super) async fn claim(
         if size == 0 {
             continue;
         }
-        let query = format!(
+        let text = format!(
             "UPDATE deliveries SET due_us = $1, claimed_until_us = $1, claims = claims + 1 WHERE place IN \
              (SELECT place FROM deliveries WHERE webhook_id = $2 AND head = 1 AND due_us <= $3 ORDER BY due_us, place \
              LIMIT $4) RETURNING {COLUMNS}"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let rows = query(sqlx::AssertSqlSafe(text))
             .bind(until_us)
             .bind(webhook.id())
             .bind(now_us)
@@ -154,7 +154,7 @@ pub(super) async fn claim(
 
 /// How many of a webhook somebody tries.
 async fn taken(write: &mut Write, webhook_id: &str, now_us: i64) -> Result<u32, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT count(*) AS taken FROM deliveries WHERE webhook_id = $1 AND claimed_until_us > $2",
     )
     .bind(webhook_id)
@@ -190,7 +190,7 @@ pub(super) async fn record(
         Next::Failed => (DeliveryState::Failed, None, Some(micros(now))),
         Next::Retry { due_us } => (DeliveryState::Pending, Some(due_us), None),
     };
-    sqlx::query(
+    query(
         "UPDATE deliveries SET state = $1, head = $2, attempts = $3, tries = $4, due_us = coalesce($5, due_us), ended_us = $6, \
          claimed_until_us = NULL WHERE delivery_id = $7",
     )
@@ -221,7 +221,7 @@ pub(super) async fn record(
 }
 
 async fn insert_attempt(write: &mut Write, id: &str, attempt: &Attempt) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO delivery_attempts (delivery_id, number, started_us, duration_seconds, status, problem) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -234,7 +234,7 @@ async fn insert_attempt(write: &mut Write, id: &str, attempt: &Attempt) -> Resul
     .execute(&mut **write)
     .await
     .map_err(trouble)?;
-    sqlx::query("DELETE FROM delivery_attempts WHERE delivery_id = $1 AND number <= $2")
+    query("DELETE FROM delivery_attempts WHERE delivery_id = $1 AND number <= $2")
         .bind(id)
         .bind(i64::from(attempt.number.saturating_sub(ATTEMPTS_KEPT)))
         .execute(&mut **write)
@@ -249,7 +249,7 @@ async fn begin_next(
     after: &NewDelivery,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE deliveries SET head = 1, due_us = $1 WHERE place = (SELECT min(place) FROM deliveries \
          WHERE webhook_id = $2 AND ordered_by = $3 AND state = 'PENDING')",
     )
@@ -286,7 +286,12 @@ pub(super) async fn list(
     }
     query.push(" ORDER BY place DESC LIMIT ");
     query.push_bind(i64::from(size));
-    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
+    let rows = query
+        .build()
+        .persistent(super::keeps_statements())
+        .fetch_all(view)
+        .await
+        .map_err(trouble)?;
     rows.iter().map(delivery_of).collect()
 }
 
@@ -297,7 +302,7 @@ pub(super) async fn one(
 ) -> Result<(Delivery, Vec<Attempt>), StoreError> {
     let row = row_of(view, delivery_id).await?;
     let row = row.ok_or_else(|| StoreError::NoDelivery(delivery_id.to_owned()))?;
-    let attempts = sqlx::query(
+    let attempts = query(
         "SELECT number, started_us, duration_seconds, status, problem FROM delivery_attempts WHERE delivery_id = $1 \
          ORDER BY number",
     )
@@ -317,7 +322,7 @@ pub(super) async fn redeliver(
 ) -> Result<Delivery, StoreError> {
     let mut write = store.begin().await?;
     // one that somebody tries right now is left with who does
-    sqlx::query(
+    query(
         "UPDATE deliveries SET state = 'PENDING', tries = 0, ended_us = NULL, due_us = $1, head = CAST(NOT EXISTS \
          (SELECT 1 FROM deliveries AS other WHERE other.webhook_id = deliveries.webhook_id \
           AND other.ordered_by = deliveries.ordered_by AND other.head = 1 AND other.place <> deliveries.place) AS INTEGER) \
@@ -344,24 +349,24 @@ pub(super) async fn forget(
     loop {
         let mut write = store.begin().await?;
         let mut now = 0;
-        for query in [
+        for text in [
             "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE ended_us < $1 LIMIT $2)",
             "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE state = 'PENDING' AND created_us < $1 \
              AND webhook_id IN (SELECT webhook_id FROM webhooks WHERE disabled IS NOT NULL) LIMIT $2)",
         ] {
-            let gone = sqlx::query(query)
+            let gone = query(text)
                 .bind(micros(before))
                 .bind(FORGOTTEN_AT_ONCE)
                 .execute(&mut *write)
                 .await;
             now += gone.map_err(trouble)?.rows_affected();
         }
-        let row = sqlx::query("SELECT count(*) AS there FROM deliveries")
+        let row = query("SELECT count(*) AS there FROM deliveries")
             .fetch_one(&mut *write)
             .await
             .map_err(trouble)?;
         let too_many = unsigned(&row, "there")?.saturating_sub(u64::from(most));
-        let gone = sqlx::query(
+        let gone = query(
             "DELETE FROM deliveries WHERE place IN (SELECT place FROM deliveries WHERE ended_us IS NOT NULL \
              ORDER BY ended_us, place LIMIT $1)",
         )
@@ -380,7 +385,7 @@ pub(super) async fn forget(
 
 /// Where the first of an order was forgotten, the next is the first.
 async fn restore_heads(write: &mut Write) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE deliveries SET head = 1 WHERE state = 'PENDING' AND head = 0 AND NOT EXISTS \
          (SELECT 1 FROM deliveries AS other WHERE other.webhook_id = deliveries.webhook_id \
           AND other.ordered_by = deliveries.ordered_by AND other.state = 'PENDING' AND other.place < deliveries.place) \
@@ -395,7 +400,7 @@ async fn restore_heads(write: &mut Write) -> Result<(), StoreError> {
 
 /// How many there are.
 pub(super) async fn counts(view: &mut DbConnection) -> Result<WebhookCounts, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT (SELECT count(*) FROM deliveries WHERE state = 'PENDING') AS pending, \
          (SELECT count(*) FROM webhooks WHERE disabled IS NOT NULL) AS disabled",
     )
@@ -412,8 +417,8 @@ async fn row_of(
     connection: &mut DbConnection,
     delivery_id: &str,
 ) -> Result<Option<DbRow>, StoreError> {
-    let query = format!("SELECT {COLUMNS} FROM deliveries WHERE delivery_id = $1");
-    let found = sqlx::query(sqlx::AssertSqlSafe(query))
+    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE delivery_id = $1");
+    let found = query(sqlx::AssertSqlSafe(text))
         .bind(delivery_id)
         .fetch_optional(connection);
     found.await.map_err(trouble)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
 use super::{
-    Backend, DbConnection, DbRow, Write, commit, json, micros, predictions, requests, time,
+    Backend, DbConnection, DbRow, Write, commit, json, micros, predictions, query, requests, time,
     to_the_microsecond, trouble, unsigned, workflows,
 };
 use crate::instance::{Instance, InstanceSpec, Source};
@@ -14,7 +14,7 @@ use crate::store::{Change, Once, StoreError, Written};
 
 /// All, by id.
 pub(super) async fn all(view: &mut DbConnection) -> Result<Vec<Instance>, StoreError> {
-    let rows = sqlx::query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances ORDER BY instance_id")
+    let rows = query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances ORDER BY instance_id")
         .fetch_all(view)
         .await
         .map_err(trouble)?;
@@ -23,7 +23,7 @@ pub(super) async fn all(view: &mut DbConnection) -> Result<Vec<Instance>, StoreE
 
 /// The revision of the last change.
 pub(super) async fn revision(view: &mut DbConnection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT revision FROM counter")
+    let row = query("SELECT revision FROM counter")
         .fetch_one(view)
         .await
         .map_err(trouble)?;
@@ -108,7 +108,7 @@ pub(super) async fn delete(
     workflows::refuse_if_locked(&mut write, id, None).await?;
     next_revision(&mut write).await?;
     predictions::expire_all_of(&mut write, id, now).await?;
-    sqlx::query("DELETE FROM instances WHERE instance_id = $1")
+    query("DELETE FROM instances WHERE instance_id = $1")
         .bind(id)
         .execute(&mut *write)
         .await
@@ -150,7 +150,7 @@ async fn insert(
 }
 
 async fn next_revision(write: &mut Write) -> Result<u64, StoreError> {
-    let row = sqlx::query("UPDATE counter SET revision = revision + 1 RETURNING revision")
+    let row = query("UPDATE counter SET revision = revision + 1 RETURNING revision")
         .fetch_one(&mut **write)
         .await
         .map_err(trouble)?;
@@ -159,7 +159,7 @@ async fn next_revision(write: &mut Write) -> Result<u64, StoreError> {
 
 async fn put(write: &mut Write, instance: &Instance) -> Result<(), StoreError> {
     let stored = StoredInstance::of(instance);
-    sqlx::query(
+    query(
         "INSERT INTO instances (instance_id, revision, created_us, updated_us, spec) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (instance_id) DO UPDATE SET revision = excluded.revision, created_us = excluded.created_us, \
          updated_us = excluded.updated_us, spec = excluded.spec",
@@ -176,7 +176,7 @@ async fn put(write: &mut Write, instance: &Instance) -> Result<(), StoreError> {
 }
 
 async fn read(write: &mut Write, id: &str) -> Result<Option<Instance>, StoreError> {
-    let row = sqlx::query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances WHERE instance_id = $1")
+    let row = query("SELECT instance_id, revision, created_us, updated_us, spec FROM instances WHERE instance_id = $1")
         .bind(id)
         .fetch_optional(&mut **write)
         .await

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use sqlx::Row;
 
-use super::{Backend, Write, commit, signed, trouble, unsigned};
+use super::{Backend, Write, commit, query, signed, trouble, unsigned};
 use crate::store::{Lease, StoreError};
 
 /// Ends all leases.
 pub(super) async fn drop_all(write: &mut Write) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases")
+    query("DELETE FROM leases")
         .execute(&mut **write)
         .await
         .map_err(trouble)?;
@@ -23,7 +23,7 @@ pub(super) async fn acquire(
     time: Duration,
 ) -> Result<Lease, StoreError> {
     let mut write = store.begin().await?;
-    let row = sqlx::query("SELECT 1 FROM workflows WHERE workflow_id = $1")
+    let row = query("SELECT 1 FROM workflows WHERE workflow_id = $1")
         .bind(workflow_id)
         .fetch_optional(&mut *write)
         .await
@@ -32,7 +32,7 @@ pub(super) async fn acquire(
         return Err(StoreError::NoWorkflow(workflow_id.to_owned()));
     }
     // targets remember the highest epoch: one of a store that was lost must be lower, so that time is in it
-    let row = sqlx::query(concat!(
+    let row = query(concat!(
         "UPDATE workflow_counters SET epoch = CASE WHEN epoch < ",
         now_us!(),
         " THEN ",
@@ -44,7 +44,7 @@ pub(super) async fn acquire(
     .map_err(trouble)?;
     let epoch = unsigned(&row, "epoch")?;
     // in one statement: who holds it may be renewing it at the same time
-    let taken = sqlx::query(concat!(
+    let taken = query(concat!(
         "INSERT INTO leases (workflow_id, holder, epoch, expires_us) VALUES ($1, $2, $3, ",
         now_us!(),
         " + $4) ON CONFLICT (workflow_id) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, \
@@ -59,7 +59,7 @@ pub(super) async fn acquire(
     .await
     .map_err(trouble)?;
     if taken.rows_affected() == 0 {
-        let held = sqlx::query("SELECT holder FROM leases WHERE workflow_id = $1")
+        let held = query("SELECT holder FROM leases WHERE workflow_id = $1")
             .bind(workflow_id)
             .fetch_one(&mut *write)
             .await
@@ -84,7 +84,7 @@ pub(super) async fn renew(
     time: Duration,
 ) -> Result<(), StoreError> {
     let mut write = store.begin_aside().await?;
-    let renewed = sqlx::query(concat!(
+    let renewed = query(concat!(
         "UPDATE leases SET expires_us = ",
         now_us!(),
         " + $1 WHERE workflow_id = $2 AND epoch = $3"
@@ -103,7 +103,7 @@ pub(super) async fn renew(
 
 pub(super) async fn release(store: &Backend, lease: &Lease) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
-    sqlx::query("DELETE FROM leases WHERE workflow_id = $1 AND epoch = $2")
+    query("DELETE FROM leases WHERE workflow_id = $1 AND epoch = $2")
         .bind(&lease.workflow_id)
         .bind(signed(lease.epoch))
         .execute(&mut *write)
@@ -118,7 +118,7 @@ pub(super) async fn check(
     workflow_id: &str,
     epoch: u64,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query(concat!(
+    let row = query(concat!(
         "SELECT 1 FROM leases WHERE workflow_id = $1 AND epoch = $2 AND expires_us > ",
         now_us!()
     ))

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use sqlx::{QueryBuilder, Row};
 
-use super::{Backend, Db, DbConnection, DbRow, Write, commit, micros, signed, trouble, unsigned};
+use super::{
+    Backend, Db, DbConnection, DbRow, Write, commit, micros, query, signed, trouble, unsigned,
+};
 use crate::store::{EventFilter, EventsPage, StoreError};
 use crate::workflow::{RecordedEvent, decode_event, encode_event};
 
@@ -14,11 +16,10 @@ const COMPACTED_AT_ONCE: i64 = 5_000;
 
 /// The revision of the event that this transaction adds.
 pub(super) async fn next_revision(write: &mut Write) -> Result<u64, StoreError> {
-    let row =
-        sqlx::query("UPDATE workflow_counters SET revision = revision + 1 RETURNING revision")
-            .fetch_one(&mut **write)
-            .await
-            .map_err(trouble)?;
+    let row = query("UPDATE workflow_counters SET revision = revision + 1 RETURNING revision")
+        .fetch_one(&mut **write)
+        .await
+        .map_err(trouble)?;
     unsigned(&row, "revision")
 }
 
@@ -31,7 +32,7 @@ pub(super) async fn append(write: &mut Write, recorded: &RecordedEvent) -> Resul
     let text = encode_event(&recorded.event).map_err(unreadable)?;
     // the log is for ever: what could not be read again (a number that is none) does not get into it
     decode_event(&text).map_err(unreadable)?;
-    sqlx::query(
+    query(
         "INSERT INTO workflow_events (revision, workflow_id, instance_id, sequence, at_us, actor, type, event) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
@@ -77,7 +78,12 @@ pub(super) async fn read(
     }
     query.push(" ORDER BY revision LIMIT ");
     query.push_bind(i64::from(size).saturating_add(1));
-    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
+    let rows = query
+        .build()
+        .persistent(super::keeps_statements())
+        .fetch_all(view)
+        .await
+        .map_err(trouble)?;
     let wanted = usize::try_from(size).unwrap_or(usize::MAX);
     let mut page = EventsPage {
         events: Vec::with_capacity(rows.len().min(wanted)),
@@ -108,7 +114,7 @@ pub(super) async fn compact(store: &Backend, up_to_revision: u64) -> Result<u64,
     loop {
         let mut write = store.begin().await?;
         let (revision, compacted) = ends(&mut write).await?;
-        let row = sqlx::query(
+        let row = query(
             "SELECT min((SELECT min(revision) FROM workflow_events AS event \
              WHERE event.workflow_id = holder.workflow_id)) AS needed FROM workflows AS holder WHERE holder.locks = 1",
         )
@@ -123,12 +129,12 @@ pub(super) async fn compact(store: &Backend, up_to_revision: u64) -> Result<u64,
             return Ok(compacted);
         }
         let end = end.min(before.saturating_add(COMPACTED_AT_ONCE));
-        sqlx::query("DELETE FROM workflow_events WHERE revision <= $1")
+        query("DELETE FROM workflow_events WHERE revision <= $1")
             .bind(end)
             .execute(&mut *write)
             .await
             .map_err(trouble)?;
-        sqlx::query("UPDATE workflow_counters SET compacted_revision = $1")
+        query("UPDATE workflow_counters SET compacted_revision = $1")
             .bind(end)
             .execute(&mut *write)
             .await
@@ -143,20 +149,19 @@ pub(super) async fn revision_before(
     time: SystemTime,
 ) -> Result<u64, StoreError> {
     let (revision, compacted) = ends(view).await?;
-    let row = sqlx::query(
-        "SELECT revision FROM workflow_events WHERE at_us >= $1 ORDER BY revision LIMIT 1",
-    )
-    .bind(micros(time))
-    .fetch_optional(view)
-    .await
-    .map_err(trouble)?;
+    let row =
+        query("SELECT revision FROM workflow_events WHERE at_us >= $1 ORDER BY revision LIMIT 1")
+            .bind(micros(time))
+            .fetch_optional(view)
+            .await
+            .map_err(trouble)?;
     let Some(row) = row else { return Ok(revision) };
     Ok(unsigned(&row, "revision")?.saturating_sub(1).max(compacted))
 }
 
 /// The revision of the last event, and up to where the log is gone.
 async fn ends(connection: &mut DbConnection) -> Result<(u64, u64), StoreError> {
-    let row = sqlx::query("SELECT revision, compacted_revision FROM workflow_counters")
+    let row = query("SELECT revision, compacted_revision FROM workflow_counters")
         .fetch_one(connection)
         .await
         .map_err(trouble)?;

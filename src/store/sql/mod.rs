@@ -31,13 +31,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::{Row, Transaction};
+use sqlx::query::Query;
+use sqlx::{Database, Row, SqlSafeStr, Transaction};
 
-use super::{Backend, Db, DbConnection, DbRow, trouble};
+use super::{Backend, Db, DbConnection, DbRow, keeps_statements, trouble};
 use crate::instance::{Instance, InstanceSpec};
 use crate::optimization::LedgerEntry;
 use crate::store::{
-    Change, Once, PredictionFilter, PredictionPlace, Store, StoreError, Written, micros,
+    Beat, Change, Once, PredictionFilter, PredictionPlace, Store, StoreError, Written, micros,
 };
 
 #[async_trait]
@@ -54,7 +55,7 @@ impl Store for Backend {
         super::IS_SHARED
     }
 
-    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Vec<String>, StoreError> {
+    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Beat, StoreError> {
         self.writing(agents::beat(self, agent_id, time)).await
     }
 
@@ -134,6 +135,11 @@ pub(super) async fn drop_leases_and_claims(store: &Backend) -> Result<(), StoreE
     leases::drop_all(&mut write).await?;
     deliveries::drop_claims(&mut write).await?;
     commit(write).await
+}
+
+/// A query as the backend has them prepared.
+fn query<'q>(sql: impl SqlSafeStr) -> Query<'q, Db, <Db as Database>::Arguments> {
+    sqlx::query(sql).persistent(keeps_statements())
 }
 
 /// The only place where anything is committed.

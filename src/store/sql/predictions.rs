@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sqlx::{QueryBuilder, Row};
 
 use super::{
-    Backend, Db, DbConnection, DbRow, Write, commit, json, micros, signed, trouble, unsigned,
+    Backend, Db, DbConnection, DbRow, Write, commit, json, micros, query, signed, trouble, unsigned,
 };
 use crate::optimization::{Ended, LedgerEntry, LedgerState};
 use crate::store::{PredictionFilter, PredictionPlace, StoreError};
@@ -18,7 +18,7 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
     for id in gone {
-        sqlx::query("DELETE FROM predictions WHERE prediction_id = $1")
+        query("DELETE FROM predictions WHERE prediction_id = $1")
             .bind(id)
             .execute(&mut *write)
             .await
@@ -31,7 +31,7 @@ pub(super) async fn put(
 }
 
 async fn put_one(write: &mut Write, entry: &LedgerEntry) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO predictions (prediction_id, instance_id, lever, state, made_us, entry) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (prediction_id) DO UPDATE SET instance_id = excluded.instance_id, \
          lever = excluded.lever, state = excluded.state, made_us = excluded.made_us, entry = excluded.entry",
@@ -74,7 +74,12 @@ pub(super) async fn read(
     }
     query.push(" ORDER BY made_us DESC, prediction_id DESC LIMIT ");
     query.push_bind(i64::from(size));
-    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
+    let rows = query
+        .build()
+        .persistent(super::keeps_statements())
+        .fetch_all(view)
+        .await
+        .map_err(trouble)?;
     rows.iter().map(entry_of).collect()
 }
 
@@ -85,18 +90,18 @@ pub(super) async fn forget(
     most: u32,
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
-    sqlx::query("DELETE FROM predictions WHERE state <> $1 AND made_us < $2")
+    query("DELETE FROM predictions WHERE state <> $1 AND made_us < $2")
         .bind(Ended::Open.as_str())
         .bind(micros(made_before))
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
-    let row = sqlx::query("SELECT count(*) AS there FROM predictions")
+    let row = query("SELECT count(*) AS there FROM predictions")
         .fetch_one(&mut *write)
         .await
         .map_err(trouble)?;
     let too_many = unsigned(&row, "there")?.saturating_sub(u64::from(most));
-    sqlx::query(
+    query(
         "DELETE FROM predictions WHERE prediction_id IN \
          (SELECT prediction_id FROM predictions WHERE state <> $1 ORDER BY made_us, prediction_id LIMIT $2)",
     )
@@ -114,14 +119,13 @@ pub(super) async fn expire_all_of(
     instance_id: &str,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    let open = sqlx::query(
-        "SELECT prediction_id, entry FROM predictions WHERE instance_id = $1 AND state = $2",
-    )
-    .bind(instance_id)
-    .bind(Ended::Open.as_str())
-    .fetch_all(&mut **write)
-    .await
-    .map_err(trouble)?;
+    let open =
+        query("SELECT prediction_id, entry FROM predictions WHERE instance_id = $1 AND state = $2")
+            .bind(instance_id)
+            .bind(Ended::Open.as_str())
+            .fetch_all(&mut **write)
+            .await
+            .map_err(trouble)?;
     for row in &open {
         // one that this version cannot read stays as it is
         let Ok(mut entry) = entry_of(row) else {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row;
 
-use super::{DbConnection, json, micros, trouble};
+use super::{DbConnection, json, micros, query, trouble};
 use crate::store::{Once, REQUESTS_KEPT, StoreError};
 
 /// What the same request was answered before.
@@ -16,7 +16,7 @@ pub(super) async fn earlier<A: DeserializeOwned>(
     now: SystemTime,
 ) -> Result<Option<A>, StoreError> {
     let Some(once) = once else { return Ok(None) };
-    let row = sqlx::query(
+    let row = query(
         "SELECT digest, answer FROM requests \
          WHERE principal = $1 AND method = $2 AND request_id = $3 AND done_us >= $4",
     )
@@ -46,12 +46,12 @@ pub(super) async fn remember(
     now: SystemTime,
 ) -> Result<(), StoreError> {
     let Some(once) = once else { return Ok(()) };
-    sqlx::query("DELETE FROM requests WHERE done_us < $1")
+    query("DELETE FROM requests WHERE done_us < $1")
         .bind(oldest(now))
         .execute(&mut *connection)
         .await
         .map_err(trouble)?;
-    sqlx::query(
+    query(
         "INSERT INTO requests (principal, method, request_id, digest, answer, done_us) VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(&once.principal)

@@ -2,7 +2,7 @@
 
 use sqlx::{QueryBuilder, Row};
 
-use super::{Backend, Db, DbConnection, DbRow, Write, commit, json, trouble};
+use super::{Backend, Db, DbConnection, DbRow, Write, commit, json, query, trouble};
 use crate::store::{Snapshot, SnapshotTarget, StoreError};
 
 pub(super) async fn put_alone(store: &Backend, snapshot: &Snapshot) -> Result<(), StoreError> {
@@ -23,7 +23,7 @@ pub(super) async fn put(write: &mut Write, snapshot: &Snapshot) -> Result<(), St
         }
         None => {}
     }
-    sqlx::query(
+    query(
         "INSERT INTO snapshots \
          (snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -40,7 +40,7 @@ pub(super) async fn put(write: &mut Write, snapshot: &Snapshot) -> Result<(), St
     .await
     .map_err(trouble)?;
     for (place, target) in (0_i64..).zip(&snapshot.targets) {
-        sqlx::query(
+        query(
             "INSERT INTO snapshot_targets (snapshot_id, place, name, revision, digest, launch_args, content) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
@@ -63,7 +63,7 @@ pub(super) async fn read(
     connection: &mut DbConnection,
     snapshot_id: &str,
 ) -> Result<Option<Snapshot>, StoreError> {
-    let row = sqlx::query("SELECT snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned FROM snapshots \
+    let row = query("SELECT snapshot_id, instance_id, actuator, created_us, created_by, workflow_id, note, planned FROM snapshots \
          WHERE snapshot_id = $1")
         .bind(snapshot_id)
         .fetch_optional(&mut *connection)
@@ -71,7 +71,7 @@ pub(super) async fn read(
         .map_err(trouble)?;
     let Some(row) = row else { return Ok(None) };
     let mut snapshot = snapshot_of(&row)?;
-    let targets = sqlx::query(
+    let targets = query(
         "SELECT name AS target, revision, digest, launch_args, content FROM snapshot_targets \
          WHERE snapshot_id = $1 ORDER BY place",
     )
@@ -113,7 +113,12 @@ pub(super) async fn list(
         ") AS listed LEFT JOIN snapshot_targets AS target ON target.snapshot_id = listed.snapshot_id \
          ORDER BY listed.snapshot_id DESC, target.place",
     );
-    let rows = query.build().fetch_all(view).await.map_err(trouble)?;
+    let rows = query
+        .build()
+        .persistent(super::keeps_statements())
+        .fetch_all(view)
+        .await
+        .map_err(trouble)?;
     let mut found: Vec<Snapshot> = Vec::new();
     for row in &rows {
         let id: String = row.try_get("snapshot_id").map_err(trouble)?;

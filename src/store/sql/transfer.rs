@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Map, Number, Value};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Backend, DbConnection, DbRow, Write, commit, trouble, unsigned};
+use super::{Backend, DbConnection, DbRow, Write, commit, query, trouble, unsigned};
 use crate::store::StoreError;
 use crate::store::migrate::newest;
 use crate::store::transfer::{
@@ -25,13 +25,13 @@ impl TransferStore for Backend {
         let mut counts = Vec::with_capacity(TABLES.len());
         for table in &TABLES {
             let mut count = 0;
-            let query = format!(
+            let text = format!(
                 "SELECT {} FROM {} ORDER BY {}",
                 names(table),
                 table.name,
                 table.order
             );
-            let mut rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut *view);
+            let mut rows = query(AssertSqlSafe(text)).fetch(&mut *view);
             while let Some(row) = rows.try_next().await.map_err(trouble)? {
                 out.row(table, values_of(table, &row)?)?;
                 count += 1;
@@ -60,7 +60,7 @@ impl TransferStore for Backend {
         }
         let after: [&'static str; _] = super::super::AFTER_IMPORT;
         for statement in after {
-            sqlx::query(statement)
+            query(statement)
                 .execute(&mut *write)
                 .await
                 .map_err(trouble)?;
@@ -83,8 +83,8 @@ impl TransferStore for Backend {
 }
 
 async fn count(view: &mut DbConnection, table: &Table) -> Result<u64, StoreError> {
-    let query = format!("SELECT count(*) AS there FROM {}", table.name);
-    let row = sqlx::query(AssertSqlSafe(query))
+    let text = format!("SELECT count(*) AS there FROM {}", table.name);
+    let row = query(AssertSqlSafe(text))
         .fetch_one(view)
         .await
         .map_err(trouble)?;
@@ -99,8 +99,8 @@ async fn refuse_used(write: &mut Write) -> Result<(), TransferError> {
         }
     }
     for table in TABLES.iter().filter(|table| table.is_counter) {
-        let query = format!("SELECT revision FROM {}", table.name);
-        let row = sqlx::query(AssertSqlSafe(query))
+        let text = format!("SELECT revision FROM {}", table.name);
+        let row = query(AssertSqlSafe(text))
             .fetch_one(&mut **write)
             .await
             .map_err(trouble)?;
@@ -109,7 +109,7 @@ async fn refuse_used(write: &mut Write) -> Result<(), TransferError> {
         }
         // its own row comes
         let clear = format!("DELETE FROM {}", table.name);
-        sqlx::query(AssertSqlSafe(clear))
+        query(AssertSqlSafe(clear))
             .execute(&mut **write)
             .await
             .map_err(trouble)?;
@@ -147,13 +147,13 @@ async fn insert(
     line: u64,
 ) -> Result<(), TransferError> {
     let places: Vec<String> = (1..=table.columns.len()).map(|n| format!("${n}")).collect();
-    let query = format!(
+    let text = format!(
         "INSERT INTO {} ({}) VALUES ({})",
         table.name,
         names(table),
         places.join(", ")
     );
-    let mut query = sqlx::query(AssertSqlSafe(query));
+    let mut insert = query(AssertSqlSafe(text));
     for (name, kind) in table.columns {
         let wrong = || {
             malformed(
@@ -162,18 +162,18 @@ async fn insert(
             )
         };
         let value = values.get(*name).filter(|value| !value.is_null());
-        query = match kind {
-            Kind::Text => query.bind(
+        insert = match kind {
+            Kind::Text => insert.bind(
                 value
                     .map(|value| value.as_str().ok_or_else(wrong).map(str::to_owned))
                     .transpose()?,
             ),
-            Kind::Integer => query.bind(
+            Kind::Integer => insert.bind(
                 value
                     .map(|value| value.as_i64().ok_or_else(wrong))
                     .transpose()?,
             ),
-            Kind::Real => query.bind(
+            Kind::Real => insert.bind(
                 value
                     .map(|value| value.as_f64().ok_or_else(wrong))
                     .transpose()?,
@@ -183,11 +183,11 @@ async fn insert(
                     let text = value.as_str().ok_or_else(wrong)?;
                     BASE64_STANDARD.decode(text).map_err(|_| wrong())
                 });
-                query.bind(bytes.transpose()?)
+                insert.bind(bytes.transpose()?)
             }
         };
     }
-    match query.execute(&mut **write).await {
+    match insert.execute(&mut **write).await {
         Ok(_) => Ok(()),
         // a row that breaks a rule of its table is the text's fault
         Err(sqlx::Error::Database(error)) if error.kind() != sqlx::error::ErrorKind::Other => {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::{
-    Backend, DbConnection, DbRow, Write, commit, deliveries, json, micros, requests, trouble,
-    unsigned,
+    Backend, DbConnection, DbRow, Write, commit, deliveries, json, micros, query, requests,
+    trouble, unsigned,
 };
 use crate::store::{
     Claim, Claimed, DeliverNow, DeliveryFilter, Judge, Once, StoreError, WebhookCounts,
@@ -161,7 +161,7 @@ async fn create(
     if row_of(&mut write, id).await?.is_some() {
         return Err(StoreError::WebhookExists(id.clone()));
     }
-    let row = sqlx::query("SELECT count(*) AS there FROM webhooks")
+    let row = query("SELECT count(*) AS there FROM webhooks")
         .fetch_one(&mut *write)
         .await
         .map_err(trouble)?;
@@ -251,7 +251,7 @@ async fn disable(
     };
     put(&mut write, &webhook).await?;
     if disabled.is_none() {
-        sqlx::query(
+        query(
             "UPDATE deliveries SET due_us = $1 WHERE webhook_id = $2 AND head = 1 AND claimed_until_us IS NULL",
         )
         .bind(micros(now))
@@ -282,14 +282,14 @@ async fn rotate(
         return Ok(before);
     }
     let webhook = one(&mut write, webhook_id).await?;
-    sqlx::query("UPDATE webhook_secrets SET until_us = CASE WHEN until_us < $1 THEN until_us ELSE $1 END WHERE webhook_id = $2")
+    query("UPDATE webhook_secrets SET until_us = CASE WHEN until_us < $1 THEN until_us ELSE $1 END WHERE webhook_id = $2")
         .bind(micros(old_until))
         .bind(webhook_id)
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
     // what is over is nobody's to know
-    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = $1 AND until_us <= $2")
+    query("DELETE FROM webhook_secrets WHERE webhook_id = $1 AND until_us <= $2")
         .bind(webhook_id)
         .bind(micros(now))
         .execute(&mut *write)
@@ -302,7 +302,7 @@ async fn rotate(
 
 /// All of them, by id.
 pub(super) async fn all(connection: &mut DbConnection) -> Result<Vec<Webhook>, StoreError> {
-    let rows = sqlx::query(concat!(
+    let rows = query(concat!(
         "SELECT ",
         columns!(),
         " FROM webhooks ORDER BY webhook_id"
@@ -315,7 +315,7 @@ pub(super) async fn all(connection: &mut DbConnection) -> Result<Vec<Webhook>, S
 
 /// Those that this version can read, by id. One that it cannot is told nothing, and holds up no workflow.
 pub(super) async fn readable(connection: &mut DbConnection) -> Result<Vec<Webhook>, StoreError> {
-    let rows = sqlx::query(concat!(
+    let rows = query(concat!(
         "SELECT ",
         columns!(),
         " FROM webhooks ORDER BY webhook_id"
@@ -336,7 +336,7 @@ pub(super) async fn due(
     connection: &mut DbConnection,
     now_us: i64,
 ) -> Result<Vec<Webhook>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         concat!(
             "SELECT ", columns!(), " FROM (SELECT ", columns!(), ", (SELECT min(due_us) FROM deliveries \
              WHERE deliveries.webhook_id = webhooks.webhook_id AND head = 1) AS due_us FROM webhooks \
@@ -367,7 +367,7 @@ pub(super) async fn secrets(
     webhook_id: &str,
     now_us: i64,
 ) -> Result<Vec<Secret>, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT secret FROM webhook_secrets WHERE webhook_id = $1 AND (until_us IS NULL OR until_us > $2) \
          ORDER BY place DESC",
     )
@@ -413,7 +413,7 @@ async fn put(write: &mut Write, webhook: &Webhook) -> Result<(), StoreError> {
         WebhookSource::ConfigFile => CONFIG_FILE,
         WebhookSource::Created => CREATED,
     };
-    sqlx::query(
+    query(
         "INSERT INTO webhooks \
          (webhook_id, source, spec, created_us, disabled, disabled_us, failing_since_us, not_before_us) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (webhook_id) DO UPDATE SET source = excluded.source, \
@@ -438,7 +438,7 @@ const CONFIG_FILE: &str = "CONFIG_FILE";
 const CREATED: &str = "CREATED";
 
 async fn add_secret(write: &mut Write, id: &str, secret: &Secret) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO webhook_secrets (webhook_id, secret) VALUES ($1, $2)")
+    query("INSERT INTO webhook_secrets (webhook_id, secret) VALUES ($1, $2)")
         .bind(id)
         .bind(secret.expose())
         .execute(&mut **write)
@@ -448,7 +448,7 @@ async fn add_secret(write: &mut Write, id: &str, secret: &Secret) -> Result<(), 
 }
 
 async fn drop_secrets(write: &mut Write, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM webhook_secrets WHERE webhook_id = $1")
+    query("DELETE FROM webhook_secrets WHERE webhook_id = $1")
         .bind(id)
         .execute(&mut **write)
         .await
@@ -458,7 +458,7 @@ async fn drop_secrets(write: &mut Write, id: &str) -> Result<(), StoreError> {
 
 /// With what it is owed, and its secrets: they go with it.
 async fn remove(write: &mut Write, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM webhooks WHERE webhook_id = $1")
+    query("DELETE FROM webhooks WHERE webhook_id = $1")
         .bind(id)
         .execute(&mut **write)
         .await
@@ -467,7 +467,7 @@ async fn remove(write: &mut Write, id: &str) -> Result<(), StoreError> {
 }
 
 async fn row_of(connection: &mut DbConnection, id: &str) -> Result<Option<DbRow>, StoreError> {
-    sqlx::query(concat!(
+    query(concat!(
         "SELECT ",
         columns!(),
         " FROM webhooks WHERE webhook_id = $1"

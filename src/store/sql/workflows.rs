@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     Backend, Db, DbConnection, DbRow, Write, commit, deliveries, instances, json, leases, log,
-    micros, requests, signed, snapshots, trouble, unsigned,
+    micros, query, requests, signed, snapshots, trouble, unsigned,
 };
 use crate::store::{
     Advance, Committed, EventFilter, EventsPage, Lease, NewWorkflow, Once, Snapshot, StoreError,
@@ -123,7 +123,7 @@ impl WorkflowStore for Backend {
 }
 
 async fn one(view: &mut DbConnection, workflow_id: &str) -> Result<Option<Workflow>, StoreError> {
-    let row = sqlx::query("SELECT workflow_id, state FROM workflows WHERE workflow_id = $1")
+    let row = query("SELECT workflow_id, state FROM workflows WHERE workflow_id = $1")
         .bind(workflow_id)
         .fetch_optional(view)
         .await
@@ -157,22 +157,25 @@ async fn list(
     }
     query.push(" ORDER BY workflow_id DESC LIMIT ");
     query.push_bind(i64::from(size));
-    let rows = query.build().fetch_all(view).await;
+    let rows = query
+        .build()
+        .persistent(super::keeps_statements())
+        .fetch_all(view)
+        .await;
     rows.map_err(trouble)?.iter().map(workflow_of).collect()
 }
 
 async fn unfinished(view: &mut DbConnection) -> Result<Vec<String>, StoreError> {
-    let rows =
-        sqlx::query("SELECT workflow_id FROM workflows WHERE ended = 0 ORDER BY workflow_id")
-            .fetch_all(view)
-            .await
-            .map_err(trouble)?;
+    let rows = query("SELECT workflow_id FROM workflows WHERE ended = 0 ORDER BY workflow_id")
+        .fetch_all(view)
+        .await
+        .map_err(trouble)?;
     let ids = rows.iter().map(|row| row.try_get("workflow_id"));
     ids.collect::<Result<_, _>>().map_err(trouble)
 }
 
 async fn idle(view: &mut DbConnection) -> Result<Vec<(String, u64)>, StoreError> {
-    let rows = sqlx::query(concat!(
+    let rows = query(concat!(
         "SELECT workflow_id, revision FROM workflows WHERE ended = 0 AND NOT EXISTS \
          (SELECT 1 FROM leases WHERE leases.workflow_id = workflows.workflow_id AND leases.expires_us > ",
         now_us!(),
@@ -286,7 +289,7 @@ pub(super) async fn refuse_if_locked(
     instance_id: &str,
     but_for: Option<&str>,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT workflow_id FROM workflows WHERE instance_id = $1 AND locks = 1")
+    let row = query("SELECT workflow_id FROM workflows WHERE instance_id = $1 AND locks = 1")
         .bind(instance_id)
         .fetch_optional(connection)
         .await
@@ -318,7 +321,7 @@ async fn earlier(
 
 /// Of which instance a workflow is, and how many events it has had.
 async fn place_of(write: &mut Write, id: &str) -> Result<Option<(String, u64)>, StoreError> {
-    let row = sqlx::query("SELECT instance_id, sequence FROM workflows WHERE workflow_id = $1")
+    let row = query("SELECT instance_id, sequence FROM workflows WHERE workflow_id = $1")
         .bind(id)
         .fetch_optional(&mut **write)
         .await
@@ -349,7 +352,7 @@ async fn put(
         refuse_if_locked(write, &recorded.instance_id, own).await?;
     }
     let status = workflow.status();
-    sqlx::query(
+    query(
         "INSERT INTO workflows \
          (workflow_id, instance_id, kind, status, ended, locks, sequence, revision, started_us, state) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
