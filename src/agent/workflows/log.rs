@@ -4,6 +4,8 @@
 //! after a revision, and is answered from memory where that is there, else from the store. So one that does not read
 //! costs nothing, and none is ever skipped.
 
+mod waiter;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +13,14 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 
-use super::site::ACTOR;
 use crate::agent::Forms;
 use crate::agent::watch::HEARTBEAT;
 use crate::store::{EventFilter, EventsPage, StoreError, WorkflowStore};
 use crate::workflow::{Event, RecordedEvent, encode_event};
+
+use waiter::About;
+pub(super) use waiter::Waiter;
+pub(in crate::agent) use waiter::hinted;
 
 /// Events that are kept in memory.
 const MOST_EVENTS: usize = 4_096;
@@ -77,21 +82,6 @@ struct Tail {
     early: BTreeMap<u64, RecordedEvent>,
 }
 
-/// What somebody waits to hear of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum About {
-    All,
-    Workflow(String),
-    Instance(String),
-}
-
-/// Tells of what callers ask.
-pub(in crate::agent) struct Asked {
-    log: Arc<EventLog>,
-    waiter: Waiter,
-    after: u64,
-}
-
 /// A part of the log.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -100,14 +90,6 @@ pub(super) struct Part {
     pub(super) read_to: u64,
     /// There is more.
     pub(super) more: bool,
-}
-
-/// Waits for events.
-pub(super) struct Waiter {
-    log: Arc<EventLog>,
-    about: About,
-    /// None only while it is dropped.
-    news: Option<watch::Receiver<u64>>,
 }
 
 impl EventLog {
@@ -292,31 +274,6 @@ impl EventLog {
         }
     }
 
-    /// Waits for events that match.
-    pub(super) fn waiter(self: &Arc<Self>, filter: &EventFilter) -> Waiter {
-        let about = match (&filter.workflow_id, &filter.instance_id) {
-            (Some(id), _) => About::Workflow(id.clone()),
-            (None, Some(id)) => About::Instance(id.clone()),
-            (None, None) => About::All,
-        };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = waiting.entry(about.clone()).or_default().subscribe();
-        Waiter {
-            log: self.clone(),
-            about,
-            news: Some(news),
-        }
-    }
-
-    /// Workflows of which callers ask something from now on, at whatever agent.
-    pub(in crate::agent) fn asked_elsewhere(self: &Arc<Self>) -> Asked {
-        Asked {
-            after: self.end(),
-            waiter: self.waiter(&EventFilter::default()),
-            log: self.clone(),
-        }
-    }
-
     /// How long a watcher is told nothing at most.
     pub(super) fn bookmark_interval(&self) -> Duration {
         self.measure.bookmark
@@ -439,83 +396,6 @@ impl Tail {
             part.events.push(event.clone());
         }
         Some(part)
-    }
-}
-
-impl Asked {
-    /// Ids of the next workflows of which somebody asked something. What tasks write down themselves is not among it.
-    pub(in crate::agent) async fn next(&mut self) -> Vec<String> {
-        loop {
-            self.waiter.look();
-            let all = EventFilter::default();
-            let part = match self.log.read(self.after, &all, READER_PAGE).await {
-                Ok(part) => part,
-                Err(StoreError::Compacted { oldest_revision }) => {
-                    self.after = oldest_revision;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the log of workflows cannot be read");
-                    tokio::time::sleep(self.log.measure.look).await;
-                    continue;
-                }
-            };
-            self.after = part.read_to;
-            let events = part.events.iter().map(|logged| &logged.event);
-            let asked = events.filter(|event| event.actor != ACTOR);
-            let ids: Vec<String> = asked.map(|event| event.workflow_id.clone()).collect();
-            if !ids.is_empty() {
-                return ids;
-            }
-            if !part.more {
-                self.waiter.news().await;
-            }
-        }
-    }
-}
-
-impl Waiter {
-    /// What there is from here on is news.
-    pub(super) fn look(&mut self) {
-        if let Some(news) = &mut self.news {
-            news.borrow_and_update();
-        }
-    }
-
-    /// Waits until there is something since it was last looked.
-    pub(super) async fn news(&mut self) {
-        let heard = match &mut self.news {
-            Some(news) => news.changed().await.is_ok(),
-            None => false,
-        };
-        if !heard {
-            // without a sender, which is there as long as somebody waits
-            std::future::pending().await
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.news = None;
-        let waiting = &self.log.waiting;
-        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let alone = |sender: &watch::Sender<u64>| sender.receiver_count() == 0;
-        if waiting.get(&self.about).is_some_and(alone) {
-            waiting.remove(&self.about);
-        }
-    }
-}
-
-/// Waits until there is word of something.
-pub(in crate::agent) async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
-    let heard = match hints {
-        Some(hints) => hints.changed().await.is_ok(),
-        None => false,
-    };
-    if !heard {
-        *hints = None;
-        std::future::pending().await
     }
 }
 

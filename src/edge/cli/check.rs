@@ -88,8 +88,12 @@ fn report(config: Config) -> Result<(String, Vec<String>), String> {
             false => format!("{name} ({kind})"),
         })
         .collect();
+    let store = match config.store.postgres() {
+        None => "of its own, in the state directory".to_owned(),
+        Some(postgres) => format!("shared, {}", postgres.place()),
+    };
     let report = format!(
-        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nengines    {}\ninstances  {instances}\nactuators  {}\nthresholds {}\n",
+        "configuration is valid\nlisten     {}\ntls        {tls}\nauth       {auth}\nstore      {store}\nengines    {}\ninstances  {instances}\nactuators  {}\nthresholds {}\n",
         config.server.listen,
         registry.names().join(", "),
         actuators.join(", "),
