@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sqlx::{QueryBuilder, Row};
 
 use super::{
-    Backend, Db, DbConnection, DbRow, Write, commit, micros, query, signed, time, trouble,
+    Backend, Db, DbConnection, DbRow, Write, commit, micros, query, secrets, signed, time, trouble,
     unsigned, webhooks,
 };
 use crate::store::{
@@ -135,7 +135,7 @@ pub(super) async fn claim(
             .fetch_all(&mut *write)
             .await
             .map_err(trouble)?;
-        let secrets = webhooks::secrets(&mut write, webhook.id(), now_us).await?;
+        let secrets = secrets::of(&mut write, webhook.id(), now_us).await?;
         let mut of_webhook = Vec::with_capacity(rows.len());
         for row in &rows {
             of_webhook.push(Claimed {

@@ -22,6 +22,7 @@ mod leases;
 mod log;
 mod predictions;
 mod requests;
+mod secrets;
 mod snapshots;
 mod transfer;
 mod webhooks;

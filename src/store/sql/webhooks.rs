@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use super::{
     Backend, DbConnection, DbRow, Write, commit, deliveries, json, micros, query, requests,
-    trouble, unsigned,
+    secrets, trouble, unsigned,
 };
 use crate::store::{
     Claim, Claimed, DeliverNow, DeliveryFilter, Judge, Once, StoreError, WebhookCounts,
@@ -78,7 +78,7 @@ impl WebhookStore for Backend {
         webhook_id: &str,
         now: SystemTime,
     ) -> Result<Vec<Secret>, StoreError> {
-        read!(self, view => secrets(view, webhook_id, micros(now)))
+        read!(self, view => secrets::of(view, webhook_id, micros(now)))
     }
 
     async fn answered_webhook(
@@ -176,7 +176,7 @@ async fn create(
         health: WebhookHealth::default(),
     };
     put(&mut write, &webhook).await?;
-    add_secret(&mut write, id, secret).await?;
+    secrets::add(&mut write, id, secret).await?;
     requests::remember(&mut write, once, &webhook, now).await?;
     commit(write).await.map(|()| webhook)
 }
@@ -212,7 +212,7 @@ async fn put_configured(
             health: same.map(|known| known.health).unwrap_or_default(),
         };
         put(&mut write, &webhook).await?;
-        drop_secrets(&mut write, id).await?;
+        secrets::remove(&mut write, id).await?;
     }
     for gone in there.iter().filter(|known| {
         known.source == WebhookSource::ConfigFile
@@ -295,7 +295,7 @@ async fn rotate(
         .execute(&mut *write)
         .await
         .map_err(trouble)?;
-    add_secret(&mut write, webhook_id, secret).await?;
+    secrets::add(&mut write, webhook_id, secret).await?;
     requests::remember(&mut write, once, &webhook, now).await?;
     commit(write).await.map(|()| webhook)
 }
@@ -361,31 +361,6 @@ pub(super) async fn one(
     webhook_of(&row)
 }
 
-/// What one is signed with, the newest first.
-pub(super) async fn secrets(
-    connection: &mut DbConnection,
-    webhook_id: &str,
-    now_us: i64,
-) -> Result<Vec<Secret>, StoreError> {
-    let rows = query(
-        "SELECT secret FROM webhook_secrets WHERE webhook_id = $1 AND (until_us IS NULL OR until_us > $2) \
-         ORDER BY place DESC",
-    )
-    .bind(webhook_id)
-    .bind(now_us)
-    .fetch_all(connection)
-    .await
-    .map_err(trouble)?;
-    let secret = |row: &DbRow| {
-        let text: String = row.try_get("secret").map_err(trouble)?;
-        // the error does not show it
-        Secret::parse(&text).map_err(|error| {
-            StoreError::Unreadable(format!("a secret of webhook {webhook_id}: {error}"))
-        })
-    };
-    rows.iter().map(secret).collect()
-}
-
 /// Writes down how it goes with a webhook after an attempt. One that somebody disabled meanwhile stays so.
 pub(super) async fn judged(
     write: &mut Write,
@@ -436,25 +411,6 @@ async fn put(write: &mut Write, webhook: &Webhook) -> Result<(), StoreError> {
 
 const CONFIG_FILE: &str = "CONFIG_FILE";
 const CREATED: &str = "CREATED";
-
-async fn add_secret(write: &mut Write, id: &str, secret: &Secret) -> Result<(), StoreError> {
-    query("INSERT INTO webhook_secrets (webhook_id, secret) VALUES ($1, $2)")
-        .bind(id)
-        .bind(secret.expose())
-        .execute(&mut **write)
-        .await
-        .map_err(trouble)?;
-    Ok(())
-}
-
-async fn drop_secrets(write: &mut Write, id: &str) -> Result<(), StoreError> {
-    query("DELETE FROM webhook_secrets WHERE webhook_id = $1")
-        .bind(id)
-        .execute(&mut **write)
-        .await
-        .map_err(trouble)?;
-    Ok(())
-}
 
 /// With what it is owed, and its secrets: they go with it.
 async fn remove(write: &mut Write, id: &str) -> Result<(), StoreError> {
