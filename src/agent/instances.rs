@@ -211,6 +211,7 @@ impl Agent {
     where
         F: Future<Output = Result<Done, Error>> + Send,
     {
+        self.may_act()?;
         let store = self.store.clone().ok_or(Error::NoStore)?;
         // a disk that hangs is not waited for by ever more
         let waiting = self.writes_waiting.clone().try_acquire_owned();

@@ -34,6 +34,8 @@ pub(super) struct Sharing {
     agent_id: String,
     /// Agents that are there, in order; only this one until it has asked.
     members: Mutex<Arc<[String]>>,
+    /// When the store was last told that this agent is there.
+    beaten: Mutex<Instant>,
     /// By how much the clock of this machine is wrong, where it is wrong by too much to act by, in seconds.
     clock_ahead: Mutex<Option<f64>>,
     /// The store answers, and this agent can act.
@@ -51,6 +53,9 @@ impl Sharing {
     /// Whether an instance is this agent's business, of those that are there: what is told of it is told once. Each instance
     /// has its own order of the agents, so that one that comes or goes moves only what is its own.
     pub(super) fn owns(&self, instance_id: &str) -> bool {
+        if self.clock_is_right().is_err() {
+            return false;
+        }
         let members = self.members();
         let first = members
             .iter()
@@ -65,8 +70,14 @@ impl Sharing {
 
     /// Says that this agent is there, and learns who is and what time it is.
     async fn beat(&self, store: &dyn Store) -> Result<(), StoreError> {
+        // who cannot act is counted by nobody, and learns what time it is
+        let time = match self.clock_is_right() {
+            Ok(()) => ALIVE,
+            Err(_) => Duration::ZERO,
+        };
         let asked = SystemTime::now();
-        let beat = store.beat(&self.agent_id, ALIVE).await?;
+        let beat = store.beat(&self.agent_id, time).await?;
+        *self.beaten.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.clock_said(asked, beat.now_us, SystemTime::now());
         let agents = beat.agents.len();
         if self.found(beat.agents) {
@@ -97,6 +108,16 @@ impl Sharing {
             _ => {}
         }
         *known = wrong;
+    }
+
+    /// # Errors
+    /// The store was not told for long that this agent is there: it can be read at most.
+    fn is_known(&self) -> Result<(), StoreError> {
+        let beaten = self.beaten.lock().unwrap_or_else(PoisonError::into_inner);
+        match beaten.elapsed() < ALIVE {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable("nothing can be written".to_owned())),
+        }
     }
 
     /// # Errors
@@ -156,6 +177,7 @@ impl Agent {
         let sharing = Arc::new(Sharing {
             agent_id: agent_id.to_owned(),
             members: Mutex::new(Arc::from([agent_id.to_owned()])),
+            beaten: Mutex::new(Instant::now()),
             clock_ahead: Mutex::default(),
             reachable: watch::Sender::new(true),
             stop: stop.clone(),
@@ -256,7 +278,9 @@ async fn look(
         let Some(sharing) = sharing.upgrade() else {
             return;
         };
-        let looked = looked.and_then(|()| sharing.clock_is_right());
+        let looked = looked
+            .and_then(|()| sharing.clock_is_right())
+            .and_then(|()| sharing.is_known());
         let was = sharing.reachable.send_replace(looked.is_ok());
         match looked {
             Ok(()) if !was => tracing::info!("this agent serves again"),
@@ -297,6 +321,7 @@ mod tests {
         Sharing {
             agent_id: agent_id.to_owned(),
             members: Mutex::new(members.iter().map(|one| (*one).to_owned()).collect()),
+            beaten: Mutex::new(Instant::now()),
             clock_ahead: Mutex::default(),
             reachable: watch::Sender::new(true),
             stop: CancellationToken::new(),

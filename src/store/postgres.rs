@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use super::migrate::{self, Step};
 use super::{OpenError, Opening, StoreError};
 use crate::config::PostgresOptions;
+use crate::instance::FieldViolation;
 use hint::Hints;
 pub use server::PostgresServer;
 use sql::Write;
@@ -87,18 +88,19 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a sign of life of a connection that is given back.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who stands still in the middle of a write loses it and its turn, and with it the connection: `5s` is what the others
-/// wait at most. The lock is of the schema, so that two installations in one database do not wait for each other. One
-/// message, so that a turn costs one round trip.
-const BEGIN_WRITE: &str = "BEGIN; \
+/// What a write may rely on does not depend on how the database is set up. Who stands still in the middle of one loses it, and
+/// with it the connection: `5s` is what the others wait at most.
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'; \
-    SET LOCAL idle_in_transaction_session_timeout = '5s'; \
-    SELECT pg_advisory_xact_lock(1885696614, hashtext(current_schema()))";
+    SET LOCAL idle_in_transaction_session_timeout = '5s'";
+
+/// The turn to write. It is of the schema, so that two installations in one database do not wait for each other.
+const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1885696614, hashtext(current_schema()))";
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
-const BEGIN_ASIDE: &str = "BEGIN; \
+const BEGIN_ASIDE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '5s'; \
     SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
@@ -158,26 +160,29 @@ impl PostgresStore {
 
     /// Takes its turn to write.
     async fn begin(&self) -> Result<Write, StoreError> {
-        let begun = self.writers.begin_with(BEGIN_WRITE).await;
-        begun.map_err(trouble)
+        let mut write = begun(&self.writers, BEGIN_WRITE).await?;
+        // within the transaction, so that it ends with it where there is no turn in time
+        sqlx::query(TAKE_TURN)
+            .persistent(keeps_statements())
+            .execute(&mut *write)
+            .await
+            .map_err(trouble)?;
+        Ok(write)
     }
 
     /// Writes what need not be in the order of the other writes, and waits for none of them.
     async fn begin_aside(&self) -> Result<Write, StoreError> {
-        let begun = self.readers.begin_with(BEGIN_ASIDE).await;
-        begun.map_err(trouble)
+        begun(&self.readers, BEGIN_ASIDE).await
     }
 
     /// Reads what is committed, in one view.
     async fn view(&self) -> Result<Write, StoreError> {
-        let begun = self.readers.begin_with(BEGIN_READ).await;
-        begun.map_err(trouble)
+        begun(&self.readers, BEGIN_READ).await
     }
 
     /// For as long as reading all of it takes.
     async fn long_view(&self) -> Result<Write, StoreError> {
-        let begun = self.readers.begin_with(BEGIN_LONG_READ).await;
-        begun.map_err(trouble)
+        begun(&self.readers, BEGIN_LONG_READ).await
     }
 
     async fn reading<T>(
@@ -192,6 +197,17 @@ impl PostgresStore {
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         bounded(work).await
+    }
+}
+
+/// A transaction that has begun. It is begun whether or not who asked still waits: the driver ends one that is dropped only
+/// once it knows that it has begun.
+async fn begun(pool: &PgPool, begin: &'static str) -> Result<Write, StoreError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(begin).await });
+    match begun.await {
+        Ok(begun) => begun.map_err(trouble),
+        Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 
@@ -229,12 +245,18 @@ fn pool(connections: u32) -> PgPoolOptions {
 const DISK_FULL: &str = "53100";
 /// `data_corrupted`, `index_corrupted`.
 const DAMAGED: [&str; 2] = ["XX001", "XX002"];
+/// `character_not_in_repertoire`: of text, the character NUL.
+const NOT_TEXT: &str = "22021";
 
 fn trouble(error: sqlx::Error) -> StoreError {
     let code = error
         .as_database_error()
         .and_then(|database| database.code());
     match code.as_deref() {
+        Some(NOT_TEXT) => StoreError::Invalid(vec![FieldViolation::new(
+            "text",
+            "must not hold the character NUL",
+        )]),
         Some(DISK_FULL) => StoreError::Full(error.to_string()),
         Some(code) if DAMAGED.contains(&code) => StoreError::Unreadable(error.to_string()),
         _ => StoreError::Unavailable(error.to_string()),

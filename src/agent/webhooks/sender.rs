@@ -63,6 +63,9 @@ pub(super) async fn forget_old(webhooks: Weak<Webhooks>, stop: CancellationToken
         let Some(hooks) = webhooks.upgrade() else {
             return;
         };
+        if hooks.may_act().is_err() {
+            continue;
+        }
         let before = hooks.clock.now().checked_sub(hooks.policy.kept);
         let before = before.unwrap_or(SystemTime::UNIX_EPOCH);
         let forgotten = hooks

@@ -180,6 +180,7 @@ impl Agent {
         self.adopt(idle);
         let kept = workflows.policy.events_kept;
         tokio::spawn(tidy::forget_old_events(
+            Arc::downgrade(self),
             store.clone(),
             kept,
             workflows.stop.clone(),

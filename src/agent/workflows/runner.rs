@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::came::Came;
 use super::lease::Held;
@@ -18,6 +19,9 @@ use crate::workflow::{Command, Phase, Step, StepEffect, Workflow, next_step};
 
 /// After a store or a lease that cannot be had.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+/// Between two looks at a workflow that another agent may know how to carry on; and how long it is waited for one that does.
+const ELSEWHERE: Duration = Duration::from_secs(5);
+const NOBODY_KNOWS: Duration = Duration::from_secs(120);
 /// Between two looks of the guards at a workflow that is paused.
 const GUARD: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,7 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         tries: (Phase::Analysing, 0),
         problem: None,
         unready_since: None,
+        unknown_since: None,
     };
     loop {
         let Some(strong) = agent.upgrade() else {
@@ -89,6 +94,8 @@ struct Runner {
     problem: Option<String>,
     /// Since when a target that has the change does not serve.
     unready_since: Option<Instant>,
+    /// Since when this agent does not know its instance or its actuator.
+    unknown_since: Option<Instant>,
 }
 
 impl Runner {
@@ -137,6 +144,24 @@ impl Runner {
             }
             Step::Do(effect) => effect,
         };
+        let site = agent.site_of(&state);
+        if site.is_err()
+            && store.is_shared()
+            && left != Some(Duration::ZERO)
+            && self
+                .unknown_since
+                .get_or_insert_with(Instant::now)
+                .elapsed()
+                < NOBODY_KNOWS
+        {
+            // another agent may have what the config file of this one lacks, or lacks still
+            tracing::debug!(
+                workflow_id = self.id,
+                "it is left to an agent that knows its instance"
+            );
+            self.let_go(&*store).await;
+            return Turn::Wait(Some(ELSEWHERE));
+        }
         if let Err(error) = agent.may_act() {
             tracing::debug!(workflow_id = self.id, "it is left to other agents: {error}");
             self.let_go(&*store).await;
@@ -145,7 +170,7 @@ impl Runner {
         if let Err(turn) = self.hold(store, workflows).await {
             return turn;
         }
-        let site = match agent.site_of(&state) {
+        let site = match site {
             Ok(site) => site,
             Err(failure) => {
                 return self
@@ -159,7 +184,11 @@ impl Runner {
                 .commit(agent, &state, self.time_over(), Vec::new())
                 .await;
         }
-        match self.do_it(agent, &state, &site, effect, now_us).await {
+        let stop = &workflows.stop;
+        match self
+            .do_it(agent, &state, &site, (effect, stop), now_us)
+            .await
+        {
             Some(Came::Command(command, snapshots)) => {
                 self.commit(agent, &state, *command, snapshots).await
             }
@@ -188,7 +217,7 @@ impl Runner {
         agent: &Arc<Agent>,
         state: &Workflow,
         site: &Site,
-        effect: StepEffect,
+        (effect, stop): (StepEffect, &CancellationToken),
         now_us: i64,
     ) -> Option<Came> {
         let held = self.held.as_ref()?;
@@ -231,6 +260,7 @@ impl Runner {
         tokio::select! {
             came = work => Some(came),
             () = self.wake.notified() => None,
+            () = stop.cancelled() => None,
             () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some_and(|left| !left.is_zero()) => None,
         }
     }

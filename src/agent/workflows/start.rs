@@ -278,6 +278,12 @@ impl WorkflowStart {
 
 /// What is wrong with what a caller says.
 pub(super) fn note_violation(note: &str) -> Option<FieldViolation> {
+    if note.contains('\0') {
+        return Some(FieldViolation::new(
+            "note",
+            "must not hold the character NUL",
+        ));
+    }
     let long = note.len() > MAX_NOTE_BYTES;
     long.then(|| {
         FieldViolation::new(

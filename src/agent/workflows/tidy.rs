@@ -1,10 +1,11 @@
 //! Old events are forgotten, of workflows that have ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::Agent;
 use crate::store::{Store, StoreError};
 
 /// Between two looks.
@@ -12,6 +13,7 @@ const EACH: Duration = Duration::from_secs(3_600);
 
 /// Forgets events that are older than they are kept, until it is told to stop.
 pub(super) async fn forget_old_events(
+    agent: Weak<Agent>,
     store: Arc<dyn Store>,
     kept: Duration,
     stop: CancellationToken,
@@ -22,6 +24,14 @@ pub(super) async fn forget_old_events(
             () = stop.cancelled() => return,
             _ = each.tick() => {}
         }
+        let Some(agent) = agent.upgrade() else {
+            return;
+        };
+        // of all agents
+        if agent.may_act().is_err() {
+            continue;
+        }
+        drop(agent);
         if let Err(error) = forget(&*store, kept).await {
             tracing::warn!("old events of workflows could not be forgotten: {error}");
         }

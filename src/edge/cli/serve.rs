@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -138,15 +139,21 @@ async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
         state_dir = %state_dir.display(),
         "listening on {address}"
     );
+    let stops = Arc::downgrade(&agent);
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         handle.stop();
+        // while callers are still answered, others take over
+        if let Some(stops) = stops.upgrade() {
+            stops.stop().await;
+        }
     });
-    server.serve().await?;
+    let served = server.serve().await;
     agent.stop().await;
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

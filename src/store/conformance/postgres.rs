@@ -9,7 +9,7 @@ use super::support::{self, id};
 use super::unreadable::{self, Tamper};
 use super::{at, concurrent, conforms, once, spec};
 use crate::config::PostgresOptions;
-use crate::store::{OpenError, PostgresStore, Store, StoreError, WorkflowStore};
+use crate::store::{OpenError, PostgresStore, Store, StoreError, WebhookStore, WorkflowStore};
 
 #[path = "../../../tests/support/postgres.rs"]
 mod server;
@@ -173,6 +173,47 @@ async fn a_server_that_stops_is_unavailable_until_it_is_back() {
         .create_instance(&spec("a"), None, at(0))
         .await
         .unwrap();
+}
+
+/// Who waits for its turn in vain, or hangs up while it waits, leaves nothing behind that is in the way of the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_in_vain_can_write_afterwards() {
+    let url = Postgres::shared().database().await;
+    let store = open(&url).await;
+    // by somebody whom nothing ends
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let hold = "BEGIN; SELECT pg_advisory_xact_lock(1885696614, hashtext(current_schema()))";
+    sqlx::raw_sql(hold).execute(&mut other).await.unwrap();
+    for _ in 0..4 {
+        let short = Duration::from_millis(50);
+        let waits = store.delete_webhook("none");
+        assert!(tokio::time::timeout(short, waits).await.is_err());
+    }
+    // as many as there are connections, and longer than it is waited for
+    let spec = spec("a");
+    let (one, two) = tokio::join!(
+        store.create_instance(&spec, None, at(0)),
+        store.create_instance(&spec, None, at(0))
+    );
+    for refused in [one, two] {
+        let is_told = matches!(refused, Err(StoreError::Unavailable(_)));
+        assert!(is_told, "{refused:?}");
+    }
+    other.close().await.unwrap();
+    store.create_instance(&spec, None, at(0)).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(store.instances().await.unwrap().len(), 1);
+        support::start(&store, &id(1), "a", None, at(0)).await.ok();
+    }
+    support::end(&store, &id(1)).await;
+}
+
+#[tokio::test]
+async fn text_that_is_none_is_the_callers_fault() {
+    let url = Postgres::shared().database().await;
+    let store = open(&url).await;
+    let refused = store.workflow("a\0b").await.unwrap_err();
+    assert!(matches!(refused, StoreError::Invalid(_)), "{refused}");
 }
 
 /// A writer that stands still in the middle of a write loses its turn and what it wrote.

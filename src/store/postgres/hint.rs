@@ -63,10 +63,8 @@ impl Hints {
 async fn tell_on(tells: PgPool, tell: Arc<Notify>) {
     loop {
         tell.notified().await;
-        let told = sqlx::query("SELECT pg_notify($1, '')")
-            .bind(CHANNEL)
-            .execute(&tells)
-            .await;
+        // one message without anything prepared, which a pooler can give to any connection
+        let told = sqlx::raw_sql("NOTIFY perfagent").execute(&tells).await;
         if let Err(error) = told {
             tracing::debug!("other agents look later: {error}");
         }

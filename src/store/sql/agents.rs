@@ -8,6 +8,9 @@ use super::leases::micros_of;
 use super::{Backend, commit, query, trouble};
 use crate::store::{Beat, StoreError};
 
+/// For how long one that has said nothing is waited for.
+const ALIVE_AGAIN: Duration = Duration::from_secs(15);
+
 /// Says that an agent is there for this time, and who is.
 pub(super) async fn beat(
     store: &Backend,
@@ -25,12 +28,14 @@ pub(super) async fn beat(
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
-    // each is gone for ever: one that is started again has another id
+    // each is gone for ever: one that is started again has another id. As long again it is waited for one that could not say
+    // so: while the database was away nobody could
     query(concat!(
-        "DELETE FROM agents WHERE agent_id <> $1 AND until_us < ",
+        "DELETE FROM agents WHERE agent_id <> $1 AND until_us + $2 < ",
         now_us!()
     ))
     .bind(agent_id)
+    .bind(micros_of(ALIVE_AGAIN))
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
