@@ -47,7 +47,7 @@ async fn workflows_survive_agents_that_share_a_store() {
     // of few rounds not each point need be reached
     let struck: u64 = rig.struck().values().sum();
     if cfg!(feature = "failpoints") {
-        assert!(struck as usize >= rounds() / 4, "too few faults");
+        assert!(struck as usize >= rounds() / 8, "too few faults");
     }
 }
 
@@ -110,7 +110,10 @@ async fn workflows_survive_a_database_that_restarts() {
         log.len(),
         rig.struck(),
     );
-    assert!(callers.asked.len() > restarts, "too few workflows");
+    assert!(
+        callers.asked.len() >= rig.instances.len(),
+        "too few workflows"
+    );
 }
 
 /// How often the database restarts: many times where the full figures are wanted.
