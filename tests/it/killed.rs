@@ -69,7 +69,35 @@ fn seed() -> u64 {
     seed
 }
 
+/// The fault of a round: each in its turn, and after so many rounds those that have not struck so often yet, for as many more.
+fn next_fault(
+    rig: &Rig,
+    faults: &[Fault],
+    (round, rounds): (usize, usize),
+    least: usize,
+) -> Option<Fault> {
+    if round < rounds {
+        return Some(faults[round % faults.len()]);
+    }
+    let struck = rig.struck();
+    let lacks = |fault: &&Fault| {
+        let times = fault.failpoint().and_then(|name| struck.get(name));
+        fault.failpoint().is_some() && times.copied().unwrap_or(0) < least as u64
+    };
+    let goes_on = cfg!(feature = "failpoints") && round < 2 * rounds;
+    faults.iter().find(lacks).copied().filter(|_| goes_on)
+}
+
 impl Fault {
+    /// What it strikes by.
+    fn failpoint(self) -> Option<&'static str> {
+        match self {
+            Self::Point(name) => Some(name),
+            Self::ToldFailed => Some("store::told_failed"),
+            Self::Instant | Self::StandsStill => None,
+        }
+    }
+
     /// As the agent reads it. It strikes at the first, or some later time; sooner where the agent is one of so many, which
     /// share the work.
     fn failpoints(self, random: &mut Random, agents: u64) -> String {
@@ -109,7 +137,7 @@ impl Fault {
 #[tokio::test]
 async fn workflows_survive_kills() {
     let rig = Rig::of_one_engine(4, TARGETS).await;
-    let survival = Survival::of(&rig, How::InPlace, &FAULTS, kills()).await;
+    let survival = Survival::of(&rig, How::InPlace, &FAULTS, kills(), kills() / 16).await;
     let ends = check(&rig, &survival.callers, &survival.client).await;
     survival.tell(&rig, &ends);
     survival.assert_enough(&rig, &FAULTS, kills() / 16);
@@ -130,16 +158,18 @@ struct Survival {
 }
 
 impl Survival {
-    /// Kills the agent so often while callers ask for workflows, and waits until all have ended.
-    async fn of(rig: &Rig, how: How, faults: &[Fault], kills: usize) -> Self {
+    /// Kills the agent so often while callers ask for workflows, and on until each point has struck so often, and waits until
+    /// all have ended.
+    async fn of(rig: &Rig, how: How, faults: &[Fault], kills: usize, least: usize) -> Self {
         let mut random = Random(seed());
         let begin = Instant::now();
         rig.tell_failed(0.15);
         let mut callers = Callers::new(&rig.instances, how, random.below(1 << 40));
         let mut watcher = Watcher::default();
         let mut killed_at_any_instant = 0;
-        for round in 0..kills {
-            let fault = faults[round % faults.len()];
+        let mut rounds = 0;
+        while let Some(fault) = next_fault(rig, faults, (rounds, kills), least) {
+            rounds += 1;
             let failpoints = fault.failpoints(&mut random, 1);
             let longest = match how {
                 How::InPlace => 1_500,
@@ -161,6 +191,22 @@ impl Survival {
 
         rig.tell_failed(0.0);
         let running = rig.serve("").await.expect("the agent serves");
+        Self::at_the_end(
+            rig,
+            (callers, watcher),
+            running,
+            (rounds, killed_at_any_instant, took),
+        )
+        .await
+    }
+
+    /// Waits with the last agent until all that was asked for has ended and the watcher knows of it.
+    async fn at_the_end(
+        rig: &Rig,
+        (mut callers, mut watcher): (Callers, Watcher),
+        running: Running,
+        (kills, killed_at_any_instant, took): (usize, u32, Duration),
+    ) -> Self {
         let client = running.client.clone();
         until("all workflows have ended", async || {
             callers.finish(&client).await.then_some(())
@@ -215,10 +261,8 @@ impl Survival {
         }
         let struck = rig.struck();
         for fault in faults {
-            let name = match fault {
-                Fault::Point(name) => *name,
-                Fault::ToldFailed => "store::told_failed",
-                Fault::Instant | Fault::StandsStill => continue,
+            let Some(name) = fault.failpoint() else {
+                continue;
             };
             let times = struck.get(name).copied().unwrap_or(0);
             assert!(times as usize >= least, "{name} struck only {times} times");

@@ -13,6 +13,7 @@ mod actuators;
 mod board;
 mod bounds;
 mod breaking;
+mod broken_store;
 mod canary;
 #[path = "../support/trials.rs"]
 mod canary_trials;

@@ -14,9 +14,9 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::access::with_token;
+use crate::broken_store::BrokenStore;
 use crate::errors::{Seen, hint};
 use crate::fake::TestAgent;
-use crate::instance_refusals::BrokenStore;
 use crate::instances::{NOWHERE, register, registration};
 use crate::pki::Files;
 use crate::workflows::{

@@ -208,6 +208,23 @@ async fn who_waits_in_vain_can_write_afterwards() {
     support::end(&store, &id(1)).await;
 }
 
+/// Without waiting until it is looked anyway: nobody looks here.
+#[tokio::test]
+async fn agents_hear_of_what_others_write() {
+    let url = Postgres::shared().database().await;
+    let (one, other) = (open(&url).await, open(&url).await);
+    let mut heard = WorkflowStore::hints(&other).unwrap();
+    let soon = Duration::from_secs(30);
+    // it listens
+    let listens = heard.wait_for(|count| *count > 0);
+    let before = *tokio::time::timeout(soon, listens).await.unwrap().unwrap();
+    support::start(&one, &id(1), "a", None, at(0))
+        .await
+        .unwrap();
+    let more = heard.wait_for(|count| *count > before);
+    tokio::time::timeout(soon, more).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn text_that_is_none_is_the_callers_fault() {
     let url = Postgres::shared().database().await;

@@ -41,15 +41,10 @@ fn kills() -> usize {
 #[tokio::test]
 async fn canaries_survive_kills() {
     let rig = Rig::of_an_engine_each(4, TARGETS).await;
-    let survival = Survival::of(&rig, How::Canary, &FAULTS, kills()).await;
+    let survival = Survival::of(&rig, How::Canary, &FAULTS, kills(), kills() / 20).await;
     let ends = check(&rig, &survival.callers, &survival.client).await;
     survival.tell(&rig, &ends);
-    survival.assert_enough(&rig, &FAULTS, kills() / 40);
-    // of few kills not each point need be reached
-    let struck: u64 = rig.struck().values().sum();
-    if cfg!(feature = "failpoints") {
-        assert!(struck as usize >= kills() / 8, "too few faults");
-    }
+    survival.assert_enough(&rig, &FAULTS, kills() / 20);
 }
 
 /// Whether all is as it has to be, and how many ended in what.
