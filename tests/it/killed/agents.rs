@@ -56,10 +56,12 @@ async fn workflows_survive_a_database_that_restarts() {
     let mut random = Random(seed());
     let mut agents = Vec::new();
     for agent in 0..2 {
-        let running = rig
-            .serve_as(&name(agent), "store::told_failed=5%return")
-            .await;
-        agents.push(running.expect("it serves"));
+        // what is told as failed while it starts ends it, and who looks after it starts it again
+        let running = until("the agent serves", async || {
+            rig.serve_as(&name(agent), "store::told_failed=5%return")
+                .await
+        });
+        agents.push(running.await);
     }
     let (asked, watched) = (agents[0].client.clone(), agents[1].client.clone());
     let mut callers = Callers::new(&rig.instances, How::InPlace, random.below(1 << 40));
