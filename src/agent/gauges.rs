@@ -241,8 +241,13 @@ impl Collector for FleetGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let now = Instant::now();
         let fleet = self.0.after("");
+        // each of several agents tells of what it measures, so that who adds them up counts nothing twice
+        let measured_here = |state: &&Arc<InstanceState>| {
+            state.elsewhere.is_none() && self.0.is_ours(state.instance.id())
+        };
         let labelled: Vec<(Labels, &InstanceState)> = fleet
             .iter()
+            .filter(measured_here)
             .map(|state| (labels(state), &**state))
             .collect();
         let watchers = self.0.watchers();
@@ -250,7 +255,12 @@ impl Collector for FleetGauges {
             Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         let tasks = serving + self.0.tasks();
         for (name, help, count) in [
-            ("instances", "Instances that the agent watches", fleet.len()),
+            ("instances", "Instances that the agent knows", fleet.len()),
+            (
+                "instances_measured",
+                "Instances that it falls to the agent to measure; of several agents on one store each measures a part",
+                labelled.len(),
+            ),
             ("watchers", "Streams that watch instances", watchers),
             ("tasks", "Tasks that the agent runs", tasks),
         ] {

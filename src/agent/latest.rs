@@ -1,13 +1,16 @@
 //! What the background has measured: answered at once.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fleet::{InstanceState, Latest};
 use super::{Agent, Caller, Error, Target, WindowRequest};
 use crate::measure::Measurement;
 use crate::scrape::{ScrapeError, shown_url};
 use crate::units::is_id;
+
+/// After the first scrape of an instance there is a second within seconds, and a window between them.
+const FIRST_WINDOW: Duration = Duration::from_secs(8);
 
 /// The last measurement of an instance, and whether it still tells how things are.
 #[derive(Debug, Clone)]
@@ -52,12 +55,31 @@ impl Agent {
             return Err(Error::Invalid(violations));
         }
         if window.length.is_none() {
+            self.has_it_measured(&target.instance_id).await;
             return Ok(Answer::Latest(self.latest(&target.instance_id)?));
         }
         let target = self.instance(&target.instance_id)?.instance.spec.target();
         let mut measured = self.measure_now(caller, &target, window, &|_| {}).await?;
         hide_queries(&mut measured, &target.metrics_urls);
         Ok(Answer::Now(Box::new(measured)))
+    }
+
+    /// Has an instance measured here that another agent measures, for some minutes, and waits for its first window.
+    async fn has_it_measured(&self, id: &str) {
+        if !self.fleet.is_shared() {
+            return;
+        }
+        self.fleet.want(id);
+        let ids = [Arc::from(id)];
+        let watcher = self.fleet.watch(&ids);
+        let first_window = async {
+            while self.fleet.get(id).is_some_and(|state| state.is_beginning()) {
+                watcher.changes().await;
+            }
+        };
+        // what is not there by then is answered for as it is
+        let _ = tokio::time::timeout(FIRST_WINDOW, first_window).await;
+        self.fleet.unwatch(&watcher, &ids);
     }
 
     /// The last measurement of an instance.

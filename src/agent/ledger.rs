@@ -45,18 +45,32 @@ const PAGE: u32 = 500;
 /// Between two looks for predictions whose time is over.
 const TIDY_EACH: Duration = Duration::from_secs(3_600);
 
+/// Between two looks at what other agents predicted.
+const LOOK_AGAIN_EACH: Duration = Duration::from_secs(60);
+
 impl Ledger {
     /// Reads what the store holds.
     pub(super) async fn load(&self, store: &dyn Store) -> Result<(), StoreError> {
         let _turn = self.turns.lock().await;
+        self.read_open(store).await?;
+        self.read_records(store).await
+    }
+
+    /// Reads what is open by now: other agents predict and close as well.
+    async fn look_again(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _turn = self.turns.lock().await;
+        self.read_open(store).await
+    }
+
+    async fn read_open(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut open = BTreeMap::<String, Vec<LedgerEntry>>::new();
-        for entry in all(store, Ended::Open).await? {
+        for entry in all_that_are(store, Ended::Open).await? {
             open.entry(entry.instance_id.clone())
                 .or_default()
                 .push(entry);
         }
         *write(&self.open) = open;
-        self.read_records(store).await
+        Ok(())
     }
 
     /// What closed predictions say of the next one, of a simulated engine or another.
@@ -89,7 +103,7 @@ impl Ledger {
         let Some(instance_id) = new.first().map(|entry| entry.instance_id.clone()) else {
             return Ok(Vec::new());
         };
-        let mut open = self.open_of(&instance_id);
+        let mut open = self.open_now(store, &instance_id).await?;
         let (mut ids, mut put, mut gone) = (Vec::new(), Vec::new(), BTreeSet::new());
         for entry in new {
             let same = |known: &&LedgerEntry| {
@@ -132,7 +146,7 @@ impl Ledger {
         next: impl Fn(&LedgerEntry) -> Option<LedgerState>,
     ) -> Result<(), StoreError> {
         let _turn = self.turns.lock().await;
-        let mut open = self.open_of(instance_id);
+        let mut open = self.open_now(store, instance_id).await?;
         let mut changed = Vec::new();
         for entry in &mut open {
             if let Some(state) = next(entry) {
@@ -140,11 +154,13 @@ impl Ledger {
                 changed.push(entry.clone());
             }
         }
-        if changed.is_empty() {
-            return Ok(());
+        if !changed.is_empty() {
+            // one that another agent took further is none of what is to be done here
+            let advanced = store.advance_predictions(&changed).await?;
+            let not_advanced = |entry: &LedgerEntry| !advanced.contains(&entry.prediction_id);
+            let lost: Vec<LedgerEntry> = changed.extract_if(.., |one| not_advanced(one)).collect();
+            open.retain(|entry| entry.state.ended() == Ended::Open && !lost.contains(entry));
         }
-        store.put_predictions(&changed, &[]).await?;
-        open.retain(|entry| entry.state.ended() == Ended::Open);
         match open.is_empty() {
             true => drop(write(&self.open).remove(instance_id)),
             false => drop(write(&self.open).insert(instance_id.to_owned(), open)),
@@ -164,6 +180,26 @@ impl Ledger {
     /// Forgets what is open of an instance that the store has forgotten.
     pub(super) fn forget(&self, instance_id: &str) {
         write(&self.open).remove(instance_id);
+    }
+
+    /// What is open of an instance, whoever predicted it.
+    async fn open_now(
+        &self,
+        store: &dyn Store,
+        instance_id: &str,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        if !store.is_shared() {
+            return Ok(self.open_of(instance_id));
+        }
+        let filter = PredictionFilter {
+            instance_id: Some(instance_id.to_owned()),
+            state: Some(Ended::Open),
+            ..PredictionFilter::default()
+        };
+        let mut open = all(store, &filter).await?;
+        // the oldest first, as they came
+        open.reverse();
+        Ok(open)
     }
 
     fn open_of(&self, instance_id: &str) -> Vec<LedgerEntry> {
@@ -188,7 +224,7 @@ impl Ledger {
     }
 
     async fn read_records(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let closed = all(store, Ended::Closed).await?;
+        let closed = all_that_are(store, Ended::Closed).await?;
         let records = [false, true].map(|simulated| Arc::new(TrackRecord::of(&closed, simulated)));
         *write(&self.records) = records;
         Ok(())
@@ -204,11 +240,13 @@ pub(super) async fn hold_against_measurements(
     stop: CancellationToken,
 ) {
     let mut tidy = tokio::time::interval(TIDY_EACH);
+    let mut look = tokio::time::interval(LOOK_AGAIN_EACH);
     loop {
         let done = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             _ = tidy.tick() => tidy_up(&ledger, &*store).await,
+            _ = look.tick(), if store.is_shared() => ledger.look_again(&*store).await,
             () = ledger.wake.notified() => look_at_measured((&ledger, &fleet, &actuated), (&registry, &thresholds), &*store).await,
         };
         if let Err(error) = done {
@@ -261,19 +299,28 @@ async fn tidy_up(ledger: &Ledger, store: &dyn Store) -> Result<(), StoreError> {
     let kept = Duration::from_secs_f64(KEPT_SECONDS);
     let made_before = SystemTime::now().checked_sub(kept).unwrap_or(UNIX_EPOCH);
     let most = u32::try_from(MAX_ENTRIES).unwrap_or(u32::MAX);
-    store.forget_predictions(made_before, most).await
+    store.forget_predictions(made_before, most).await?;
+    match store.is_shared() {
+        true => ledger.load(store).await,
+        false => Ok(()),
+    }
 }
 
 /// All predictions in a state.
-async fn all(store: &dyn Store, state: Ended) -> Result<Vec<LedgerEntry>, StoreError> {
+async fn all_that_are(store: &dyn Store, state: Ended) -> Result<Vec<LedgerEntry>, StoreError> {
     let filter = PredictionFilter {
         state: Some(state),
         ..PredictionFilter::default()
     };
+    all(store, &filter).await
+}
+
+/// All predictions of these.
+async fn all(store: &dyn Store, filter: &PredictionFilter) -> Result<Vec<LedgerEntry>, StoreError> {
     let mut found: Vec<LedgerEntry> = Vec::new();
     loop {
         let after = found.last().map(PredictionPlace::of);
-        let page = store.predictions(&filter, after.as_ref(), PAGE).await?;
+        let page = store.predictions(filter, after.as_ref(), PAGE).await?;
         let is_last = page.len() < PAGE as usize;
         found.extend(page);
         if is_last {

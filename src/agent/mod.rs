@@ -23,7 +23,7 @@ mod webhooks;
 mod window;
 mod workflows;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
@@ -53,7 +53,7 @@ use workflows::{EventLog, Workflows};
 pub use collect::Progress;
 pub use diagnose::{Diagnosed, Diagnosing, DiagnosisAnswer};
 pub use error::{Error, StartError};
-pub use fleet::{Forms, Health, InstanceState, Latest, ReplicaState};
+pub use fleet::{Elsewhere, Forms, Health, InstanceState, Latest, ReplicaState};
 pub use instances::{Page, Precondition, SpecChange};
 pub use latest::{Answer, LatestAnswer};
 pub use optimize::{ASKED_LEVER, Advised, ConfigAnswer, Predicted, Subject};
@@ -185,8 +185,8 @@ pub struct Agent {
     webhooks: Option<Arc<Webhooks>>,
     /// The log of workflows; none without a store.
     events: Option<Arc<EventLog>>,
-    /// What is known of other agents on the store; unset where there can be none.
-    sharing: OnceLock<Arc<Sharing>>,
+    /// What is known of other agents on the store; none where there can be none.
+    sharing: Option<Arc<Sharing>>,
     /// Ends what holds predictions against measurements.
     _holding: Option<DropGuard>,
     /// Room for work that takes a processor for seconds.
@@ -244,7 +244,7 @@ impl Agent {
             workflows: None,
             webhooks: None,
             events: None,
-            sharing: OnceLock::new(),
+            sharing: None,
             _holding: None,
             heavy: Heavy::default(),
             writes: Arc::default(),
@@ -295,9 +295,10 @@ impl Agent {
             stop.clone(),
         ));
         agent._holding = Some(stop.drop_guard());
-        agent.fleet.put_all(instances);
         let authenticates = config.auth.credentials_file.is_some();
         let workflows = Workflows::new(config.workflows.clone(), config.store.lease, authenticates);
+        agent.arrive(workflows.holder(), &*store).await?;
+        agent.fleet.put_all(instances);
         agent.events = Some(EventLog::open(store.clone()).await?);
         let configured = config.configured_webhooks()?;
         store
@@ -305,11 +306,10 @@ impl Agent {
             .await?;
         let webhooks = Webhooks::new(config, store.clone(), agent.metrics.clone())?;
         agent.webhooks = Some(webhooks);
-        let agent_id = workflows.holder().to_owned();
         agent.workflows = Some(Arc::new(workflows));
         agent.store = Some(store.clone());
         let agent = Arc::new(agent);
-        agent.share(&agent_id, &store).await?;
+        agent.follow_others(&store);
         agent.watch_for_webhooks();
         agent.resume_workflows().await?;
         Ok(agent)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
-use super::fleet::{Fleet, InstanceState, Watcher};
+use super::fleet::{Fleet, Hold, InstanceState, Watcher};
 use super::instances::has_labels;
 use super::{Agent, Error, FieldViolation, LIMITS};
 use crate::instance::label_violations;
@@ -63,6 +63,20 @@ impl Agent {
             self.instance(id)?;
         }
         let named: Vec<Arc<str>> = ids.iter().map(|id| id.as_str().into()).collect();
+        Ok(self.watch_any(named, labels, true))
+    }
+
+    /// The state of all instances and each change of it, as far as they are measured here anyway.
+    pub(super) fn watch_as_it_is(&self) -> impl Stream<Item = WatchEvent> + Send + use<> {
+        self.watch_any(Vec::new(), BTreeMap::new(), false)
+    }
+
+    fn watch_any(
+        &self,
+        named: Vec<Arc<str>>,
+        labels: BTreeMap<String, String>,
+        has_them_measured: bool,
+    ) -> impl Stream<Item = WatchEvent> + Send + use<> {
         // from before the states are read, so that no change falls in between
         let watcher = self.fleet.watch(&named);
         let pending = match named.is_empty() {
@@ -76,12 +90,13 @@ impl Agent {
             fleet: self.fleet.clone(),
             watcher,
             labels,
+            has_them_measured,
             pending,
             told: HashMap::new(),
             named: (!named.is_empty()).then_some(named),
             heartbeat: Instant::now(),
         };
-        Ok(futures_util::stream::unfold(watch, Watch::next))
+        futures_util::stream::unfold(watch, Watch::next)
     }
 }
 
@@ -91,12 +106,20 @@ struct Watch {
     labels: BTreeMap<String, String>,
     /// Instances that may have changed. Their state is read when its turn comes.
     pending: VecDeque<Arc<str>>,
-    /// Version and sequence that were told last.
-    told: HashMap<Arc<str>, (u64, u64)>,
+    /// What is told of is measured here, whoever else measures it.
+    has_them_measured: bool,
+    /// What was told last.
+    told: HashMap<Arc<str>, Told>,
     /// Those that were asked for; none for all.
     named: Option<Vec<Arc<str>>>,
     /// When the watcher is told that nothing has changed, if nothing has.
     heartbeat: Instant,
+}
+
+struct Told {
+    version: u64,
+    sequence: u64,
+    _measured: Option<Hold>,
 }
 
 impl Drop for Watch {
@@ -145,10 +168,18 @@ impl Watch {
             self.told.remove(&id)?;
             return Some(WatchEvent::Removed { instance_id: id });
         };
-        let before = self.told.insert(id, (state.version, state.sequence));
-        let missed = match before {
-            Some((version, _)) if version == state.version => return None,
-            Some((_, sequence)) => state.sequence.saturating_sub(sequence.saturating_add(1)),
+        let told = Told {
+            version: state.version,
+            sequence: state.sequence,
+            // anew each time: one that was registered again is another
+            _measured: self.fleet.hold(&id).filter(|_| self.has_them_measured),
+        };
+        let missed = match self.told.insert(id, told) {
+            Some(before) if before.version == state.version => return None,
+            Some(before) => {
+                let next = before.sequence.saturating_add(1);
+                state.sequence.saturating_sub(next)
+            }
             None => 0,
         };
         Some(WatchEvent::State { state, missed })

@@ -60,11 +60,11 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
     /// Whether other agents may have the store as well.
     fn is_shared(&self) -> bool;
 
-    /// Says that an agent is there for this time, by the store's clock, and gives all that are.
+    /// Says that an agent is there, and what it found; gives all agents that are there, and what they found.
     ///
     /// # Errors
     /// A store that cannot be written.
-    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Beat, StoreError>;
+    async fn beat(&self, says: &Says<'_>) -> Result<Beat, StoreError>;
 
     /// Says that an agent is there no more.
     ///
@@ -117,7 +117,7 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
         now: SystemTime,
     ) -> Result<Written, StoreError>;
 
-    /// Keeps predictions as they are now, new ones and others, and forgets those of the ids in `gone`.
+    /// Keeps new predictions, and forgets those of the ids in `gone` that are open still.
     ///
     /// # Errors
     /// A store that cannot be written.
@@ -126,6 +126,13 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
         entries: &[LedgerEntry],
         gone: &[String],
     ) -> Result<(), StoreError>;
+
+    /// Takes predictions that are open to what they have become, and gives the ids of those that were open still.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn advance_predictions(&self, entries: &[LedgerEntry])
+    -> Result<Vec<String>, StoreError>;
 
     /// At most so many predictions, the newest first, from after this place on.
     ///
@@ -149,13 +156,41 @@ pub trait Store: WorkflowStore + WebhookStore + TransferStore + Debug {
     ) -> Result<(), StoreError>;
 }
 
+/// What an agent says to the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Says<'s> {
+    /// Its id.
+    pub agent_id: &'s str,
+    /// It counts as there for this time from now on, by the store's clock.
+    pub time: Duration,
+    /// Others are waited for this much longer than they said.
+    pub patience: Duration,
+    /// What it found of instances that it measures: instance and JSON, each instance once. It is kept for some hours.
+    pub found: &'s [(String, String)],
+    /// It knows what others said before this, unix time in microseconds by the store's clock.
+    pub since_us: i64,
+}
+
 /// What the store says to an agent that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// Ids of all agents that are, in their order.
     pub agents: Vec<String>,
+    /// What others found. Some of it may be known.
+    pub found: Vec<Found>,
     /// What the store's clock says, unix time in microseconds.
     pub now_us: i64,
+}
+
+/// What an agent found of an instance that it measures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub instance_id: String,
+    /// Who.
+    pub agent_id: String,
+    /// JSON.
+    pub found: String,
 }
 
 /// What is to become of an instance's spec.

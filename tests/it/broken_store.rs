@@ -7,7 +7,7 @@ use perfagent::instance::{Instance, InstanceSpec};
 use perfagent::optimization::LedgerEntry;
 use perfagent::store::{
     Advance, Beat, Change, Claim, Claimed, Committed, DeliverNow, DeliveryFilter, EventFilter,
-    EventsPage, Judge, Lease, NewWorkflow, Once, PredictionFilter, PredictionPlace, Snapshot,
+    EventsPage, Judge, Lease, NewWorkflow, Once, PredictionFilter, PredictionPlace, Says, Snapshot,
     Store, StoreError, TransferError, TransferStore, Transferred, WebhookCounts, WebhookStore,
     WorkflowFilter, WorkflowStore, Written,
 };
@@ -34,7 +34,7 @@ impl Store for BrokenStore {
         false
     }
 
-    async fn beat(&self, _: &str, _: Duration) -> Result<Beat, StoreError> {
+    async fn beat(&self, _: &Says<'_>) -> Result<Beat, StoreError> {
         Err(self.0.clone())
     }
 
@@ -73,6 +73,10 @@ impl Store for BrokenStore {
         _: Option<&Once>,
         _: SystemTime,
     ) -> Result<Written, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn advance_predictions(&self, _: &[LedgerEntry]) -> Result<Vec<String>, StoreError> {
         Err(self.0.clone())
     }
 

@@ -68,6 +68,7 @@ mod score;
 mod scripted;
 mod sent_back;
 mod services;
+mod sharing;
 mod simulator;
 mod slos;
 mod slowed;

@@ -1,5 +1,7 @@
 //! The instances that the agent watches in the background: one loop each, none in the way of another.
 
+mod duty;
+mod elsewhere;
 mod history;
 mod hub;
 mod state;
@@ -27,9 +29,12 @@ use crate::telemetry::Metrics;
 
 use thread::FleetThread;
 
+pub use elsewhere::Elsewhere;
 pub use history::ReplicaState;
 pub use state::{Forms, Health, InstanceState, Latest};
 
+pub(in crate::agent) use duty::Hold;
+pub(in crate::agent) use elsewhere::ToldOthers;
 pub(in crate::agent) use hub::Watcher;
 
 /// The instances that are watched.
@@ -45,6 +50,7 @@ pub(super) struct Fleet {
     scrape_timeout: Duration,
     entries: RwLock<BTreeMap<Arc<str>, Arc<Entry>>>,
     hub: hub::Hub,
+    duty: duty::Duty,
     /// Watchers that are the agent's own, and no streams.
     own_watchers: AtomicUsize,
     /// What times are counted from.
@@ -61,6 +67,11 @@ struct Entry {
     stop: CancellationToken,
     /// Replicas that failed are to be asked with the next scrape, however often they failed.
     retry: AtomicBool,
+    wanted: Arc<duty::Wanted>,
+    /// It is measured here in place of another agent.
+    stands_in: AtomicBool,
+    /// What another agent found last.
+    found_elsewhere: Mutex<Option<Arc<Elsewhere>>>,
 }
 
 impl Entry {
@@ -72,6 +83,11 @@ impl Entry {
     fn update(&self, next: impl FnOnce(&InstanceState) -> InstanceState) {
         let mut state = self.lock();
         *state = Arc::new(next(&state));
+    }
+
+    fn found_elsewhere(&self) -> std::sync::MutexGuard<'_, Option<Arc<Elsewhere>>> {
+        let found = self.found_elsewhere.lock();
+        found.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<InstanceState>> {
@@ -97,6 +113,7 @@ impl Fleet {
             scrape_timeout,
             entries: RwLock::default(),
             hub: hub::Hub::default(),
+            duty: duty::Duty::default(),
             own_watchers: AtomicUsize::new(0),
             begin: Instant::now(),
             thread: OnceLock::new(),
@@ -107,6 +124,7 @@ impl Fleet {
     pub(super) fn put(self: &Arc<Self>, instance: Instance, start_after: Duration) {
         let id: Arc<str> = instance.id().into();
         let instance = Arc::new(instance);
+        let mut wanted = Arc::default();
         let mut entries = self.write();
         if let Some(known) = entries.get(&id) {
             let (before, after) = (&known.state().instance.spec, &instance.spec);
@@ -127,12 +145,17 @@ impl Fleet {
                 return;
             }
             known.stop.cancel();
+            // who wants it wants it wherever it is
+            wanted = known.wanted.clone();
         }
         let entry = Arc::new(Entry {
             id: id.clone(),
             state: Mutex::new(Arc::new(self.new_state(instance))),
             stop: CancellationToken::new(),
             retry: AtomicBool::new(false),
+            wanted,
+            stands_in: AtomicBool::new(false),
+            found_elsewhere: Mutex::default(),
         });
         entries.insert(id.clone(), entry.clone());
         drop(entries);

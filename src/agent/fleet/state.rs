@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
+use super::elsewhere::Elsewhere;
 use super::history::ReplicaState;
 use super::window::WindowSamples;
 use crate::agent::diagnose::{Diagnosed, Diagnosing};
@@ -41,6 +43,8 @@ pub struct InstanceState {
     pub minutes: Arc<Minutes>,
     /// What its steps took at different load, since its engine was started.
     pub load_range: Arc<LoadRange>,
+    /// What another agent found, where that one measures it and this one does not: then there is no measurement here.
+    pub elsewhere: Option<Arc<Elsewhere>>,
     /// Its replicas, in the order of the URLs.
     pub replicas: Vec<ReplicaState>,
     /// Of this state.
@@ -68,7 +72,8 @@ impl Forms {
 }
 
 /// How an instance is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Not scraped yet.
     Pending,
@@ -195,8 +200,19 @@ impl InstanceState {
             slos,
             minutes: Arc::default(),
             load_range: Arc::default(),
+            elsewhere: None,
             replicas: Vec::new(),
             forms: Forms::default(),
+        }
+    }
+
+    /// It is about to be measured: there is no window yet, and nothing stands in the way.
+    pub(in crate::agent) fn is_beginning(&self) -> bool {
+        let is_window = |latest: &Arc<Latest>| latest.kind() == WindowKind::Interval;
+        match (&self.elsewhere, self.health) {
+            (Some(_), _) | (None, Health::Pending) => true,
+            (None, Health::Down) => false,
+            _ => !self.latest.as_ref().is_some_and(is_window),
         }
     }
 

@@ -19,6 +19,8 @@ const JITTER_PART: u32 = 10;
 const SECOND_SCRAPE: Duration = Duration::from_secs(5);
 /// A replica that fails is asked again after this long at the latest, or at its interval where that is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Instances that are taken over are scraped within this time.
+const TAKEOVER: Duration = Duration::from_secs(5);
 /// The grid is one part in this many of the interval, and no wider than that.
 const GRID_PART: u32 = 100;
 const MAX_GRID: Duration = Duration::from_millis(100);
@@ -47,6 +49,13 @@ impl Timing {
         second
             .saturating_add(whole)
             .saturating_add(jitter.mul_f64(share))
+    }
+
+    /// How long after an agent took an instance over its first scrape is due: of those that are taken over together each at
+    /// its own time.
+    pub(super) fn takeover_after(&self) -> Duration {
+        let share = mixed(self.seed) as f64 / u64::MAX as f64;
+        self.interval.min(TAKEOVER).mul_f64(share)
     }
 
     /// How many scrapes later a replica is asked again that failed this many times in a row.

@@ -29,7 +29,7 @@ const CLOCK_STEP_SECONDS: f64 = 0.5;
 
 /// Scrapes the instance until it is told to stop.
 pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Duration) {
-    let begin = fleet.begin.elapsed() + start_after;
+    let mut begin = fleet.begin.elapsed() + start_after;
     let spec = entry.state().instance.spec.clone();
     let named = spec.instance_type.as_deref();
     let profile = named.and_then(|name| fleet.registry.get(name)).cloned();
@@ -42,11 +42,25 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
         clock: Clock::now(),
         fleet: fleet.clone(),
     };
-    let mut history = History::new(&spec, profile);
+    let mut history = History::new(&spec, profile.clone());
     // endpoints are asked beside the scrapes, which do not wait for them
     let mut asking: FuturesUnordered<BoxFuture<'static, (usize, Probed)>> = FuturesUnordered::new();
     let mut tick = 0_u32;
     loop {
+        if !fleet.measures(&entry) {
+            asking.clear();
+            history = History::new(&spec, profile.clone());
+            if !fleet.until_measured_here(&entry).await {
+                return;
+            }
+            // many may become this agent's business at once
+            let after = match fleet.duty.is_ours(&entry.id) {
+                true => history.timing().takeover_after(),
+                false => Duration::ZERO,
+            };
+            (begin, tick) = (fleet.begin.elapsed() + after, 0);
+            reader.clock = Clock::now();
+        }
         let due = on_grid(begin + history.timing().due(tick), spec.scrape_interval);
         tokio::select! {
             biased;
@@ -60,6 +74,9 @@ pub(super) async fn watch(fleet: Arc<Fleet>, entry: Arc<Entry>, start_after: Dur
                 }
                 continue;
             }
+        }
+        if !fleet.measures(&entry) {
+            continue;
         }
         if reader.clock.is_off_by().abs() > CLOCK_STEP_SECONDS {
             let instance_id = &*entry.id;
@@ -273,6 +290,7 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
                 false => Some(now),
             },
             latest: latest.clone().or_else(|| before.latest.clone()),
+            elsewhere: None,
             replicas,
             forms: Forms::default(),
         }
@@ -282,7 +300,8 @@ fn publish(fleet: &Fleet, entry: &Entry, history: &mut History, (tick, number): 
         log_change(&entry.id, was, health, state.failure());
     }
     fleet.hub.changed(&entry.id);
-    if is_measured {
+    // of what another agent measures as well, that one holds what was predicted against it
+    if is_measured && fleet.is_ours(&entry.id) {
         fleet.ledger.measured(&entry.id);
     }
 }

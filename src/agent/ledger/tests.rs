@@ -73,7 +73,7 @@ async fn open(ledger: &Ledger, store: &SqliteStore) -> Vec<String> {
         ids.sort();
         ids
     };
-    let stored = ids(all(store, Ended::Open).await.unwrap());
+    let stored = ids(all_that_are(store, Ended::Open).await.unwrap());
     assert_eq!(ids(ledger.open_of("a")), stored);
     stored
 }

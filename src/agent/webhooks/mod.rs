@@ -144,11 +144,11 @@ impl Agent {
 
     /// Begins to tell webhooks of what opens and is resolved on instances.
     pub(super) fn watch_for_webhooks(&self) {
-        // of all instances there are always some to come: this cannot be refused
-        if let (Some(webhooks), Ok(states)) = (&self.webhooks, self.watch(&[], BTreeMap::new())) {
+        if let Some(webhooks) = &self.webhooks {
+            let states = self.watch_as_it_is();
             self.fleet.has_own_watcher();
             let (stop, weak) = (webhooks.stop.clone(), Arc::downgrade(webhooks));
-            let owner = self.sharing.get().cloned();
+            let owner = self.sharing.clone();
             if let Some(sharing) = &owner {
                 // only here is it set
                 let _ = webhooks.sharing.set(sharing.clone());

@@ -215,6 +215,12 @@ impl Agent {
         *lock() = seen;
     }
 
+    /// Whether a workflow has a task here.
+    pub(super) fn has_task(&self, id: &str) -> bool {
+        let workflows = self.workflows.as_ref();
+        workflows.is_some_and(|workflows| workflows.has_task(id))
+    }
+
     /// Has a workflow looked at by its task, where it has one here.
     pub(super) fn nudge(&self, id: &str) {
         if let Some(workflows) = &self.workflows {

@@ -13,6 +13,7 @@ use super::came::Came;
 use super::lease::Held;
 use super::site::{ACTOR, Site};
 use super::{Workflows, micros};
+use crate::agent::fleet::Hold;
 use crate::agent::{Agent, Error};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::workflow::{Command, Phase, Step, StepEffect, Workflow, next_step};
@@ -31,6 +32,7 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         id,
         wake,
         held: None,
+        measured: None,
         tries: (Phase::Analysing, 0),
         problem: None,
         unready_since: None,
@@ -88,6 +90,8 @@ struct Runner {
     id: String,
     wake: Arc<Notify>,
     held: Option<Held>,
+    /// While it is held its instance is measured here.
+    measured: Option<Hold>,
     /// How often the effect of this phase was tried.
     tries: (Phase, u32),
     /// What stood in the way last.
@@ -169,6 +173,9 @@ impl Runner {
         }
         if let Err(turn) = self.hold(store, workflows).await {
             return turn;
+        }
+        if self.measured.is_none() {
+            self.measured = agent.fleet.hold(&state.spec.instance_id);
         }
         let site = match site {
             Ok(site) => site,
@@ -283,6 +290,10 @@ impl Runner {
         let (true, Ok(site)) = (watched, agent.site_of(state)) else {
             return Turn::Wait(left);
         };
+        // of several agents the one that measures the instance guards it
+        if !agent.fleet.is_ours(&state.spec.instance_id) {
+            return Turn::Wait(Some(left.map_or(ELSEWHERE, |left| left.min(ELSEWHERE))));
+        }
         match agent.harm_now(&site, state).await {
             Some(harm) => {
                 self.commit(agent, state, Command::Fail(harm), Vec::new())
@@ -318,6 +329,7 @@ impl Runner {
     }
 
     async fn let_go(&mut self, store: &dyn Store) {
+        self.measured = None;
         if let Some(held) = self.held.take()
             && let Err(error) = store.release_lease(held.lease()).await
         {

@@ -21,11 +21,13 @@ pub(super) fn table(instances: &[pb::Instance], now: SystemTime) -> String {
     for instance in instances {
         let empty = pb::InstanceStatus::default();
         let status = instance.status.as_ref().unwrap_or(&empty);
-        let up = status
-            .replicas
-            .iter()
-            .filter(|replica| replica.up == Some(true))
-            .count();
+        let up = status.replicas.iter();
+        let up = up.filter(|replica| replica.up == Some(true)).count();
+        let replicas = match status.measured_by.is_empty() {
+            true => format!("{up}/{}", instance.metrics_urls.len()),
+            // another agent knows how many
+            false => format!("-/{}", instance.metrics_urls.len()),
+        };
         let problem = status
             .replicas
             .iter()
@@ -37,7 +39,7 @@ pub(super) fn table(instances: &[pb::Instance], now: SystemTime) -> String {
                 .since_time
                 .map_or_else(String::new, |since| ago(since, now)),
             engine_text(instance, status),
-            format!("{up}/{}", instance.metrics_urls.len()),
+            replicas,
             time_text(instance.scrape_interval),
             source_word(instance.source()).to_owned(),
             problem.map_or_else(String::new, |failure| clean(&failure.message)),
@@ -112,6 +114,9 @@ pub(super) fn details(instance: &pb::Instance) -> String {
     for (at, url) in instance.metrics_urls.iter().enumerate() {
         let replica = status.replicas.get(at);
         let state = match replica.and_then(|replica| replica.up) {
+            None if !status.measured_by.is_empty() => {
+                format!("measured by agent {}", clean(&status.measured_by))
+            }
             None => "not scraped yet".to_owned(),
             Some(true) => "up".to_owned(),
             Some(false) => {

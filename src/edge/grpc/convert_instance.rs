@@ -171,6 +171,18 @@ pub(super) fn instance(of: &InstanceState, caller: &Caller) -> pb::Instance {
 
 fn status(of: &InstanceState) -> pb::InstanceStatus {
     let latest = of.latest.as_ref();
+    if let Some(elsewhere) = &of.elsewhere {
+        return pb::InstanceStatus {
+            state: health(of.health).into(),
+            since_time: Some(system_time(of.since)),
+            engine: elsewhere.engine.clone(),
+            engine_version: elsewhere.engine_version.clone(),
+            model_name: elsewhere.model_name.clone(),
+            simulated: elsewhere.simulated,
+            measured_by: elsewhere.agent_id.clone(),
+            ..Default::default()
+        };
+    }
     pb::InstanceStatus {
         state: health(of.health).into(),
         since_time: Some(system_time(of.since)),
@@ -181,6 +193,7 @@ fn status(of: &InstanceState) -> pb::InstanceStatus {
         model_name: latest.and_then(|latest| latest.model_name().map(str::to_owned)),
         simulated: latest.is_some_and(|latest| latest.simulated()),
         replicas: of.replicas.iter().map(replica).collect(),
+        measured_by: String::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every store must do; each backend runs it.
 
+mod agents;
 mod concurrent;
 mod deliveries;
 mod full;
@@ -32,6 +33,7 @@ async fn conforms(store: &dyn Store) {
     workflows::conform(store).await;
     log::conforms(store).await;
     leases::conform(store).await;
+    agents::conform(store).await;
     snapshots::conform(store).await;
     webhooks::conform(store).await;
     deliveries::conform(store).await;
@@ -132,6 +134,7 @@ async fn a_store_from_before_webhooks_is_upgraded_with_what_it_holds() {
     // as the version before left it
     for table in [
         "agents",
+        "instances_found",
         "delivery_attempts",
         "deliveries",
         "webhook_secrets",

@@ -83,11 +83,17 @@ pub(super) async fn predictions_are_kept(store: &dyn Store) {
     assert_eq!(ids(&of_other, None, 10).await, Vec::<String>::new());
     // changed, superseded
     a.state = expired(unix(4), "over");
+    let changed = std::slice::from_ref(&a);
+    assert_eq!(store.advance_predictions(changed).await.unwrap(), ["1"]);
     store
-        .put_predictions(std::slice::from_ref(&a), &["5".to_owned()])
+        .put_predictions(&[], &["5".to_owned(), "1".to_owned()])
         .await
         .unwrap();
     assert_eq!(ids(&of_a, None, 10).await, ["4"]);
+    // it has ended, whoever else thinks that it goes on or that nobody needs it
+    let other = [prediction("1", "a", unix(1), open())];
+    let advanced = store.advance_predictions(&other).await;
+    assert_eq!(advanced.unwrap(), Vec::<String>::new());
     let stored = store.predictions(&all, None, 10).await.unwrap();
     assert_eq!(stored.last(), Some(&a));
     // an instance that is deleted takes its open ones with it

@@ -1,22 +1,14 @@
 //! Who uses the store, by the clock of the database.
 
-use std::time::Duration;
-
 use sqlx::Row;
 
 use super::leases::micros_of;
-use super::{Backend, commit, query, trouble};
-use crate::store::{Beat, StoreError};
+use super::{Backend, commit, found, query, trouble};
+use crate::store::{Beat, Says, StoreError};
 
-/// For how long one that has said nothing is waited for.
-const ALIVE_AGAIN: Duration = Duration::from_secs(15);
-
-/// Says that an agent is there for this time, and who is.
-pub(super) async fn beat(
-    store: &Backend,
-    agent_id: &str,
-    time: Duration,
-) -> Result<Beat, StoreError> {
+/// Says that an agent is there and what it found, and who is and what they found.
+pub(super) async fn beat(store: &Backend, says: &Says<'_>) -> Result<Beat, StoreError> {
+    let agent_id = says.agent_id;
     let mut write = store.begin_aside().await?;
     query(concat!(
         "INSERT INTO agents (agent_id, until_us) VALUES ($1, ",
@@ -24,18 +16,17 @@ pub(super) async fn beat(
         " + $2) ON CONFLICT (agent_id) DO UPDATE SET until_us = excluded.until_us"
     ))
     .bind(agent_id)
-    .bind(micros_of(time))
+    .bind(micros_of(says.time))
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
-    // each is gone for ever: one that is started again has another id. As long again it is waited for one that could not say
-    // so: while the database was away nobody could
+    // each is gone for ever: one that is started again has another id
     query(concat!(
         "DELETE FROM agents WHERE agent_id <> $1 AND until_us + $2 < ",
         now_us!()
     ))
     .bind(agent_id)
-    .bind(micros_of(ALIVE_AGAIN))
+    .bind(micros_of(says.patience))
     .execute(&mut *write)
     .await
     .map_err(trouble)?;
@@ -43,6 +34,8 @@ pub(super) async fn beat(
         .fetch_all(&mut *write)
         .await
         .map_err(trouble)?;
+    found::put(&mut write, agent_id, says.found).await?;
+    let found = found::of_others(&mut write, agent_id, says.since_us).await?;
     let clock = query(concat!("SELECT ", now_us!(), " AS now_us"))
         .fetch_one(&mut *write)
         .await
@@ -51,6 +44,7 @@ pub(super) async fn beat(
     let ids = rows.iter().map(|row| row.try_get("agent_id"));
     Ok(Beat {
         agents: ids.collect::<Result<_, _>>().map_err(trouble)?,
+        found,
         now_us: clock.try_get("now_us").map_err(trouble)?,
     })
 }

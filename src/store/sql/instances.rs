@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
 use super::{
-    Backend, DbConnection, DbRow, Write, commit, json, micros, predictions, query, requests, time,
-    to_the_microsecond, trouble, unsigned, workflows,
+    Backend, DbConnection, DbRow, Write, commit, found, json, micros, predictions, query, requests,
+    time, to_the_microsecond, trouble, unsigned, workflows,
 };
 use crate::instance::{Instance, InstanceSpec, Source};
 use crate::store::{Change, Once, StoreError, Written};
@@ -108,6 +108,7 @@ pub(super) async fn delete(
     workflows::refuse_if_locked(&mut write, id, None).await?;
     next_revision(&mut write).await?;
     predictions::expire_all_of(&mut write, id, now).await?;
+    found::forget(&mut write, id).await?;
     query("DELETE FROM instances WHERE instance_id = $1")
         .bind(id)
         .execute(&mut *write)

@@ -17,6 +17,7 @@ macro_rules! read {
 
 mod agents;
 mod deliveries;
+mod found;
 mod instances;
 mod leases;
 mod log;
@@ -39,7 +40,7 @@ use super::{Backend, Db, DbConnection, DbRow, keeps_statements, trouble};
 use crate::instance::{Instance, InstanceSpec};
 use crate::optimization::LedgerEntry;
 use crate::store::{
-    Beat, Change, Once, PredictionFilter, PredictionPlace, Store, StoreError, Written, micros,
+    Beat, Change, Once, PredictionFilter, PredictionPlace, Says, Store, StoreError, Written, micros,
 };
 
 #[async_trait]
@@ -56,8 +57,8 @@ impl Store for Backend {
         super::IS_SHARED
     }
 
-    async fn beat(&self, agent_id: &str, time: Duration) -> Result<Beat, StoreError> {
-        self.writing(agents::beat(self, agent_id, time)).await
+    async fn beat(&self, says: &Says<'_>) -> Result<Beat, StoreError> {
+        self.writing(agents::beat(self, says)).await
     }
 
     async fn leave(&self, agent_id: &str) -> Result<(), StoreError> {
@@ -106,6 +107,13 @@ impl Store for Backend {
         gone: &[String],
     ) -> Result<(), StoreError> {
         self.writing(predictions::put(self, entries, gone)).await
+    }
+
+    async fn advance_predictions(
+        &self,
+        entries: &[LedgerEntry],
+    ) -> Result<Vec<String>, StoreError> {
+        self.writing(predictions::advance(self, entries)).await
     }
 
     async fn predictions(

@@ -10,7 +10,7 @@ use super::{
 use crate::optimization::{Ended, LedgerEntry, LedgerState};
 use crate::store::{PredictionFilter, PredictionPlace, StoreError};
 
-/// Keeps these as they are now, and forgets those of these ids.
+/// Keeps these, and forgets those of these ids that are open still.
 pub(super) async fn put(
     store: &Backend,
     entries: &[LedgerEntry],
@@ -18,8 +18,9 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
     for id in gone {
-        query("DELETE FROM predictions WHERE prediction_id = $1")
+        query("DELETE FROM predictions WHERE prediction_id = $1 AND state = $2")
             .bind(id)
+            .bind(Ended::Open.as_str())
             .execute(&mut *write)
             .await
             .map_err(trouble)?;
@@ -46,6 +47,32 @@ async fn put_one(write: &mut Write, entry: &LedgerEntry) -> Result<(), StoreErro
     .await
     .map_err(trouble)?;
     Ok(())
+}
+
+/// Takes those that are open still to what they have become.
+pub(super) async fn advance(
+    store: &Backend,
+    entries: &[LedgerEntry],
+) -> Result<Vec<String>, StoreError> {
+    let mut write = store.begin().await?;
+    let mut advanced = Vec::new();
+    for entry in entries {
+        let updated = query(
+            "UPDATE predictions SET state = $1, entry = $2 WHERE prediction_id = $3 AND state = $4",
+        )
+        .bind(entry.state.ended().as_str())
+        .bind(json(entry)?)
+        .bind(&entry.prediction_id)
+        .bind(Ended::Open.as_str())
+        .execute(&mut *write)
+        .await
+        .map_err(trouble)?;
+        if updated.rows_affected() > 0 {
+            advanced.push(entry.prediction_id.clone());
+        }
+    }
+    commit(write).await?;
+    Ok(advanced)
 }
 
 /// The newest first.

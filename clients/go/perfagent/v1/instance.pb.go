@@ -270,8 +270,12 @@ type InstanceStatus struct {
 	ModelName *string `protobuf:"bytes,7,opt,name=model_name,json=modelName,proto3,oneof" json:"model_name,omitempty"`
 	// The endpoint says that it is simulated.
 	Simulated bool `protobuf:"varint,8,opt,name=simulated,proto3" json:"simulated,omitempty"`
-	// Each replica, in the order of the URLs. Empty before the first scrape.
-	Replicas      []*ReplicaStatus `protobuf:"bytes,9,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Each replica, in the order of the URLs. Empty before the first scrape, and where another agent measures it.
+	Replicas []*ReplicaStatus `protobuf:"bytes,9,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The agent that measures it, where several share a store and this one does not: the state is then what that one found
+	// some seconds ago, and times of scrapes and windows are unset. This agent begins to measure it when it is asked for its
+	// metrics or watched. Empty where it does.
+	MeasuredBy    string `protobuf:"bytes,10,opt,name=measured_by,json=measuredBy,proto3" json:"measured_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +371,13 @@ func (x *InstanceStatus) GetReplicas() []*ReplicaStatus {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *InstanceStatus) GetMeasuredBy() string {
+	if x != nil {
+		return x.MeasuredBy
+	}
+	return ""
 }
 
 // One replica.
@@ -1090,7 +1101,7 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\bactuator\x18\x0e \x01(\tR\bactuator\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x04\n" +
 	"\x0eInstanceStatus\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.perfagent.v1.InstanceStateR\x05state\x129\n" +
 	"\n" +
@@ -1103,7 +1114,10 @@ const file_perfagent_v1_instance_proto_rawDesc = "" +
 	"\n" +
 	"model_name\x18\a \x01(\tH\x02R\tmodelName\x88\x01\x01\x12\x1c\n" +
 	"\tsimulated\x18\b \x01(\bR\tsimulated\x127\n" +
-	"\breplicas\x18\t \x03(\v2\x1b.perfagent.v1.ReplicaStatusR\breplicasB\t\n" +
+	"\breplicas\x18\t \x03(\v2\x1b.perfagent.v1.ReplicaStatusR\breplicas\x12\x1f\n" +
+	"\vmeasured_by\x18\n" +
+	" \x01(\tR\n" +
+	"measuredByB\t\n" +
 	"\a_engineB\x11\n" +
 	"\x0f_engine_versionB\r\n" +
 	"\v_model_name\"\x84\x01\n" +

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{EventLog, READER_PAGE};
 use crate::agent::workflows::site::ACTOR;
 use crate::store::{EventFilter, StoreError};
+use crate::workflow::{Event, RecordedEvent};
 
 /// Waits for events.
 pub(in crate::agent::workflows) struct Waiter {
@@ -16,8 +17,8 @@ pub(in crate::agent::workflows) struct Waiter {
     news: Option<watch::Receiver<u64>>,
 }
 
-/// Tells of what callers ask.
-pub(in crate::agent) struct Asked {
+/// Tells of what happens to workflows wherever they are carried on.
+pub(in crate::agent) struct Elsewhere {
     log: Arc<EventLog>,
     waiter: Waiter,
     after: u64,
@@ -48,9 +49,9 @@ impl EventLog {
         }
     }
 
-    /// Workflows of which callers ask something from now on, at whatever agent.
-    pub(in crate::agent) fn asked_elsewhere(self: &Arc<Self>) -> Asked {
-        Asked {
+    /// What happens to workflows from now on, at whatever agent.
+    pub(in crate::agent) fn heard_elsewhere(self: &Arc<Self>) -> Elsewhere {
+        Elsewhere {
             after: self.end(),
             waiter: self.waiter(&EventFilter::default()),
             log: self.clone(),
@@ -58,9 +59,18 @@ impl EventLog {
     }
 }
 
-impl Asked {
-    /// Ids of the next workflows of which somebody asked something. What tasks write down themselves is not among it.
-    pub(in crate::agent) async fn next(&mut self) -> Vec<String> {
+/// What happened.
+#[derive(Debug, Default)]
+pub(in crate::agent) struct Heard {
+    /// Workflows of which callers asked something. What tasks write down themselves is not among it.
+    pub(in crate::agent) asked: Vec<String>,
+    /// Workflows that changed settings, and whose.
+    pub(in crate::agent) changed: Vec<(String, String)>,
+}
+
+impl Elsewhere {
+    /// What happened since.
+    pub(in crate::agent) async fn next(&mut self) -> Heard {
         loop {
             self.waiter.look();
             let all = EventFilter::default();
@@ -77,15 +87,31 @@ impl Asked {
                 }
             };
             self.after = part.read_to;
-            let events = part.events.iter().map(|logged| &logged.event);
-            let asked = events.filter(|event| event.actor != ACTOR);
-            let ids: Vec<String> = asked.map(|event| event.workflow_id.clone()).collect();
-            if !ids.is_empty() {
-                return ids;
+            let mut heard = Heard::default();
+            for logged in &part.events {
+                heard.take(&logged.event);
+            }
+            if !heard.asked.is_empty() || !heard.changed.is_empty() {
+                return heard;
             }
             if !part.more {
                 self.waiter.news().await;
             }
+        }
+    }
+}
+
+impl Heard {
+    fn take(&mut self, recorded: &RecordedEvent) {
+        if recorded.actor != ACTOR {
+            self.asked.push(recorded.workflow_id.clone());
+        }
+        if matches!(
+            recorded.event,
+            Event::Written { .. } | Event::Restored { .. }
+        ) {
+            let changed = (recorded.workflow_id.clone(), recorded.instance_id.clone());
+            self.changed.push(changed);
         }
     }
 }

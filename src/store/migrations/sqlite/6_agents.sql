@@ -4,3 +4,11 @@ CREATE TABLE agents (
     -- unix time in microseconds, by the store's clock: until then it counts as there
     until_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- what the agent that measures an instance found last, as JSON
+CREATE TABLE instances_found (
+    instance_id TEXT PRIMARY KEY,
+    agent_id TEXT NOT NULL,
+    found TEXT NOT NULL,
+    updated_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

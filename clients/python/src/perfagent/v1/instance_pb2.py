@@ -30,7 +30,7 @@ from perfagent.v1 import model_pb2 as perfagent_dot_v1_dot_model__pb2
 from perfagent.v1 import slo_pb2 as perfagent_dot_v1_dot_slo__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bperfagent/v1/instance.proto\x12\x0cperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xa2\x04\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x15\n\rinstance_type\x18\x02 \x01(\t\x12\x14\n\x0cmetrics_urls\x18\x03 \x03(\t\x12\x32\n\x0fscrape_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".perfagent.v1.Instance.LabelsEntry\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.perfagent.v1.InstanceSource\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06status\x18\x0b \x01(\x0b\x32\x1c.perfagent.v1.InstanceStatus\x12\x1f\n\x04slos\x18\x0c \x03(\x0b\x32\x11.perfagent.v1.Slo\x12\x13\n\x0blaunch_args\x18\r \x03(\t\x12\x10\n\x08\x61\x63tuator\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x03\n\x0eInstanceStatus\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.perfagent.v1.InstanceState\x12.\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bscrape_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06\x65ngine\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x65ngine_version\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nmodel_name\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x11\n\tsimulated\x18\x08 \x01(\x08\x12-\n\x08replicas\x18\t \x03(\x0b\x32\x1b.perfagent.v1.ReplicaStatusB\t\n\x07_engineB\x11\n\x0f_engine_versionB\r\n\x0b_model_name\"k\n\rReplicaStatus\x12\x13\n\x0bmetrics_url\x18\x01 \x01(\t\x12\x0f\n\x02up\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.perfagent.v1.CollectFailureB\x05\n\x03_up\"\x9d\x03\n\x17RegisterInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x13\n\x0bmetrics_url\x18\x04 \x01(\t\x12\x14\n\x0cmetrics_urls\x18\x05 \x03(\t\x12\x32\n\x0fscrape_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x41\n\x06labels\x18\x08 \x03(\x0b\x32\x31.perfagent.v1.RegisterInstanceRequest.LabelsEntry\x12\x1f\n\x04slos\x18\t \x03(\x0b\x32\x11.perfagent.v1.Slo\x12\x13\n\x0blaunch_args\x18\n \x03(\t\x12\x10\n\x08\x61\x63tuator\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x18RegisterInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12\x1a\n\x12hidden_launch_args\x18\x02 \x03(\t\")\n\x12GetInstanceRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\"\xac\x01\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12>\n\x06labels\x18\x03 \x03(\x0b\x32..perfagent.v1.ListInstancesRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.perfagent.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x08instance\x18\x02 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"^\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12\x1a\n\x12hidden_launch_args\x18\x02 \x03(\t\"N\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x18\n\x16\x44\x65leteInstanceResponse*r\n\x0eInstanceSource\x12\x1f\n\x1bINSTANCE_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINSTANCE_SOURCE_CONFIG_FILE\x10\x01\x12\x1e\n\x1aINSTANCE_SOURCE_REGISTERED\x10\x02\x32\x9e\x05\n\x0fInstanceService\x12\x7f\n\x10RegisterInstance\x12%.perfagent.v1.RegisterInstanceRequest\x1a&.perfagent.v1.RegisterInstanceResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/api/v1/instances:\x01*\x12{\n\x0bGetInstance\x12 .perfagent.v1.GetInstanceRequest\x1a!.perfagent.v1.GetInstanceResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/instances/{instance_id}\x12s\n\rListInstances\x12\".perfagent.v1.ListInstancesRequest\x1a#.perfagent.v1.ListInstancesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/instances\x12\x90\x01\n\x0eUpdateInstance\x12#.perfagent.v1.UpdateInstanceRequest\x1a$.perfagent.v1.UpdateInstanceResponse\"3\x82\xd3\xe4\x93\x02-2(/api/v1/instances/{instance.instance_id}:\x01*\x12\x84\x01\n\x0e\x44\x65leteInstance\x12#.perfagent.v1.DeleteInstanceRequest\x1a$.perfagent.v1.DeleteInstanceResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/api/v1/instances/{instance_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bperfagent/v1/instance.proto\x12\x0cperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18perfagent/v1/model.proto\x1a\x16perfagent/v1/slo.proto\"\xa2\x04\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x15\n\rinstance_type\x18\x02 \x01(\t\x12\x14\n\x0cmetrics_urls\x18\x03 \x03(\t\x12\x32\n\x0fscrape_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".perfagent.v1.Instance.LabelsEntry\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.perfagent.v1.InstanceSource\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06status\x18\x0b \x01(\x0b\x32\x1c.perfagent.v1.InstanceStatus\x12\x1f\n\x04slos\x18\x0c \x03(\x0b\x32\x11.perfagent.v1.Slo\x12\x13\n\x0blaunch_args\x18\r \x03(\t\x12\x10\n\x08\x61\x63tuator\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa1\x03\n\x0eInstanceStatus\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.perfagent.v1.InstanceState\x12.\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bscrape_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06\x65ngine\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x65ngine_version\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nmodel_name\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x11\n\tsimulated\x18\x08 \x01(\x08\x12-\n\x08replicas\x18\t \x03(\x0b\x32\x1b.perfagent.v1.ReplicaStatus\x12\x13\n\x0bmeasured_by\x18\n \x01(\tB\t\n\x07_engineB\x11\n\x0f_engine_versionB\r\n\x0b_model_name\"k\n\rReplicaStatus\x12\x13\n\x0bmetrics_url\x18\x01 \x01(\t\x12\x0f\n\x02up\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.perfagent.v1.CollectFailureB\x05\n\x03_up\"\x9d\x03\n\x17RegisterInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x13\n\x0bmetrics_url\x18\x04 \x01(\t\x12\x14\n\x0cmetrics_urls\x18\x05 \x03(\t\x12\x32\n\x0fscrape_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x41\n\x06labels\x18\x08 \x03(\x0b\x32\x31.perfagent.v1.RegisterInstanceRequest.LabelsEntry\x12\x1f\n\x04slos\x18\t \x03(\x0b\x32\x11.perfagent.v1.Slo\x12\x13\n\x0blaunch_args\x18\n \x03(\t\x12\x10\n\x08\x61\x63tuator\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x18RegisterInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12\x1a\n\x12hidden_launch_args\x18\x02 \x03(\t\")\n\x12GetInstanceRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"?\n\x13GetInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\"\xac\x01\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12>\n\x06labels\x18\x03 \x03(\x0b\x32..perfagent.v1.ListInstancesRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.perfagent.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x15UpdateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x08instance\x18\x02 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"^\n\x16UpdateInstanceResponse\x12(\n\x08instance\x18\x01 \x01(\x0b\x32\x16.perfagent.v1.Instance\x12\x1a\n\x12hidden_launch_args\x18\x02 \x03(\t\"N\n\x15\x44\x65leteInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x18\n\x16\x44\x65leteInstanceResponse*r\n\x0eInstanceSource\x12\x1f\n\x1bINSTANCE_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bINSTANCE_SOURCE_CONFIG_FILE\x10\x01\x12\x1e\n\x1aINSTANCE_SOURCE_REGISTERED\x10\x02\x32\x9e\x05\n\x0fInstanceService\x12\x7f\n\x10RegisterInstance\x12%.perfagent.v1.RegisterInstanceRequest\x1a&.perfagent.v1.RegisterInstanceResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/api/v1/instances:\x01*\x12{\n\x0bGetInstance\x12 .perfagent.v1.GetInstanceRequest\x1a!.perfagent.v1.GetInstanceResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/instances/{instance_id}\x12s\n\rListInstances\x12\".perfagent.v1.ListInstancesRequest\x1a#.perfagent.v1.ListInstancesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/instances\x12\x90\x01\n\x0eUpdateInstance\x12#.perfagent.v1.UpdateInstanceRequest\x1a$.perfagent.v1.UpdateInstanceResponse\"3\x82\xd3\xe4\x93\x02-2(/api/v1/instances/{instance.instance_id}:\x01*\x12\x84\x01\n\x0e\x44\x65leteInstance\x12#.perfagent.v1.DeleteInstanceRequest\x1a$.perfagent.v1.DeleteInstanceResponse\"\'\x82\xd3\xe4\x93\x02!*\x1f/api/v1/instances/{instance_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,40 +53,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCESERVICE'].methods_by_name['UpdateInstance']._serialized_options = b'\202\323\344\223\002-2(/api/v1/instances/{instance.instance_id}:\001*'
   _globals['_INSTANCESERVICE'].methods_by_name['DeleteInstance']._loaded_options = None
   _globals['_INSTANCESERVICE'].methods_by_name['DeleteInstance']._serialized_options = b'\202\323\344\223\002!*\037/api/v1/instances/{instance_id}'
-  _globals['_INSTANCESOURCE']._serialized_start=2510
-  _globals['_INSTANCESOURCE']._serialized_end=2624
+  _globals['_INSTANCESOURCE']._serialized_start=2531
+  _globals['_INSTANCESOURCE']._serialized_end=2645
   _globals['_INSTANCE']._serialized_start=225
   _globals['_INSTANCE']._serialized_end=771
   _globals['_INSTANCE_LABELSENTRY']._serialized_start=726
   _globals['_INSTANCE_LABELSENTRY']._serialized_end=771
   _globals['_INSTANCESTATUS']._serialized_start=774
-  _globals['_INSTANCESTATUS']._serialized_end=1170
-  _globals['_REPLICASTATUS']._serialized_start=1172
-  _globals['_REPLICASTATUS']._serialized_end=1279
-  _globals['_REGISTERINSTANCEREQUEST']._serialized_start=1282
-  _globals['_REGISTERINSTANCEREQUEST']._serialized_end=1695
+  _globals['_INSTANCESTATUS']._serialized_end=1191
+  _globals['_REPLICASTATUS']._serialized_start=1193
+  _globals['_REPLICASTATUS']._serialized_end=1300
+  _globals['_REGISTERINSTANCEREQUEST']._serialized_start=1303
+  _globals['_REGISTERINSTANCEREQUEST']._serialized_end=1716
   _globals['_REGISTERINSTANCEREQUEST_LABELSENTRY']._serialized_start=726
   _globals['_REGISTERINSTANCEREQUEST_LABELSENTRY']._serialized_end=771
-  _globals['_REGISTERINSTANCERESPONSE']._serialized_start=1697
-  _globals['_REGISTERINSTANCERESPONSE']._serialized_end=1793
-  _globals['_GETINSTANCEREQUEST']._serialized_start=1795
-  _globals['_GETINSTANCEREQUEST']._serialized_end=1836
-  _globals['_GETINSTANCERESPONSE']._serialized_start=1838
-  _globals['_GETINSTANCERESPONSE']._serialized_end=1901
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=1904
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=2076
+  _globals['_REGISTERINSTANCERESPONSE']._serialized_start=1718
+  _globals['_REGISTERINSTANCERESPONSE']._serialized_end=1814
+  _globals['_GETINSTANCEREQUEST']._serialized_start=1816
+  _globals['_GETINSTANCEREQUEST']._serialized_end=1857
+  _globals['_GETINSTANCERESPONSE']._serialized_start=1859
+  _globals['_GETINSTANCERESPONSE']._serialized_end=1922
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=1925
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=2097
   _globals['_LISTINSTANCESREQUEST_LABELSENTRY']._serialized_start=726
   _globals['_LISTINSTANCESREQUEST_LABELSENTRY']._serialized_end=771
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2078
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2169
-  _globals['_UPDATEINSTANCEREQUEST']._serialized_start=2172
-  _globals['_UPDATEINSTANCEREQUEST']._serialized_end=2306
-  _globals['_UPDATEINSTANCERESPONSE']._serialized_start=2308
-  _globals['_UPDATEINSTANCERESPONSE']._serialized_end=2402
-  _globals['_DELETEINSTANCEREQUEST']._serialized_start=2404
-  _globals['_DELETEINSTANCEREQUEST']._serialized_end=2482
-  _globals['_DELETEINSTANCERESPONSE']._serialized_start=2484
-  _globals['_DELETEINSTANCERESPONSE']._serialized_end=2508
-  _globals['_INSTANCESERVICE']._serialized_start=2627
-  _globals['_INSTANCESERVICE']._serialized_end=3297
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2099
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2190
+  _globals['_UPDATEINSTANCEREQUEST']._serialized_start=2193
+  _globals['_UPDATEINSTANCEREQUEST']._serialized_end=2327
+  _globals['_UPDATEINSTANCERESPONSE']._serialized_start=2329
+  _globals['_UPDATEINSTANCERESPONSE']._serialized_end=2423
+  _globals['_DELETEINSTANCEREQUEST']._serialized_start=2425
+  _globals['_DELETEINSTANCEREQUEST']._serialized_end=2503
+  _globals['_DELETEINSTANCERESPONSE']._serialized_start=2505
+  _globals['_DELETEINSTANCERESPONSE']._serialized_end=2529
+  _globals['_INSTANCESERVICE']._serialized_start=2648
+  _globals['_INSTANCESERVICE']._serialized_end=3318
 # @@protoc_insertion_point(module_scope)

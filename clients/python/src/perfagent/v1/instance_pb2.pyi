@@ -189,6 +189,7 @@ class InstanceStatus(_message.Message):
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    MEASURED_BY_FIELD_NUMBER: _builtins.int
     state: _model_pb2.InstanceState.ValueType
     """How it is."""
     engine: _builtins.str
@@ -199,6 +200,11 @@ class InstanceStatus(_message.Message):
     """Served model as the engine labels its series. Unset where it does not."""
     simulated: _builtins.bool
     """The endpoint says that it is simulated."""
+    measured_by: _builtins.str
+    """The agent that measures it, where several share a store and this one does not: the state is then what that one found
+    some seconds ago, and times of scrapes and windows are unset. This agent begins to measure it when it is asked for its
+    metrics or watched. Empty where it does.
+    """
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """Since when. Always set."""
@@ -213,7 +219,7 @@ class InstanceStatus(_message.Message):
 
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
-        """Each replica, in the order of the URLs. Empty before the first scrape."""
+        """Each replica, in the order of the URLs. Empty before the first scrape, and where another agent measures it."""
 
     def __init__(
         self,
@@ -227,10 +233,11 @@ class InstanceStatus(_message.Message):
         model_name: _builtins.str | None = ...,
         simulated: _builtins.bool = ...,
         replicas: _abc.Iterable[Global___ReplicaStatus] | None = ...,
+        measured_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_engine_version", b"_engine_version", "_model_name", b"_model_name", "engine", b"engine", "engine_version", b"engine_version", "model_name", b"model_name", "scrape_time", b"scrape_time", "since_time", b"since_time", "window_end_time", b"window_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_engine_version", b"_engine_version", "_model_name", b"_model_name", "engine", b"engine", "engine_version", b"engine_version", "model_name", b"model_name", "replicas", b"replicas", "scrape_time", b"scrape_time", "simulated", b"simulated", "since_time", b"since_time", "state", b"state", "window_end_time", b"window_end_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_engine", b"_engine", "_engine_version", b"_engine_version", "_model_name", b"_model_name", "engine", b"engine", "engine_version", b"engine_version", "measured_by", b"measured_by", "model_name", b"model_name", "replicas", b"replicas", "scrape_time", b"scrape_time", "simulated", b"simulated", "since_time", b"since_time", "state", b"state", "window_end_time", b"window_end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015

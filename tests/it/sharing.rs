@@ -1,0 +1,252 @@
+//! Several agents on one database measure each instance once, whoever of them goes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use perfagent::edge::grpc::pb;
+use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
+use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use tonic::transport::Channel;
+
+use crate::cli::{Served, serve};
+use crate::fake::{Answer, FakeEngine, vllm_body};
+use crate::http::get_at;
+use crate::postgres::Postgres;
+
+const INSTANCES: usize = 30;
+
+/// Engines, and when each was scraped.
+struct Engines {
+    engine: FakeEngine,
+    scrapes: Arc<Mutex<BTreeMap<String, Vec<Instant>>>>,
+}
+
+impl Engines {
+    async fn start() -> Self {
+        let scrapes = Arc::new(Mutex::new(BTreeMap::<String, Vec<Instant>>::new()));
+        let seen = scrapes.clone();
+        let engine = FakeEngine::start(move |path, count| {
+            let Some(id) = path.strip_suffix("/metrics") else {
+                return Answer::Plain(404, Vec::new());
+            };
+            let mut seen = seen.lock().unwrap();
+            let of_one = seen.entry(id.trim_start_matches('/').to_owned());
+            of_one.or_default().push(Instant::now());
+            Answer::ok(vllm_body(100 * count as u64))
+        });
+        Self {
+            engine: engine.await,
+            scrapes,
+        }
+    }
+
+    fn url(&self, id: &str) -> String {
+        format!("http://{}/{id}/metrics", self.engine.address)
+    }
+
+    /// How many scrapes there were since then.
+    fn since(&self, begin: Instant) -> usize {
+        let scrapes = self.scrapes.lock().unwrap();
+        let later = scrapes.values().flatten().filter(|at| **at >= begin);
+        later.count()
+    }
+
+    /// How long after that each of these was first scraped.
+    fn first_after(&self, begin: Instant, ids: &[String]) -> Vec<Duration> {
+        let scrapes = self.scrapes.lock().unwrap();
+        let first = |id: &String| scrapes[id].iter().find(|at| **at > begin).copied();
+        ids.iter()
+            .map(|id| first(id).map_or(Duration::MAX, |at| at - begin))
+            .collect()
+    }
+}
+
+struct OneAgent {
+    served: Served,
+    instances: InstanceServiceClient<Channel>,
+    metrics: MetricsServiceClient<Channel>,
+}
+
+impl OneAgent {
+    async fn start(config: &std::path::Path) -> Self {
+        let served = serve(&["--config", config.to_str().unwrap()]).await;
+        let url = format!("http://{}", served.address);
+        let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+        Self {
+            served,
+            instances: InstanceServiceClient::new(channel.clone()),
+            metrics: MetricsServiceClient::new(channel),
+        }
+    }
+
+    async fn list(&self) -> BTreeMap<String, pb::InstanceStatus> {
+        let request = pb::ListInstancesRequest {
+            page_size: 100,
+            ..Default::default()
+        };
+        let listed = self.instances.clone().list_instances(request).await;
+        let listed = listed.unwrap().into_inner().instances;
+        let of = |one: pb::Instance| (one.instance_id, one.status.unwrap());
+        listed.into_iter().map(of).collect()
+    }
+
+    /// What it measures itself.
+    async fn measures(&self) -> Vec<String> {
+        let own = self.list().await.into_iter();
+        let own = own.filter(|(_, status)| status.measured_by.is_empty());
+        own.map(|(id, _)| id).collect()
+    }
+
+    async fn gauge(&self, name: &str) -> f64 {
+        let text = get_at(&*self.served.address, "/metrics", "localhost").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+fn is_window(measurement: Option<&pb::Measurement>) -> bool {
+    let window = measurement.and_then(|one| one.window.as_ref());
+    window.is_some_and(|window| window.kind() == pb::WindowKind::Interval)
+}
+
+/// Waits until each instance is up at all agents, and measured by one of them.
+async fn until_shared(agents: &[OneAgent], instances: usize) {
+    let shared = async {
+        loop {
+            let mut measured = BTreeMap::<String, usize>::new();
+            let mut up = 0;
+            for agent in agents {
+                for (id, status) in agent.list().await {
+                    *measured.entry(id).or_default() += usize::from(status.measured_by.is_empty());
+                    up += usize::from(status.state() == pb::InstanceState::Up);
+                }
+            }
+            let once = measured.values().filter(|times| **times == 1).count();
+            if once == instances && up == instances * agents.len() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let shared = tokio::time::timeout(Duration::from_secs(180), shared).await;
+    shared.expect("each instance is measured by one, and known to all");
+}
+
+#[tokio::test]
+async fn each_instance_is_measured_by_one_agent_whoever_of_them_goes() {
+    let postgres = Postgres::shared();
+    let url = postgres.database().await;
+    let engines = Engines::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    let mut text = format!("[store]\nurl = {url:?}\n");
+    let ids: Vec<String> = (0..INSTANCES).map(|number| format!("i{number}")).collect();
+    for id in &ids {
+        let url = engines.url(id);
+        text += &format!(
+            "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_urls = [{url:?}]\n\
+             scrape_interval = \"500ms\"\nwindow = \"2s\"\n"
+        );
+    }
+    std::fs::write(&config, text).unwrap();
+    let mut agents = Vec::new();
+    for _ in 0..3 {
+        agents.push(OneAgent::start(&config).await);
+    }
+    // one that is registered at one of them is all the same
+    let request = pb::RegisterInstanceRequest {
+        instance_id: "registered".to_owned(),
+        metrics_url: engines.url("registered"),
+        scrape_interval: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 500_000_000,
+        }),
+        ..Default::default()
+    };
+    let registered = agents[0].instances.register_instance(request).await;
+    registered.unwrap();
+    until_shared(&agents, INSTANCES + 1).await;
+
+    // no more scrapes than one agent alone would make
+    let begin = Instant::now();
+    while engines.since(begin) < 20 * (INSTANCES + 1) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let scrapes = engines.since(begin) as f64;
+    let of_one_agent = (INSTANCES + 1) as f64 * begin.elapsed().as_secs_f64() / 0.5;
+    println!(
+        "3 agents: {:.3} times the scrapes of one",
+        scrapes / of_one_agent
+    );
+    assert!(scrapes <= 1.1 * of_one_agent, "{scrapes} of {of_one_agent}");
+    // who adds up what they tell counts nothing twice
+    let mut told = 0.0;
+    for agent in &agents {
+        told += agent.gauge("perfagent_instances_measured ").await;
+    }
+    assert_eq!(told, (INSTANCES + 1) as f64);
+
+    // whoever is asked answers with numbers of its own
+    for agent in &mut agents {
+        let request = pb::CollectMetricsRequest {
+            instance_id: "i0".to_owned(),
+            ..Default::default()
+        };
+        let answer = agent.metrics.collect_metrics(request).await.unwrap();
+        let measured = answer.into_inner().measurement.unwrap();
+        assert!(is_window(Some(&measured)));
+        assert!(agent.measures().await.contains(&"i0".to_owned()));
+    }
+    // who watches sees windows, and for as long as that it is measured there
+    let of_other = agents[1].measures().await;
+    let other = |id: &&String| *id != "i0" && of_other.contains(id);
+    let watched = ids.iter().find(other).unwrap().clone();
+    let request = pb::WatchMetricsRequest {
+        instance_ids: vec![watched.clone()],
+        ..Default::default()
+    };
+    let stream = agents[0].metrics.watch_metrics(request).await.unwrap();
+    let mut stream = stream.into_inner();
+    loop {
+        let message = stream.message().await.unwrap().unwrap();
+        if is_window(message.measurement.as_ref()) {
+            break;
+        }
+    }
+    assert!(agents[0].measures().await.contains(&watched));
+    drop(stream);
+    let asleep = async {
+        while agents[0].measures().await.contains(&watched) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let asleep = tokio::time::timeout(Duration::from_secs(120), asleep).await;
+    asleep.expect("what nobody watches any more is left to the other");
+
+    // one is killed: what it measured alone is taken over
+    let mut killed = agents.pop().unwrap();
+    let mut its_own = killed.measures().await;
+    its_own.retain(|id| id != "i0");
+    assert!(!its_own.is_empty());
+    killed.served.child.kill().await.unwrap();
+    let begin = Instant::now();
+    let taken_over = async {
+        while engines
+            .first_after(begin, &its_own)
+            .contains(&Duration::MAX)
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let taken_over = tokio::time::timeout(Duration::from_secs(180), taken_over).await;
+    taken_over.expect("each is measured by another");
+    let mut after = engines.first_after(begin, &its_own);
+    after.sort();
+    println!(
+        "{} instances of a killed agent were measured again after {:.1?} to {:.1?}",
+        its_own.len(),
+        after[0],
+        after[after.len() - 1],
+    );
+}
