@@ -7,10 +7,16 @@ mod agents;
 mod calls;
 #[path = "killed/canaries.rs"]
 mod canaries;
+#[path = "killed/cut.rs"]
+mod cut;
 #[path = "killed/replicas.rs"]
 mod replicas;
 #[path = "killed/rig.rs"]
 mod rig;
+#[path = "killed/split.rs"]
+mod split;
+#[path = "killed/witness.rs"]
+mod witness;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -373,7 +373,9 @@ impl Agent {
             .into_iter()
             .find(|target| target.name == place.plan.name);
         match (now, written) {
-            (Some(now), _) if content_digest(&now.content) == digest => Brought::There(now),
+            (Some(now), Ok(_)) if content_digest(&now.content) == digest => Brought::There(now),
+            // the same content of another write is not enough: only this one keeps out what comes late
+            (Some(now), Err(_)) if done(&now) => Brought::There(now),
             (_, Err(error)) => Brought::Failed(error),
             (_, Ok(_)) => Brought::Other(format!(
                 "{} said that it had written the settings of {}, and they are others",

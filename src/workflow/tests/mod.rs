@@ -8,5 +8,6 @@ mod invariants;
 mod judged;
 mod properties;
 mod random;
+mod shared;
 mod table;
 mod table_rows;

@@ -126,7 +126,7 @@ fn restarts() -> usize {
     })
 }
 
-fn name(agent: usize) -> String {
+pub(super) fn name(agent: usize) -> String {
     format!("agent-{agent}")
 }
 
@@ -215,7 +215,7 @@ async fn survival(rig: &Rig, rounds: usize) -> Survival {
     Survival::at_the_end(rig, (callers, watcher), running, said).await
 }
 
-fn signal(running: &Running, signal: Signal) {
+pub(super) fn signal(running: &Running, signal: Signal) {
     let pid = running.child.id().expect("it was not waited for");
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, signal).unwrap();

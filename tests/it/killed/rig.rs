@@ -91,7 +91,7 @@ impl Rig {
                 urls.push(engine.url());
                 engines.push(engine);
             }
-            let state = json!({"targets": shown, "applies": {}, "told_failed": 0});
+            let state = json!({"targets": shown, "applies": {}, "writes": [], "told_failed": 0});
             std::fs::write(file, state.to_string()).unwrap();
             urls.dedup();
             config += &instance(id, &urls);
@@ -133,11 +133,24 @@ impl Rig {
 
     /// The same of one among several, which has a directory of its own.
     pub(super) async fn serve_as(&self, agent: &str, failpoints: &str) -> Option<Running> {
+        self.serve_with(agent, failpoints, &[], &[]).await
+    }
+
+    /// The same with these variables and arguments.
+    pub(super) async fn serve_with(
+        &self,
+        agent: &str,
+        failpoints: &str,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Option<Running> {
         let mut child = cli::command()
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--config", self.path("config.toml").to_str().unwrap()])
             .args(["--state-dir", self.path(agent).to_str().unwrap()])
+            .args(arguments)
             .env("FAILPOINTS", failpoints)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -189,6 +202,7 @@ impl Rig {
         Desk {
             contents: targets.iter().map(content).collect(),
             applies: serde_json::from_value(state["applies"].clone()).unwrap(),
+            writes: serde_json::from_value(state["writes"].clone()).unwrap(),
             told_failed: state["told_failed"].as_u64().unwrap(),
         }
     }
@@ -198,7 +212,17 @@ impl Rig {
 pub(super) struct Desk {
     pub(super) contents: Vec<Vec<u8>>,
     pub(super) applies: BTreeMap<String, u64>,
+    pub(super) writes: Vec<DeskWrite>,
     pub(super) told_failed: u64,
+}
+
+/// A write that was accepted.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct DeskWrite {
+    pub(super) operation_id: String,
+    pub(super) epoch: i64,
+    /// Unix time in seconds.
+    pub(super) at: f64,
 }
 
 /// Settings of a target before anything: launch arguments, and bytes that are no text.

@@ -49,6 +49,27 @@ async fn a_failing_or_lying_actuator_is_said_and_rolled_back() {
     }
 }
 
+/// Else a write of another agent that stood still meanwhile could come later, and nobody would know.
+#[tokio::test]
+async fn what_is_there_already_is_restored_all_the_same() {
+    let bench = Bench::new(1).await;
+    bench.actuator.desk().fault = Fault::Fails;
+    let id = bench.start(at_once()).await.unwrap().workflow_id;
+    let restoring = |state: &Workflow| matches!(state.phase, Phase::Restoring { .. });
+    bench.state(&id, restoring).await;
+    let before = bench.actuator.desk().writes;
+    while bench.actuator.desk().writes < before + 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.actuator.desk().fault = Fault::None;
+    let done = bench.ended(&id).await;
+    assert_eq!(done.status(), Status::RolledBack, "{done:#?}");
+    let restored = bench.actuator.desk().targets[0].clone();
+    assert_eq!(restored.content, BEFORE);
+    assert_eq!(restored.operation_id, done.targets[0].operation_id);
+    assert!(restored.epoch.is_some());
+}
+
 #[tokio::test]
 async fn a_target_that_does_not_get_ready_is_rolled_back() {
     let bench = Bench::new(2).await;
