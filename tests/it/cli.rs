@@ -31,11 +31,16 @@ pub fn command_by(program: &str) -> Command {
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .env("XDG_STATE_HOME", state_home())
-        .env_remove("PERFAGENT_TEST_KILLS")
-        .env_remove("PERFAGENT_TEST_TROUBLE_SECONDS")
         .env_remove("RUST_LOG")
         .env_remove("PERFAGENT_SERVER")
         .env_remove("PERFAGENT_TOKEN");
+    // they are the tests' own, and would be taken for settings
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("PERFAGENT_TEST_") {
+            command.env_remove(&*name);
+        }
+    }
     command
 }
 

@@ -157,7 +157,8 @@ impl Rig {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let (served, mut serves) = tokio::sync::mpsc::channel(1);
         let told = self.told.clone();
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
+            let mut last = String::new();
             while let Ok(Some(line)) = log.next_line().await {
                 if let Some((_, name)) = line.split_once("failpoint: ") {
                     let name = name.split(['"', '`', ';']).next().unwrap_or_default();
@@ -168,10 +169,14 @@ impl Rig {
                 if let Some(address) = message.strip_prefix("listening on ") {
                     let _ = served.send(address.to_owned()).await;
                 }
+                last = line;
             }
+            last
         });
         let Some(address) = serves.recv().await else {
             child.wait().await.unwrap();
+            let last = reading.await.unwrap_or_default();
+            println!("{agent} did not come to serve: {last}");
             return None;
         };
         match WorkflowServiceClient::connect(format!("http://{address}")).await {

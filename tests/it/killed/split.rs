@@ -28,11 +28,9 @@ enum Apart {
 }
 
 /// Two agents at once each time, in turn.
-const APART: [[Apart; 2]; 4] = [
-    [Apart::StandsStill, Apart::CutOff],
-    [Apart::CutOff, Apart::OtherTime("+1h")],
-    [Apart::StandsStill, Apart::CutOff],
-    [Apart::OtherTime("-1h"), Apart::StandsStill],
+const APART: [[Apart; 2]; 2] = [
+    [Apart::StandsStill, Apart::OtherTime("+1h")],
+    [Apart::CutOff, Apart::OtherTime("-1h")],
 ];
 
 /// How often an agent is apart: many times where the full figures are wanted.

@@ -38,15 +38,21 @@ def configured(changes: Mapping[str, str], tls: bool = False) -> str:
     return text
 
 
+def address_of(agent: Agent) -> str:
+    """As the configuration has it."""
+    host, _, port = agent.address.rpartition(":")
+    return f"address: {host}, port_value: {port}"
+
+
 class Envoy:
-    """Before two agents, at ports of its own."""
+    """Before two agents or more, at ports of its own."""
 
     def __init__(
         self,
         binary: Path,
         directory: Path,
         descriptors: Path,
-        agents: tuple[Agent, Agent],
+        agents: tuple[Agent, ...],
         changes: Mapping[str, str],
         tls: bool,
     ) -> None:
@@ -60,9 +66,15 @@ class Envoy:
             "address: 127.0.0.1, port_value: 8080": "address: 127.0.0.1, port_value: 0",
             "address: 127.0.0.1, port_value: 9901": "address: 127.0.0.1, port_value: 0",
         }
-        for number, agent in enumerate(agents, 1):
-            host, _, port = agent.address.rpartition(":")
-            ours[f"address: agent-{number}.example, port_value: 8002"] = f"address: {host}, port_value: {port}"
+        places = [address_of(agent) for agent in agents]
+        for number, place in enumerate(places[:2], 1):
+            ours[f"address: agent-{number}.example, port_value: 8002"] = place
+        # the file has two; a third stands beside the second
+        for more in places[2:]:
+            line = next(line for line in CONFIG.read_text(encoding="utf-8").splitlines() if "agent-2.example" in line)
+            of_two = "address: agent-2.example, port_value: 8002"
+            del ours[of_two]
+            ours[line] = line.replace(of_two, places[1]) + "\n" + line.replace(of_two, more)
         config.write_text(configured({**ours, **changes}, tls), encoding="utf-8")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -75,7 +87,7 @@ class Envoy:
             )
         try:
             self._admin = wait_until("Envoy to start", lambda: self._runs() and admin.exists() and admin.read_text())
-            wait_until("Envoy to be ready", lambda: self.are_healthy(True, True))
+            wait_until("Envoy to be ready", lambda: self.are_healthy(*(True for _ in agents)))
             [listener] = json.loads(self.asked("listeners"))["listener_statuses"]
             address = listener["local_address"]["socket_address"]
             self.address = f"{address['address']}:{address['port_value']}"
