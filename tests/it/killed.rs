@@ -9,6 +9,8 @@ mod calls;
 mod canaries;
 #[path = "killed/cut.rs"]
 mod cut;
+#[path = "killed/database.rs"]
+mod database;
 #[path = "killed/replicas.rs"]
 mod replicas;
 #[path = "killed/rig.rs"]

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use perfagent::edge::grpc::pb;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
+use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::Channel;
 
 use crate::cli::{Served, serve};
 use crate::fake::{Answer, FakeEngine, vllm_body};
 use crate::http::get_at;
 use crate::postgres::Postgres;
+use sqlx::{Connection, PgConnection};
 
 const INSTANCES: usize = 30;
 
@@ -249,4 +251,71 @@ async fn each_instance_is_measured_by_one_agent_whoever_of_them_goes() {
         after[0],
         after[after.len() - 1],
     );
+}
+
+/// As a later version leaves it, which adds and takes nothing away.
+const LATER_SCHEMA: &str = "\
+ALTER TABLE workflows ADD COLUMN later TEXT;
+ALTER TABLE instances ADD COLUMN later TEXT NOT NULL DEFAULT '';
+CREATE TABLE later (place BIGINT PRIMARY KEY);
+INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+  SELECT max(version) + 1, 'later', true, 'x'::bytea, 0 FROM _sqlx_migrations;
+";
+
+#[tokio::test]
+async fn an_agent_goes_on_beside_a_later_one_and_does_not_start_after_it() {
+    let url = Postgres::shared().database().await;
+    let engines = Engines::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, format!("[store]\nurl = {url:?}\n")).unwrap();
+    let mut agents = Vec::new();
+    for _ in 0..2 {
+        agents.push(OneAgent::start(&config).await);
+    }
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(LATER_SCHEMA)
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let request = pb::RegisterInstanceRequest {
+        instance_id: "a".to_owned(),
+        metrics_url: engines.url("a"),
+        ..Default::default()
+    };
+    let registered = agents[0].instances.register_instance(request).await;
+    registered.unwrap();
+    until_shared(&agents, 1).await;
+    let mut workflows = Vec::new();
+    for agent in &agents {
+        let channel = Channel::from_shared(format!("http://{}", agent.served.address));
+        let channel = channel.unwrap().connect().await.unwrap();
+        workflows.push(WorkflowServiceClient::new(channel));
+    }
+    let request = pb::StartWorkflowRequest {
+        instance_id: "a".to_owned(),
+        workflow_type: "analysis".to_owned(),
+        ..Default::default()
+    };
+    let started = workflows[0].start_workflow(request).await.unwrap();
+    let watch = pb::WatchWorkflowRequest {
+        workflow_id: started.into_inner().workflow.unwrap().workflow_id,
+        ..Default::default()
+    };
+    // to its end, at the other
+    let mut stream = workflows[1].watch_workflow(watch).await.unwrap();
+    let stream = stream.get_mut();
+    let told = async {
+        let mut told = 0;
+        while stream.message().await.unwrap().is_some() {
+            told += 1;
+        }
+        told
+    };
+    let told = tokio::time::timeout(Duration::from_secs(120), told).await;
+    assert!(told.expect("it ends") > 1);
+    let started = crate::cli::run(&["serve", "--config", config.to_str().unwrap()]).await;
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(!started.status.success());
+    assert!(said.contains("was written by a newer perfagent"), "{said}");
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::calls::{Callers, How, Watcher, log};
-use super::rig::{Random, Rig, Running, until};
+use super::calls::{Callers, How, Watcher};
+use super::rig::{Random, Rig, Running};
 use super::{Fault, Survival, TARGETS, check, next_fault, seed};
 use crate::postgres::Postgres;
 
@@ -44,86 +44,6 @@ async fn workflows_survive_agents_that_share_a_store() {
     let ends = check(&rig, &survival.callers, &survival.client).await;
     survival.tell(&rig, &ends);
     survival.assert_enough(&rig, &FAULTS, rounds() / 16);
-}
-
-/// The database restarts again and again, and of what it commits a part is told as failed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workflows_survive_a_database_that_restarts() {
-    let postgres = Postgres::start();
-    let rig = Rig::of_one_engine(4, TARGETS).await;
-    rig.shares(&postgres.database().await, LEASE);
-    rig.tell_failed(0.05);
-    let mut random = Random(seed());
-    let mut agents = Vec::new();
-    for agent in 0..2 {
-        // what is told as failed while it starts ends it, and who looks after it starts it again
-        let running = until("the agent serves", async || {
-            rig.serve_as(&name(agent), "store::told_failed=5%return")
-                .await
-        });
-        agents.push(running.await);
-    }
-    let (asked, watched) = (agents[0].client.clone(), agents[1].client.clone());
-    let mut callers = Callers::new(&rig.instances, How::InPlace, random.below(1 << 40));
-    let mut watcher = Watcher::default();
-    let restarts = restarts();
-    let begin = Instant::now();
-    let restarting = async {
-        for _ in 0..restarts {
-            tokio::time::sleep(Duration::from_millis(500 + random.below(2_500))).await;
-            tokio::task::block_in_place(|| postgres.stop());
-            tokio::time::sleep(Duration::from_millis(random.below(2_000))).await;
-            tokio::task::block_in_place(|| postgres.start_again());
-        }
-    };
-    let watching = async {
-        loop {
-            // a watch ends with its store, and is taken up where it was
-            let once = watcher.watch(&watched, None);
-            let _ = tokio::time::timeout(Duration::from_secs(2), once).await;
-        }
-    };
-    tokio::select! {
-        () = restarting => {}
-        never = callers.ask_on(&asked) => match never {},
-        () = watching => {}
-    }
-    until("all workflows have ended", async || {
-        callers.finish(&asked).await.then_some(())
-    })
-    .await;
-    let ends = check(&rig, &callers, &asked).await;
-    let log = log(&asked).await;
-    let last = log.last().map(|event| event.revision);
-    let told = tokio::time::timeout(Duration::from_secs(60), watcher.watch(&watched, last));
-    told.await.expect("the watcher is told everything");
-    assert!(watcher.knows(&log), "the watcher was not told everything");
-    watcher.assert_kept(&log);
-    println!(
-        "{restarts} restarts of the database in {:.0?}; {} workflows ended {ends:?}; {} events; failpoints that struck: \
-         {:?}; lost 0, applied twice 0, wrong ends 0",
-        begin.elapsed(),
-        callers.asked.len(),
-        log.len(),
-        rig.struck(),
-    );
-    assert!(
-        callers.asked.len() >= rig.instances.len(),
-        "too few workflows"
-    );
-    if cfg!(feature = "failpoints") {
-        let told_failed = rig.struck().contains_key("store::told_failed");
-        assert!(told_failed, "no commit was told as failed");
-    }
-}
-
-/// How often the database restarts: many times where the full figures are wanted.
-fn restarts() -> usize {
-    let asked = std::env::var("PERFAGENT_TEST_DATABASE_RESTARTS").ok();
-    asked.map_or(6, |text| {
-        text.parse()
-            .expect("PERFAGENT_TEST_DATABASE_RESTARTS is a number")
-    })
 }
 
 pub(super) fn name(agent: usize) -> String {

@@ -45,6 +45,7 @@ pub(super) struct Rig {
 pub(super) struct Running {
     pub(super) child: Child,
     pub(super) client: WorkflowServiceClient<Channel>,
+    pub(super) channel: Channel,
 }
 
 impl Rig {
@@ -94,7 +95,7 @@ impl Rig {
             let state = json!({"targets": shown, "applies": {}, "writes": [], "told_failed": 0});
             std::fs::write(file, state.to_string()).unwrap();
             urls.dedup();
-            config += &instance(id, &urls);
+            config += &instance(id, &urls, instances.len());
         }
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
         Self {
@@ -179,8 +180,13 @@ impl Rig {
             println!("{agent} did not come to serve: {last}");
             return None;
         };
-        match WorkflowServiceClient::connect(format!("http://{address}")).await {
-            Ok(client) => Some(Running { child, client }),
+        let url = format!("http://{address}");
+        match Channel::from_shared(url).unwrap().connect().await {
+            Ok(channel) => Some(Running {
+                child,
+                client: WorkflowServiceClient::new(channel.clone()),
+                channel,
+            }),
             Err(_) => {
                 let _ = child.start_kill();
                 child.wait().await.unwrap();
@@ -262,10 +268,13 @@ fn config(desk: &Path) -> String {
     )
 }
 
-fn instance(id: &str, urls: &[String]) -> String {
+fn instance(id: &str, urls: &[String], of: usize) -> String {
+    // many are not scraped as often as a few
+    let interval = 200.max(4 * of);
+    let window = 2 * interval;
     format!(
         "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_urls = {urls:?}\n\
-         scrape_interval = \"200ms\"\nwindow = \"400ms\"\nactuator = \"desk\"\n"
+         scrape_interval = \"{interval}ms\"\nwindow = \"{window}ms\"\nactuator = \"desk\"\n"
     )
 }
 
