@@ -332,6 +332,7 @@ impl Agent {
             started_at: self.started_at,
             uptime: self.started.elapsed(),
             limits: LIMITS,
+            sharing: self.sharing.as_ref().map(|sharing| sharing.who()),
         }
     }
 
@@ -360,7 +361,7 @@ impl Drop for Agent {
 }
 
 /// What the agent is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AgentInfo {
     /// Its version.
     pub version: &'static str,
@@ -370,4 +371,6 @@ pub struct AgentInfo {
     pub uptime: Duration,
     /// Bounds that callers meet.
     pub limits: Limits,
+    /// Its id and those of all agents on its store; none where it is alone by nature.
+    pub sharing: Option<(String, Arc<[String]>)>,
 }

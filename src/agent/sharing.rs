@@ -103,7 +103,12 @@ async fn beat(agent: Weak<Agent>, store: Arc<dyn Store>, stop: CancellationToken
         let Some(sharing) = &agent.sharing else {
             return;
         };
-        match sharing.beat(&*store, &agent.fleet).await {
+        let beaten = tokio::select! {
+            // who goes does not say once more that it is there
+            () = stop.cancelled() => return,
+            beaten = sharing.beat(&*store, &agent.fleet) => beaten,
+        };
+        match beaten {
             Ok(found) => {
                 agent.fleet.found_elsewhere(found);
                 agent.fleet.reconsider();
@@ -176,10 +181,10 @@ async fn hear(agent: Weak<Agent>, stop: CancellationToken) {
         for workflow_id in &heard.asked {
             agent.nudge(workflow_id);
         }
-        for (workflow_id, instance_id) in &heard.changed {
+        for changed in &heard.changed {
             // what was read here before another changed it holds no more
-            if !agent.has_task(workflow_id) {
-                agent.actuated.forget(instance_id);
+            if !agent.has_task(&changed.workflow_id) {
+                agent.changed_elsewhere(changed).await;
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use perfagent::edge::grpc::pb;
+use perfagent::edge::grpc::pb::agent_service_client::AgentServiceClient;
 use perfagent::edge::grpc::pb::instance_service_client::InstanceServiceClient;
 use perfagent::edge::grpc::pb::metrics_service_client::MetricsServiceClient;
 use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
@@ -66,6 +67,7 @@ impl Engines {
 
 struct OneAgent {
     served: Served,
+    info: AgentServiceClient<Channel>,
     instances: InstanceServiceClient<Channel>,
     metrics: MetricsServiceClient<Channel>,
 }
@@ -77,6 +79,7 @@ impl OneAgent {
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
         Self {
             served,
+            info: AgentServiceClient::new(channel.clone()),
             instances: InstanceServiceClient::new(channel.clone()),
             metrics: MetricsServiceClient::new(channel),
         }
@@ -112,8 +115,34 @@ fn is_window(measurement: Option<&pb::Measurement>) -> bool {
     window.is_some_and(|window| window.kind() == pb::WindowKind::Interval)
 }
 
-/// Waits until each instance is up at all agents, and measured by one of them.
-async fn until_shared(agents: &[OneAgent], instances: usize) {
+/// Each knows itself and all others, and each says of another's instance which of them measures it.
+async fn is_known(agents: &[OneAgent]) -> bool {
+    let mut own = Vec::new();
+    for agent in agents {
+        let mut client = agent.info.clone();
+        let info = client.get_agent_info(pb::GetAgentInfoRequest {});
+        let info = info.await.unwrap().into_inner();
+        assert_eq!(info.agent_ids.len(), agents.len());
+        assert!(info.agent_ids.contains(&info.agent_id));
+        own.push((info.agent_id, agent.measures().await));
+    }
+    for agent in agents {
+        for (id, status) in agent.list().await {
+            let measures = own.iter().find(|(agent, _)| *agent == status.measured_by);
+            let is_right = match measures {
+                Some((_, measures)) => measures.contains(&id),
+                None => status.measured_by.is_empty(),
+            };
+            if !is_right {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Waits until each instance is up at all agents, and measured by one of them, but for one that somebody wants of all.
+async fn until_shared(agents: &[OneAgent], instances: usize, but_for: &str) {
     let shared = async {
         loop {
             let mut measured = BTreeMap::<String, usize>::new();
@@ -124,7 +153,8 @@ async fn until_shared(agents: &[OneAgent], instances: usize) {
                     up += usize::from(status.state() == pb::InstanceState::Up);
                 }
             }
-            let once = measured.values().filter(|times| **times == 1).count();
+            let once = |(id, times): &(&String, &usize)| **times == 1 || *id == but_for;
+            let once = measured.iter().filter(once).count();
             if once == instances && up == instances * agents.len() {
                 return;
             }
@@ -168,7 +198,15 @@ async fn each_instance_is_measured_by_one_agent_whoever_of_them_goes() {
     };
     let registered = agents[0].instances.register_instance(request).await;
     registered.unwrap();
-    until_shared(&agents, INSTANCES + 1).await;
+    until_shared(&agents, INSTANCES + 1, "").await;
+    // who measured it until the others came may still be named
+    let known = async {
+        while !is_known(&agents).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let known = tokio::time::timeout(Duration::from_secs(120), known).await;
+    known.expect("each says who measures what");
 
     // no more scrapes than one agent alone would make
     let begin = Instant::now();
@@ -243,6 +281,7 @@ async fn each_instance_is_measured_by_one_agent_whoever_of_them_goes() {
     };
     let taken_over = tokio::time::timeout(Duration::from_secs(180), taken_over).await;
     taken_over.expect("each is measured by another");
+    until_shared(&agents, INSTANCES + 1, "i0").await;
     let mut after = engines.first_after(begin, &its_own);
     after.sort();
     println!(
@@ -285,7 +324,7 @@ async fn an_agent_goes_on_beside_a_later_one_and_does_not_start_after_it() {
     };
     let registered = agents[0].instances.register_instance(request).await;
     registered.unwrap();
-    until_shared(&agents, 1).await;
+    until_shared(&agents, 1, "").await;
     let mut workflows = Vec::new();
     for agent in &agents {
         let channel = Channel::from_shared(format!("http://{}", agent.served.address));

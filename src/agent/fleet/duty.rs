@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::{Entry, Fleet};
 use crate::agent::sharing::Sharing;
 
-/// For how long an instance is measured for somebody who asked once: who asks regularly finds windows.
+/// For how long an instance is measured for somebody who asked once, or for some scrapes where that is longer: who asks
+/// regularly finds windows.
 const AFTER_A_CALL: Duration = Duration::from_secs(300);
 
 /// For how long the next agent in order waits for word of an instance, and the one after it as long again.
@@ -94,7 +95,7 @@ impl Fleet {
     pub(in crate::agent) fn is_ours(&self, instance_id: &str) -> bool {
         self.duty.is_ours(instance_id) || {
             let entry = self.read().get(instance_id).cloned();
-            entry.is_some_and(|entry| self.stands_in(&entry))
+            entry.is_some_and(|entry| entry.stands_in.load(Ordering::Relaxed))
         }
     }
 
@@ -106,7 +107,8 @@ impl Fleet {
     /// Has an instance measured here for some minutes.
     pub(in crate::agent) fn want(&self, id: &str) {
         if let Some(entry) = self.read().get(id) {
-            let until = self.begin.elapsed() + AFTER_A_CALL;
+            let interval = entry.state().instance.spec.scrape_interval;
+            let until = self.begin.elapsed() + AFTER_A_CALL.max(3 * interval);
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             entry
                 .wanted
@@ -127,18 +129,40 @@ impl Fleet {
     pub(super) fn measures(&self, entry: &Entry) -> bool {
         let wanted = &entry.wanted;
         let millis = self.begin.elapsed().as_millis();
-        wanted.holds.load(Ordering::Relaxed) > 0
+        let is_ours = self.duty.is_ours(&entry.id) || self.is_to_stand_in(entry);
+        is_ours
+            || wanted.holds.load(Ordering::Relaxed) > 0
             || u128::from(wanted.until_millis.load(Ordering::Relaxed)) > millis
-            || self.duty.is_ours(&entry.id)
-            || self.stands_in(entry)
     }
 
-    /// Whether this agent measures in place of another that should and does not.
-    fn stands_in(&self, entry: &Entry) -> bool {
-        entry.stands_in.load(Ordering::Relaxed) && !self.is_told_of(entry)
+    /// Whether this agent measures in place of another that should and does not: that one may lack the instance in its config
+    /// file. Who comes next in order waits for some time before, and the others longer.
+    fn is_to_stand_in(&self, entry: &Entry) -> bool {
+        if self.is_told_of(entry) {
+            *entry.untold_since() = None;
+            entry.stands_in.store(false, Ordering::Relaxed);
+            return false;
+        }
+        if entry.stands_in.load(Ordering::Relaxed) {
+            return true;
+        }
+        let untold_since = *entry.untold_since().get_or_insert_with(Instant::now);
+        let rank = u32::try_from(self.duty.rank(&entry.id)).unwrap_or(u32::MAX);
+        if untold_since.elapsed() < UNTOLD.saturating_mul(rank) {
+            return false;
+        }
+        let owner = self.duty.owner(&entry.id).unwrap_or_default();
+        tracing::warn!(
+            instance_id = &*entry.id,
+            owner,
+            "the agent to which the instance falls tells nothing of it, perhaps since its config file lacks it: this one \
+             measures it"
+        );
+        entry.stands_in.store(true, Ordering::Relaxed);
+        true
     }
 
-    /// Whether an agent that comes before this one has told of the instance.
+    /// Whether an agent that comes before this one has told of the instance, as far as is known.
     fn is_told_of(&self, entry: &Entry) -> bool {
         let found = entry.found_elsewhere();
         let found = found.as_ref();
@@ -146,35 +170,14 @@ impl Fleet {
     }
 
     /// Waits until an instance is to be measured here; false where its watch ends.
-    ///
-    /// One that is to measure it may lack it in its config file, or hang: who comes next in order stands in for it after some
-    /// time.
     pub(super) async fn until_measured_here(&self, entry: &Entry) -> bool {
-        entry.stands_in.store(false, Ordering::Relaxed);
-        let mut untold_since = Instant::now();
+        // it is looked again with each sign of life
         while !self.measures(entry) {
             self.show_elsewhere(entry);
-            let rank = u32::try_from(self.duty.rank(&entry.id)).unwrap_or(u32::MAX);
-            let patience = UNTOLD.saturating_mul(rank);
-            if self.is_told_of(entry) {
-                untold_since = Instant::now();
-            } else if untold_since.elapsed() >= patience {
-                let owner = self.duty.owner(&entry.id).unwrap_or_default();
-                tracing::warn!(
-                    instance_id = &*entry.id,
-                    owner,
-                    "the agent to which the instance falls tells nothing of it, perhaps since its config file lacks it: \
-                     this one measures it"
-                );
-                entry.stands_in.store(true, Ordering::Relaxed);
-                continue;
-            }
-            let patience = tokio::time::sleep_until(untold_since + patience);
             tokio::select! {
                 biased;
                 () = entry.stop.cancelled() => return false,
                 () = entry.wanted.changed.notified() => {}
-                () = patience, if !self.is_told_of(entry) => {}
             }
         }
         true

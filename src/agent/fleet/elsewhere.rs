@@ -12,8 +12,8 @@ use super::state::{Forms, Health, InstanceState, next_version};
 use super::{Entry, Fleet};
 use crate::store::{Found, micros};
 
-/// Found again it is told again after this long, before the store forgets it.
-const TELL_AGAIN: Duration = Duration::from_secs(3_600);
+/// Found again it is told again after this long: before the store forgets it, and where others lost it.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 /// What another agent found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Elsewhere {
     pub health: Health,
     /// Since when, unix time in microseconds.
     pub since_us: i64,
+    /// Of the instance as it was registered. One that was deleted and registered again is told of anew.
+    #[serde(default)]
+    pub revision: Option<u64>,
     /// Name of the engine.
     pub engine: Option<String>,
     /// Version as the engine writes it.
@@ -47,6 +50,7 @@ impl Elsewhere {
             agent_id: String::new(),
             health: state.health,
             since_us: micros(state.since),
+            revision: state.instance.revision,
             engine: text(latest.map(|latest| latest.engine())),
             engine_version: text(latest.and_then(|latest| latest.engine_version())),
             model_name: text(latest.and_then(|latest| latest.model_name())),
@@ -60,6 +64,7 @@ impl Elsewhere {
             agent_id,
             health: Health::Pending,
             since_us: micros(now),
+            revision: None,
             engine: None,
             engine_version: None,
             model_name: None,
@@ -77,12 +82,15 @@ impl Elsewhere {
 pub(in crate::agent) struct ToldOthers(HashMap<Arc<str>, (u64, Instant)>);
 
 impl ToldOthers {
-    /// What is to be told has been.
-    pub(in crate::agent) fn told(&mut self, news: &[(String, String)]) {
+    /// What is to be told has been. What others told of the same instances stands in its place, and is told anew.
+    pub(in crate::agent) fn told(&mut self, news: &[(String, String)], by_others: &[Found]) {
         let now = Instant::now();
         for (instance_id, found) in news {
             self.0
                 .insert(instance_id.as_str().into(), (digest(found), now));
+        }
+        for found in by_others {
+            self.0.remove(&*found.instance_id);
         }
     }
 }
@@ -95,7 +103,8 @@ impl Fleet {
     /// What there is to tell others of the instances that are this agent's business: instance and JSON, in order.
     pub(in crate::agent) fn news_for_others(&self, told: &mut ToldOthers) -> Vec<(String, String)> {
         // what another tells meanwhile is to be told anew when it comes back
-        told.0.retain(|id, _| self.is_ours(id));
+        told.0
+            .retain(|id, _| self.get(id).is_some() && self.is_ours(id));
         let now = Instant::now();
         let mut news = Vec::new();
         for state in self.after("") {

@@ -70,6 +70,8 @@ struct Entry {
     wanted: Arc<duty::Wanted>,
     /// It is measured here in place of another agent.
     stands_in: AtomicBool,
+    /// Since when that other agent has told nothing.
+    untold_since: Mutex<Option<Instant>>,
     /// What another agent found last.
     found_elsewhere: Mutex<Option<Arc<Elsewhere>>>,
 }
@@ -88,6 +90,12 @@ impl Entry {
     fn found_elsewhere(&self) -> std::sync::MutexGuard<'_, Option<Arc<Elsewhere>>> {
         let found = self.found_elsewhere.lock();
         found.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn untold_since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.untold_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<InstanceState>> {
@@ -155,6 +163,7 @@ impl Fleet {
             retry: AtomicBool::new(false),
             wanted,
             stands_in: AtomicBool::new(false),
+            untold_since: Mutex::default(),
             found_elsewhere: Mutex::default(),
         });
         entries.insert(id.clone(), entry.clone());

@@ -235,6 +235,15 @@ impl InstanceState {
             .is_some_and(|latest| age(latest) > limit)
     }
 
+    /// Name of the engine, as it was found here or elsewhere, or as the operator named it.
+    pub(in crate::agent) fn engine(&self) -> Option<&str> {
+        let found = self.latest.as_ref().map(|latest| latest.engine());
+        let elsewhere = self.elsewhere.as_ref();
+        found
+            .or_else(|| elsewhere.and_then(|found| found.engine.as_deref()))
+            .or(self.instance.spec.instance_type.as_deref())
+    }
+
     /// Why a replica could not be read, of the first that could not.
     pub fn failure(&self) -> Option<&ScrapeError> {
         self.replicas

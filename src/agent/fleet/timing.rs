@@ -43,7 +43,8 @@ impl Timing {
             return Duration::ZERO;
         };
         let second = self.interval.min(SECOND_SCRAPE);
-        let jitter = self.interval / JITTER_PART;
+        // the second one is not late by a part of an interval that may be long
+        let jitter = if later == 0 { second } else { self.interval } / JITTER_PART;
         let share = mixed(self.seed ^ u64::from(tick)) as f64 / u64::MAX as f64;
         let whole = self.interval.saturating_mul(later);
         second

@@ -61,7 +61,10 @@ impl Beaten {
 
     /// How much longer others are waited for: while the store was away none of them could say that it is there.
     fn patience(&self) -> Duration {
-        ALIVE.saturating_sub(self.steadily_since.elapsed())
+        match self.last.elapsed() > 2 * BEAT {
+            true => ALIVE,
+            false => ALIVE.saturating_sub(self.steadily_since.elapsed()),
+        }
     }
 }
 
@@ -85,14 +88,13 @@ impl Sharing {
         }
     }
 
-    /// Whether an instance is this agent's business, of those that are there: what is told of it is told once. Each instance
-    /// has its own order of the agents, so that one that comes or goes moves only what is its own.
-    pub(in crate::agent) fn owns(&self, instance_id: &str) -> bool {
-        self.clock_is_right().is_ok() && self.owner(instance_id).is_none()
+    /// This agent and all that are there.
+    pub(in crate::agent) fn who(&self) -> (String, Arc<[String]>) {
+        (self.agent_id.clone(), self.members())
     }
 
-    /// The other agent that measures an instance; none where it is this one. One whose clock is wrong measures what nobody
-    /// else does.
+    /// The other agent that measures an instance; none where it is this one. Each instance has its own order of the agents, so
+    /// that one that comes or goes moves only what is its own. One whose clock is wrong measures what nobody else does.
     pub(in crate::agent) fn owner(&self, instance_id: &str) -> Option<String> {
         let members = self.members();
         let counts = self.clock_is_right().is_ok();
@@ -150,7 +152,7 @@ impl Sharing {
         };
         let asked = SystemTime::now();
         let beat = store.beat(&says).await?;
-        self.told().told(&news);
+        self.told().told(&news, &beat.found);
         self.since_us.store(beat.now_us, Ordering::Relaxed);
         self.beaten().again();
         self.clock_said(asked, beat.now_us, SystemTime::now());
@@ -265,7 +267,7 @@ mod tests {
         let owner = |instance: &String| {
             let all = members
                 .iter()
-                .filter(|one| sharing(one, members).owns(instance));
+                .filter(|one| sharing(one, members).owner(instance).is_none());
             let all: Vec<_> = all.collect();
             assert_eq!(all.len(), 1, "{instance}: {all:?}");
             *all.into_iter().next().unwrap()

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::Webhooks;
 use crate::agent::WatchEvent;
 use crate::agent::fleet::InstanceState;
-use crate::agent::sharing::Sharing;
 use crate::analysis::Tracker;
 use crate::store::micros;
 use crate::webhook::{Webhook, bottleneck_turns, of_bottlenecks};
@@ -29,10 +28,9 @@ struct Told {
 pub(super) async fn tell(
     webhooks: Weak<Webhooks>,
     states: impl Stream<Item = WatchEvent>,
-    sharing: Option<Arc<Sharing>>,
+    owns: impl Fn(&str) -> bool,
     stop: CancellationToken,
 ) {
-    let owns = |id: &str| sharing.as_ref().is_none_or(|sharing| sharing.owns(id));
     let mut states = pin!(states);
     let mut told: HashMap<Arc<str>, Told> = HashMap::new();
     loop {
@@ -220,7 +218,7 @@ mod tests {
         ];
         let stop = CancellationToken::new();
         let weak = Arc::downgrade(&hooks);
-        tell(weak, futures_util::stream::iter(states), None, stop).await;
+        tell(weak, futures_util::stream::iter(states), |_| true, stop).await;
         let filter = DeliveryFilter::default();
         let told = store.deliveries(&filter, None, 10).await.unwrap();
         let kinds: Vec<&str> = told

@@ -148,12 +148,19 @@ impl Agent {
             let states = self.watch_as_it_is();
             self.fleet.has_own_watcher();
             let (stop, weak) = (webhooks.stop.clone(), Arc::downgrade(webhooks));
-            let owner = self.sharing.clone();
-            if let Some(sharing) = &owner {
+            if let Some(sharing) = &self.sharing {
                 // only here is it set
                 let _ = webhooks.sharing.set(sharing.clone());
             }
-            tokio::spawn(bottlenecks::tell(weak, states, owner, stop));
+            let (fleet, sharing) = (self.fleet.clone(), self.sharing.clone());
+            // who measures it tells it, unless times would be wrong
+            let owns = move |id: &str| {
+                let may = sharing
+                    .as_ref()
+                    .is_none_or(|sharing| sharing.clock_is_right().is_ok());
+                may && fleet.is_ours(id)
+            };
+            tokio::spawn(bottlenecks::tell(weak, states, owns, stop));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::workflow::{Event, RecordedEvent, encode_event};
 
 use waiter::About;
 pub(super) use waiter::Waiter;
-pub(in crate::agent) use waiter::hinted;
+pub(in crate::agent) use waiter::{ChangedSettings, hinted};
 
 /// Events that are kept in memory.
 const MOST_EVENTS: usize = 4_096;

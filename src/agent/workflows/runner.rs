@@ -23,6 +23,8 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 /// Between two looks at a workflow that another agent may know how to carry on; and how long it is waited for one that does.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 const NOBODY_KNOWS: Duration = Duration::from_secs(120);
+/// For how long a workflow that nobody holds is left to the agent that measures its instance.
+const LEFT_TO_OWNER: Duration = Duration::from_secs(2);
 /// Between two looks of the guards at a workflow that is paused.
 const GUARD: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,7 @@ pub(super) async fn carry_on(agent: Weak<Agent>, id: String, wake: Arc<Notify>) 
         id,
         wake,
         held: None,
+        left_since: None,
         measured: None,
         tries: (Phase::Analysing, 0),
         problem: None,
@@ -90,6 +93,8 @@ struct Runner {
     id: String,
     wake: Arc<Notify>,
     held: Option<Held>,
+    /// Since when it is left to the agent that measures its instance.
+    left_since: Option<Instant>,
     /// While it is held its instance is measured here.
     measured: Option<Hold>,
     /// How often the effect of this phase was tried.
@@ -171,9 +176,18 @@ impl Runner {
             self.let_go(&*store).await;
             return Turn::Wait(Some(AFTER_TROUBLE));
         }
+        // who measures the instance knows it for longer; nobody waits for it for long
+        if self.held.is_none() && !agent.fleet.is_ours(&state.spec.instance_id) {
+            let left_since = *self.left_since.get_or_insert_with(Instant::now);
+            let left = LEFT_TO_OWNER.saturating_sub(left_since.elapsed());
+            if !left.is_zero() {
+                return Turn::Wait(Some(left));
+            }
+        }
         if let Err(turn) = self.hold(store, workflows).await {
             return turn;
         }
+        self.left_since = None;
         if self.measured.is_none() {
             self.measured = agent.fleet.hold(&state.spec.instance_id);
         }

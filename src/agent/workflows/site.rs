@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::log::ChangedSettings;
 use crate::actuator::{ActuatedInstance, Actuator};
 use crate::agent::{Agent, Caller, Error, Target};
 use crate::auth::Role;
@@ -64,6 +65,26 @@ impl Agent {
             instance: actuated(spec, spec.instance_type.clone()),
             actuator: self.actuators.get("none")?.clone(),
         })
+    }
+
+    /// Takes note of what another agent made of the settings of an instance.
+    pub(in crate::agent) async fn changed_elsewhere(&self, changed: &ChangedSettings) {
+        let id = &changed.instance_id;
+        let planned = match &self.store {
+            Some(store) if changed.are_planned => store.workflow(&changed.workflow_id).await,
+            _ => Ok(None),
+        };
+        let plan = planned.ok().flatten().and_then(|state| state.plan);
+        let args = plan.and_then(|plan| plan.draft.targets.into_iter().next());
+        match (args, self.fleet.get(id)) {
+            (Some(target), Some(known)) if !target.launch_args.is_empty() => {
+                let engine = known.engine();
+                self.actuated
+                    .told(id, engine, &target.launch_args, &self.registry);
+            }
+            // what its operator declared
+            _ => self.actuated.forget(id),
+        }
     }
 
     /// Keeps what an actuator told of the launch arguments of an instance.

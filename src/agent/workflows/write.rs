@@ -16,6 +16,9 @@ pub(super) const POLL: Duration = Duration::from_millis(500);
 /// Tries at restoring a target; the time between two doubles from a second on.
 const TRIES: u32 = 5;
 
+/// Reason of a failure: what became of it is not known.
+const TIMED_OUT: &str = "ACTUATOR_TIMED_OUT";
+
 /// A target, what the plan says of it, and how it is.
 pub(super) struct Place<'p> {
     number: u32,
@@ -374,8 +377,14 @@ impl Agent {
             .find(|target| target.name == place.plan.name);
         match (now, written) {
             (Some(now), Ok(_)) if content_digest(&now.content) == digest => Brought::There(now),
-            // the same content of another write is not enough: only this one keeps out what comes late
             (Some(now), Err(_)) if done(&now) => Brought::There(now),
+            // the same content of another write is not enough where one may come late: only this one keeps that out
+            (Some(now), Err(error))
+                if content_digest(&now.content) == digest
+                    && self.none_comes_late(state, &error) =>
+            {
+                Brought::There(now)
+            }
             (_, Err(error)) => Brought::Failed(error),
             (_, Ok(_)) => Brought::Other(format!(
                 "{} said that it had written the settings of {}, and they are others",
@@ -383,6 +392,16 @@ impl Agent {
                 place.plan.name
             )),
         }
+    }
+
+    /// Whether no write of this workflow can take effect any more that failed: no other agent has begun one, and each that
+    /// this one began has come to its end.
+    fn none_comes_late(&self, state: &Workflow, error: &ActuatorError) -> bool {
+        let is_shared = self.store.as_ref().is_some_and(|store| store.is_shared());
+        let timed_out = |failure: &Failure| failure.reason == TIMED_OUT;
+        !is_shared
+            && !matches!(error, ActuatorError::TimedOut { .. })
+            && !state.failure.as_ref().is_some_and(timed_out)
     }
 
     /// What a target is to have, from a snapshot of the store.
@@ -481,7 +500,7 @@ fn too_few_ready(state: &Workflow, next: u32, settings: &[TargetSettings]) -> Op
 
 fn actuator_failure(error: &ActuatorError) -> Failure {
     let reason = match error {
-        ActuatorError::TimedOut { .. } => "ACTUATOR_TIMED_OUT",
+        ActuatorError::TimedOut { .. } => TIMED_OUT,
         _ => "ACTUATOR_FAILED",
     };
     Failure {

@@ -137,6 +137,8 @@ async fn serve(mut config: Config) -> Result<(), Box<dyn std::error::Error>> {
         version = env!("CARGO_PKG_VERSION"),
         instances = agent.watched_instances(),
         state_dir = %state_dir.display(),
+        // where several share a store
+        agent_id = agent.info().sharing.map(|(agent_id, _)| agent_id),
         "listening on {address}"
     );
     let stops = Arc::downgrade(&agent);

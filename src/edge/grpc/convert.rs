@@ -285,6 +285,7 @@ pub(super) fn note(of: &Note) -> pb::Note {
 /// What the agent is.
 pub fn agent_info(of: &AgentInfo) -> pb::GetAgentInfoResponse {
     let limits = &of.limits;
+    let (agent_id, agent_ids) = of.sharing.clone().unwrap_or_default();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     pb::GetAgentInfoResponse {
         version: of.version.to_owned(),
@@ -303,6 +304,8 @@ pub fn agent_info(of: &AgentInfo) -> pb::GetAgentInfoResponse {
             max_watched_replicas: count(limits.watched_replicas),
             max_labels: count(limits.labels),
         }),
+        agent_id,
+        agent_ids: agent_ids.to_vec(),
     }
 }
 

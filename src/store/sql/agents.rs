@@ -34,8 +34,9 @@ pub(super) async fn beat(store: &Backend, says: &Says<'_>) -> Result<Beat, Store
         .fetch_all(&mut *write)
         .await
         .map_err(trouble)?;
-    found::put(&mut write, agent_id, says.found).await?;
+    // before it is overwritten: who finds that another told the same is not to be the last to tell it
     let found = found::of_others(&mut write, agent_id, says.since_us).await?;
+    found::put(&mut write, agent_id, says.found).await?;
     let clock = query(concat!("SELECT ", now_us!(), " AS now_us"))
         .fetch_one(&mut *write)
         .await

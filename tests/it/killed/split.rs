@@ -15,8 +15,15 @@ use super::{Survival, TARGETS, check, seed};
 use crate::postgres::Postgres;
 
 const AGENTS: usize = 4;
-/// Of workflows, here.
-const LEASE: Duration = Duration::from_secs(1);
+/// Of workflows, here: shorter than an agent would have it, so that many times fit into a test.
+fn lease() -> Duration {
+    let asked = std::env::var("PERFAGENT_TEST_SPLIT_LEASE_SECONDS").ok();
+    let seconds = asked.map_or(1, |text| {
+        text.parse()
+            .expect("PERFAGENT_TEST_SPLIT_LEASE_SECONDS is a number")
+    });
+    Duration::from_secs(seconds)
+}
 
 /// What is wrong with an agent for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +130,8 @@ async fn who_was_apart_does_nothing_that_counts() {
     let postgres = Postgres::start();
     let database = postgres.database().await;
     let rig = Rig::of_one_engine(8, TARGETS).await;
-    rig.shares(&database, LEASE);
-    let library = other_time();
+    rig.shares(&database, lease());
+    let (library, lease) = (other_time(), lease());
     let mut random = Random(seed());
     // the first sets the database up
     let mut first = rig.serve("").await.expect("it serves");
@@ -177,7 +184,7 @@ async fn who_was_apart_does_nothing_that_counts() {
                         .await;
                 }
             }
-            tokio::time::sleep(2 * LEASE).await;
+            tokio::time::sleep(2 * lease).await;
             for (number, how) in apart {
                 match how {
                     Apart::StandsStill => signal(&members[number].running, Signal::CONT),
@@ -186,7 +193,7 @@ async fn who_was_apart_does_nothing_that_counts() {
                 }
             }
             // what they were about to do is refused
-            tokio::time::sleep(LEASE).await;
+            tokio::time::sleep(lease).await;
             for (number, how) in apart {
                 if let Apart::OtherTime(_) = how {
                     members[number].anew(&rig, number, &[], &mut witness).await;
@@ -202,7 +209,7 @@ async fn who_was_apart_does_nothing_that_counts() {
         let given = witness.given().await;
         for (holder, workflows, since) in held {
             for (after, workflow_id) in takeovers(&given, &workflows, (&holder, since)) {
-                if after > LEASE + Duration::from_secs(5) {
+                if after > lease + Duration::from_secs(5) {
                     let story = witness.story(&workflow_id, since).await;
                     println!(
                         "{holder} lost {workflow_id}, and nobody had it for {after:.1?}: {story:.2?}"
@@ -230,7 +237,7 @@ async fn who_was_apart_does_nothing_that_counts() {
     times.sort();
     let at = |share: usize| times.get((times.len() * share / 100).min(times.len() - 1));
     println!(
-        "{been_apart} times apart; {} intents and {} writes, of which late {} and {}; with a lease of {LEASE:?} {} workflows \
+        "{been_apart} times apart; {} intents and {} writes, of which late {} and {}; with a lease of {lease:?} {} workflows \
          were taken over after {:.1?} (median), {:.1?} (99 %)",
         seen.intents,
         seen.writes,

@@ -134,7 +134,12 @@ type GetAgentInfoResponse struct {
 	// How long ago. Always set.
 	Uptime *durationpb.Duration `protobuf:"bytes,3,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// Bounds that callers meet. Always set.
-	Limits        *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Its id, as `measured_by` of an instance has it. It has another one each time it is started. Empty where it shares a store
+	// with no other agent.
+	AgentId string `protobuf:"bytes,5,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// Ids of all agents that share its store and are there, with its own. Empty where it shares one with no other.
+	AgentIds      []string `protobuf:"bytes,6,rep,name=agent_ids,json=agentIds,proto3" json:"agent_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +198,20 @@ func (x *GetAgentInfoResponse) GetUptime() *durationpb.Duration {
 func (x *GetAgentInfoResponse) GetLimits() *Limits {
 	if x != nil {
 		return x.Limits
+	}
+	return nil
+}
+
+func (x *GetAgentInfoResponse) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *GetAgentInfoResponse) GetAgentIds() []string {
+	if x != nil {
+		return x.AgentIds
 	}
 	return nil
 }
@@ -886,13 +905,15 @@ var File_perfagent_v1_agent_proto protoreflect.FileDescriptor
 const file_perfagent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x18perfagent/v1/agent.proto\x12\fperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\"\x15\n" +
-	"\x13GetAgentInfoRequest\"\xcc\x01\n" +
+	"\x13GetAgentInfoRequest\"\x84\x02\n" +
 	"\x14GetAgentInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x121\n" +
 	"\x06uptime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06uptime\x12,\n" +
-	"\x06limits\x18\x04 \x01(\v2\x14.perfagent.v1.LimitsR\x06limits\"\x8f\x04\n" +
+	"\x06limits\x18\x04 \x01(\v2\x14.perfagent.v1.LimitsR\x06limits\x12\x19\n" +
+	"\bagent_id\x18\x05 \x01(\tR\aagentId\x12\x1b\n" +
+	"\tagent_ids\x18\x06 \x03(\tR\bagentIds\"\x8f\x04\n" +
 	"\x06Limits\x128\n" +
 	"\n" +
 	"max_window\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tmaxWindow\x12@\n" +

@@ -64,8 +64,16 @@ impl EventLog {
 pub(in crate::agent) struct Heard {
     /// Workflows of which callers asked something. What tasks write down themselves is not among it.
     pub(in crate::agent) asked: Vec<String>,
-    /// Workflows that changed settings, and whose.
-    pub(in crate::agent) changed: Vec<(String, String)>,
+    pub(in crate::agent) changed: Vec<ChangedSettings>,
+}
+
+/// A workflow changed settings of a target.
+#[derive(Debug)]
+pub(in crate::agent) struct ChangedSettings {
+    pub(in crate::agent) workflow_id: String,
+    pub(in crate::agent) instance_id: String,
+    /// They are as planned; else as before.
+    pub(in crate::agent) are_planned: bool,
 }
 
 impl Elsewhere {
@@ -106,13 +114,16 @@ impl Heard {
         if recorded.actor != ACTOR {
             self.asked.push(recorded.workflow_id.clone());
         }
-        if matches!(
-            recorded.event,
-            Event::Written { .. } | Event::Restored { .. }
-        ) {
-            let changed = (recorded.workflow_id.clone(), recorded.instance_id.clone());
-            self.changed.push(changed);
-        }
+        let are_planned = match recorded.event {
+            Event::Written { .. } => true,
+            Event::Restored { .. } => false,
+            _ => return,
+        };
+        self.changed.push(ChangedSettings {
+            workflow_id: recorded.workflow_id.clone(),
+            instance_id: recorded.instance_id.clone(),
+            are_planned,
+        });
     }
 }
 

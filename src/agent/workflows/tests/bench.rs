@@ -35,6 +35,8 @@ pub(super) enum Fault {
     Lies,
     /// It does not answer in time, and has written.
     HangsAfter,
+    /// It does not answer in time, and has not written.
+    HangsBefore,
     /// It can no longer be read.
     Unreadable,
 }
@@ -127,6 +129,14 @@ impl FakeActuator {
             "{:?}",
             desk.applies
         );
+    }
+
+    fn hung() -> ActuatorError {
+        ActuatorError::TimedOut {
+            actuator: "desk".to_owned(),
+            op: "apply",
+            seconds: 1.0,
+        }
     }
 
     fn failed(op: &'static str) -> ActuatorError {
@@ -232,6 +242,7 @@ impl Actuator for FakeActuator {
         }
         match fault {
             Fault::Fails => return Err(Self::failed("apply")),
+            Fault::HangsBefore => return Err(Self::hung()),
             Fault::Lies => return Ok(desk.settings(place)),
             _ => {}
         }
@@ -246,11 +257,7 @@ impl Actuator for FakeActuator {
         desk.targets[place].epoch = Some(write.epoch);
         match fault {
             Fault::ToldFailed => Err(Self::failed("apply")),
-            Fault::HangsAfter => Err(ActuatorError::TimedOut {
-                actuator: "desk".to_owned(),
-                op: "apply",
-                seconds: 1.0,
-            }),
+            Fault::HangsAfter => Err(Self::hung()),
             _ => Ok(desk.settings(place)),
         }
     }

@@ -49,11 +49,22 @@ async fn a_failing_or_lying_actuator_is_said_and_rolled_back() {
     }
 }
 
-/// Else a write of another agent that stood still meanwhile could come later, and nobody would know.
+/// What failed in good order leaves nothing behind that could take effect later, and needs no restore that works.
 #[tokio::test]
-async fn what_is_there_already_is_restored_all_the_same() {
+async fn what_failed_before_it_changed_anything_is_over() {
     let bench = Bench::new(1).await;
     bench.actuator.desk().fault = Fault::Fails;
+    let id = bench.start(at_once()).await.unwrap().workflow_id;
+    let done = bench.ended(&id).await;
+    assert_eq!(done.status(), Status::RolledBack, "{done:#?}");
+    assert_eq!(bench.actuator.contents(), [BEFORE]);
+}
+
+/// What was not heard of could still take effect: only a restore that is known to have worked keeps it out.
+#[tokio::test]
+async fn what_may_come_late_is_restored_though_it_is_there_already() {
+    let bench = Bench::new(1).await;
+    bench.actuator.desk().fault = Fault::HangsBefore;
     let id = bench.start(at_once()).await.unwrap().workflow_id;
     let restoring = |state: &Workflow| matches!(state.phase, Phase::Restoring { .. });
     bench.state(&id, restoring).await;

@@ -141,6 +141,39 @@ pub(super) struct World {
     pub(super) targets: [Target; TARGETS],
     pub(super) agents: [Agent; AGENTS],
     pub(super) left: Left,
+    /// How many leases there have been: each has a higher epoch.
+    pub(super) leases: u64,
+    /// A write that takes effect, or is refused, after it was said to have failed: whoever made it may be dead by then.
+    pub(super) late: Option<Write>,
+}
+
+/// A write of a target's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Write {
+    pub(super) target: u32,
+    pub(super) epoch: u64,
+    /// As it was read before.
+    pub(super) revision: u8,
+    pub(super) operation_id: Option<String>,
+    pub(super) content: Content,
+}
+
+/// A write that says that it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It took effect.
+    ToldFailed,
+    /// It did not.
+    Fails,
+    /// It will, if it is not refused.
+    Late,
+}
+
+/// Why a target refuses a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    StaleEpoch,
+    StaleRevision,
 }
 
 impl World {
@@ -154,7 +187,7 @@ impl World {
     }
 
     /// The next thing that this agent does; none where there is none.
-    pub(super) fn go(&mut self, who: usize, fault: Option<bool>) -> Option<()> {
+    pub(super) fn go(&mut self, who: usize, fault: Option<Fault>) -> Option<()> {
         self.agents[who] = match self.agents[who].clone() {
             Agent::Idle => return None,
             Agent::Holds { epoch } => match next_step(&self.workflow.state) {
@@ -242,33 +275,48 @@ impl World {
         &mut self,
         (epoch, read): (u64, Read),
         revision: u8,
-        fault: Option<bool>,
+        fault: Option<Fault>,
     ) -> Agent {
         let number = target_of(&read.state);
-        let wanted = wanted(&read.state);
-        let operation_id = read.state.target(number).unwrap().operation_id.clone();
-        let target = &mut self.targets[number as usize];
-        if epoch < target.epoch {
-            return Agent::Idle;
-        }
-        if revision != target.revision {
-            return Agent::Holds { epoch };
-        }
-        if fault != Some(false) {
-            target.epoch = epoch;
-            target.revision += 1;
-            target.content = wanted;
-            *target
-                .applies
-                .entry(operation_id.clone().unwrap())
-                .or_default() += 1;
-            target.operation_id = operation_id;
+        let write = Write {
+            target: number,
+            epoch,
+            revision,
+            operation_id: read.state.target(number).unwrap().operation_id.clone(),
+            content: wanted(&read.state),
+        };
+        match fault {
+            None | Some(Fault::ToldFailed) => match self.takes(&write) {
+                Some(Refused::StaleEpoch) => return Agent::Idle,
+                Some(Refused::StaleRevision) => return Agent::Holds { epoch },
+                None => {}
+            },
+            Some(Fault::Fails) => {}
+            Some(Fault::Late) => self.late = Some(write),
         }
         Agent::Wrote {
             epoch,
             read,
             failed: fault.is_some(),
         }
+    }
+
+    /// A target takes a write, or refuses it.
+    pub(super) fn takes(&mut self, write: &Write) -> Option<Refused> {
+        let target = &mut self.targets[write.target as usize];
+        if write.epoch < target.epoch {
+            return Some(Refused::StaleEpoch);
+        }
+        if write.revision != target.revision {
+            return Some(Refused::StaleRevision);
+        }
+        target.epoch = write.epoch;
+        target.revision += 1;
+        target.content = write.content;
+        target.operation_id.clone_from(&write.operation_id);
+        let operation_id = write.operation_id.clone().unwrap();
+        *target.applies.entry(operation_id).or_default() += 1;
+        None
     }
 
     pub(super) fn reads_back(&mut self, (epoch, read): (u64, Read), failed: bool) -> Agent {
@@ -348,18 +396,4 @@ pub(super) fn wanted(state: &Workflow) -> Content {
 pub(super) fn is_done(at: &Target, state: &Workflow, target: u32) -> bool {
     let operation_id = &state.target(target).unwrap().operation_id;
     at.content == wanted(state) && at.operation_id == *operation_id
-}
-
-impl World {
-    pub(super) fn highest_held(&self) -> u64 {
-        let held = self.agents.iter().map(|agent| match agent {
-            Agent::Idle => 0,
-            Agent::Holds { epoch }
-            | Agent::Knows { epoch, .. }
-            | Agent::Looked { epoch, .. }
-            | Agent::Wrote { epoch, .. }
-            | Agent::Reports { epoch, .. } => *epoch,
-        });
-        held.max().unwrap_or(0)
-    }
 }

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from perfagent.v1 import bottleneck_pb2 as perfagent_dot_v1_dot_bottleneck__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perfagent/v1/agent.proto\x12\x0cperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\"\x15\n\x13GetAgentInfoRequest\"\xa8\x01\n\x14GetAgentInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.perfagent.v1.Limits\"\xdc\x02\n\x06Limits\x12-\n\nmax_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x64\x65\x66\x61ult_window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_replicas\x18\x03 \x01(\r\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12)\n!max_outbound_connections_per_peer\x18\x05 \x01(\r\x12\x1c\n\x14max_streams_per_peer\x18\x06 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\r\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\r\x12\x15\n\rmax_instances\x18\t \x01(\r\x12\x1c\n\x14max_watched_replicas\x18\n \x01(\r\x12\x12\n\nmax_labels\x18\x0b \x01(\r\"\x18\n\x16GetCapabilitiesRequest\"\xd7\x02\n\x17GetCapabilitiesResponse\x12/\n\x07\x65ngines\x18\x01 \x03(\x0b\x32\x1e.perfagent.v1.EngineCapability\x12\x35\n\nquantities\x18\x02 \x03(\x0b\x32!.perfagent.v1.QuantityDescription\x12.\n\x06\x63\x61uses\x18\x03 \x03(\x0b\x32\x1e.perfagent.v1.CauseDescription\x12\x36\n\nthresholds\x18\x04 \x03(\x0b\x32\".perfagent.v1.ThresholdDescription\x12\x36\n\noptimizers\x18\x05 \x03(\x0b\x32\".perfagent.v1.OptimizerDescription\x12\x34\n\tactuators\x18\x06 \x03(\x0b\x32!.perfagent.v1.ActuatorDescription\"1\n\x13\x41\x63tuatorDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"I\n\x14OptimizerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x63ustom\x18\x03 \x01(\x08\"a\n\x10\x43\x61useDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0e\x32\x1c.perfagent.v1.BottleneckType\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"t\n\x14ThresholdDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0b\n\x03min\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"g\n\x10\x45ngineCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x01(\t\x12\x12\n\nquantities\x18\x04 \x03(\t\x12\x10\n\x08settings\x18\x05 \x03(\t\"b\n\x13QuantityDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.perfagent.v1.QuantityKind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t*\x9c\x01\n\x0cQuantityKind\x12\x1d\n\x19QUANTITY_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15QUANTITY_KIND_COUNTER\x10\x01\x12\x17\n\x13QUANTITY_KIND_GAUGE\x10\x02\x12\x1e\n\x1aQUANTITY_KIND_DISTRIBUTION\x10\x03\x12\x19\n\x15QUANTITY_KIND_DERIVED\x10\x04\x32\xfa\x01\n\x0c\x41gentService\x12l\n\x0cGetAgentInfo\x12!.perfagent.v1.GetAgentInfoRequest\x1a\".perfagent.v1.GetAgentInfoResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/agent\x12|\n\x0fGetCapabilities\x12$.perfagent.v1.GetCapabilitiesRequest\x1a%.perfagent.v1.GetCapabilitiesResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/capabilitiesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18perfagent/v1/agent.proto\x12\x0cperfagent.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dperfagent/v1/bottleneck.proto\"\x15\n\x13GetAgentInfoRequest\"\xcd\x01\n\x14GetAgentInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x06limits\x18\x04 \x01(\x0b\x32\x14.perfagent.v1.Limits\x12\x10\n\x08\x61gent_id\x18\x05 \x01(\t\x12\x11\n\tagent_ids\x18\x06 \x03(\t\"\xdc\x02\n\x06Limits\x12-\n\nmax_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x64\x65\x66\x61ult_window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_replicas\x18\x03 \x01(\r\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12)\n!max_outbound_connections_per_peer\x18\x05 \x01(\r\x12\x1c\n\x14max_streams_per_peer\x18\x06 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\r\x12\x1a\n\x12max_response_bytes\x18\x08 \x01(\r\x12\x15\n\rmax_instances\x18\t \x01(\r\x12\x1c\n\x14max_watched_replicas\x18\n \x01(\r\x12\x12\n\nmax_labels\x18\x0b \x01(\r\"\x18\n\x16GetCapabilitiesRequest\"\xd7\x02\n\x17GetCapabilitiesResponse\x12/\n\x07\x65ngines\x18\x01 \x03(\x0b\x32\x1e.perfagent.v1.EngineCapability\x12\x35\n\nquantities\x18\x02 \x03(\x0b\x32!.perfagent.v1.QuantityDescription\x12.\n\x06\x63\x61uses\x18\x03 \x03(\x0b\x32\x1e.perfagent.v1.CauseDescription\x12\x36\n\nthresholds\x18\x04 \x03(\x0b\x32\".perfagent.v1.ThresholdDescription\x12\x36\n\noptimizers\x18\x05 \x03(\x0b\x32\".perfagent.v1.OptimizerDescription\x12\x34\n\tactuators\x18\x06 \x03(\x0b\x32!.perfagent.v1.ActuatorDescription\"1\n\x13\x41\x63tuatorDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"I\n\x14OptimizerDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06\x63ustom\x18\x03 \x01(\x08\"a\n\x10\x43\x61useDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0e\x32\x1c.perfagent.v1.BottleneckType\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"t\n\x14ThresholdDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0b\n\x03min\x18\x04 \x01(\x01\x12\x0b\n\x03max\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"g\n\x10\x45ngineCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x01(\t\x12\x12\n\nquantities\x18\x04 \x03(\t\x12\x10\n\x08settings\x18\x05 \x03(\t\"b\n\x13QuantityDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.perfagent.v1.QuantityKind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t*\x9c\x01\n\x0cQuantityKind\x12\x1d\n\x19QUANTITY_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15QUANTITY_KIND_COUNTER\x10\x01\x12\x17\n\x13QUANTITY_KIND_GAUGE\x10\x02\x12\x1e\n\x1aQUANTITY_KIND_DISTRIBUTION\x10\x03\x12\x19\n\x15QUANTITY_KIND_DERIVED\x10\x04\x32\xfa\x01\n\x0c\x41gentService\x12l\n\x0cGetAgentInfo\x12!.perfagent.v1.GetAgentInfoRequest\x1a\".perfagent.v1.GetAgentInfoResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/agent\x12|\n\x0fGetCapabilities\x12$.perfagent.v1.GetCapabilitiesRequest\x1a%.perfagent.v1.GetCapabilitiesResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/capabilitiesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,30 +39,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['GetAgentInfo']._serialized_options = b'\202\323\344\223\002\017\022\r/api/v1/agent'
   _globals['_AGENTSERVICE'].methods_by_name['GetCapabilities']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['GetCapabilities']._serialized_options = b'\202\323\344\223\002\026\022\024/api/v1/capabilities'
-  _globals['_QUANTITYKIND']._serialized_start=1634
-  _globals['_QUANTITYKIND']._serialized_end=1790
+  _globals['_QUANTITYKIND']._serialized_start=1671
+  _globals['_QUANTITYKIND']._serialized_end=1827
   _globals['_GETAGENTINFOREQUEST']._serialized_start=168
   _globals['_GETAGENTINFOREQUEST']._serialized_end=189
   _globals['_GETAGENTINFORESPONSE']._serialized_start=192
-  _globals['_GETAGENTINFORESPONSE']._serialized_end=360
-  _globals['_LIMITS']._serialized_start=363
-  _globals['_LIMITS']._serialized_end=711
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=713
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=737
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=740
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1083
-  _globals['_ACTUATORDESCRIPTION']._serialized_start=1085
-  _globals['_ACTUATORDESCRIPTION']._serialized_end=1134
-  _globals['_OPTIMIZERDESCRIPTION']._serialized_start=1136
-  _globals['_OPTIMIZERDESCRIPTION']._serialized_end=1209
-  _globals['_CAUSEDESCRIPTION']._serialized_start=1211
-  _globals['_CAUSEDESCRIPTION']._serialized_end=1308
-  _globals['_THRESHOLDDESCRIPTION']._serialized_start=1310
-  _globals['_THRESHOLDDESCRIPTION']._serialized_end=1426
-  _globals['_ENGINECAPABILITY']._serialized_start=1428
-  _globals['_ENGINECAPABILITY']._serialized_end=1531
-  _globals['_QUANTITYDESCRIPTION']._serialized_start=1533
-  _globals['_QUANTITYDESCRIPTION']._serialized_end=1631
-  _globals['_AGENTSERVICE']._serialized_start=1793
-  _globals['_AGENTSERVICE']._serialized_end=2043
+  _globals['_GETAGENTINFORESPONSE']._serialized_end=397
+  _globals['_LIMITS']._serialized_start=400
+  _globals['_LIMITS']._serialized_end=748
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=750
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=774
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=777
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1120
+  _globals['_ACTUATORDESCRIPTION']._serialized_start=1122
+  _globals['_ACTUATORDESCRIPTION']._serialized_end=1171
+  _globals['_OPTIMIZERDESCRIPTION']._serialized_start=1173
+  _globals['_OPTIMIZERDESCRIPTION']._serialized_end=1246
+  _globals['_CAUSEDESCRIPTION']._serialized_start=1248
+  _globals['_CAUSEDESCRIPTION']._serialized_end=1345
+  _globals['_THRESHOLDDESCRIPTION']._serialized_start=1347
+  _globals['_THRESHOLDDESCRIPTION']._serialized_end=1463
+  _globals['_ENGINECAPABILITY']._serialized_start=1465
+  _globals['_ENGINECAPABILITY']._serialized_end=1568
+  _globals['_QUANTITYDESCRIPTION']._serialized_start=1570
+  _globals['_QUANTITYDESCRIPTION']._serialized_end=1668
+  _globals['_AGENTSERVICE']._serialized_start=1830
+  _globals['_AGENTSERVICE']._serialized_end=2080
 # @@protoc_insertion_point(module_scope)

@@ -81,8 +81,14 @@ class GetAgentInfoResponse(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_IDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the agent, as `perfagent --version` prints it."""
+    agent_id: _builtins.str
+    """Its id, as `measured_by` of an instance has it. It has another one each time it is started. Empty where it shares a store
+    with no other agent.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started. Always set."""
@@ -95,6 +101,10 @@ class GetAgentInfoResponse(_message.Message):
     def limits(self) -> Global___Limits:
         """Bounds that callers meet. Always set."""
 
+    @_builtins.property
+    def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of all agents that share its store and are there, with its own. Empty where it shares one with no other."""
+
     def __init__(
         self,
         *,
@@ -102,10 +112,12 @@ class GetAgentInfoResponse(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         uptime: _duration_pb2.Duration | None = ...,
         limits: Global___Limits | None = ...,
+        agent_id: _builtins.str = ...,
+        agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_ids", b"agent_ids", "limits", b"limits", "start_time", b"start_time", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
