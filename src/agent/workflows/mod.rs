@@ -15,6 +15,7 @@ mod fake;
 mod lease;
 mod log;
 mod look;
+mod place;
 mod plan;
 mod quality;
 mod route;

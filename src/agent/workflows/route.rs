@@ -3,8 +3,9 @@
 use super::Agent;
 use super::came::Came;
 use super::lease::Held;
+use super::place::Place;
 use super::site::Site;
-use super::write::{POLL, Place};
+use super::write::POLL;
 use crate::actuator::{ActuatorError, Routing};
 use crate::workflow::{Phase, TargetPhase, Workflow};
 

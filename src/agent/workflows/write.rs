@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::came::Came;
 use super::lease::Held;
+use super::place::{Place, place, too_few_ready};
 use super::route::is_to_drain;
 use super::site::{Site, failure};
 use crate::actuator::{ActuatorError, Purpose, SettingsWrite, TargetSettings, content_digest};
 use crate::agent::{Agent, Error};
 use crate::store::SnapshotTarget;
-use crate::workflow::{Command, Failure, PlanTarget, TargetPhase, TargetState, Workflow};
+use crate::workflow::{Command, Failure, TargetPhase, Workflow};
 
 /// Between two reads of a target that is not ready yet.
 pub(super) const POLL: Duration = Duration::from_millis(500);
@@ -18,15 +19,6 @@ const TRIES: u32 = 5;
 
 /// Reason of a failure: what became of it is not known.
 const TIMED_OUT: &str = "ACTUATOR_TIMED_OUT";
-
-/// A target, what the plan says of it, and how it is.
-pub(super) struct Place<'p> {
-    number: u32,
-    pub(super) plan: &'p PlanTarget,
-    pub(super) state: &'p TargetState,
-    pub(super) now: TargetSettings,
-    digest: String,
-}
 
 impl Agent {
     /// Sees that the targets that were not touched are as the plan found them, before the next of them is written.
@@ -439,63 +431,6 @@ enum Brought {
     Failed(ActuatorError),
     /// It has another.
     Other(String),
-}
-
-impl Place<'_> {
-    /// Digest of what the workflow left there.
-    fn expected(&self) -> &String {
-        match self.state.phase {
-            TargetPhase::Untouched | TargetPhase::Draining => &self.plan.digest_before,
-            _ => &self.plan.digest_after,
-        }
-    }
-
-    fn drifted(&self) -> Came {
-        Came::command(Command::Drifted {
-            target: Some(self.number),
-            digest: self.digest.clone(),
-            message: format!(
-                "Somebody else changed the settings of {}: they are at revision {}. Resume to go on with them, roll back \
-                 to restore those from before.",
-                self.plan.name, self.now.revision
-            ),
-        })
-    }
-}
-
-fn place<'s>(
-    state: &'s Workflow,
-    number: u32,
-    settings: &[TargetSettings],
-) -> Result<Place<'s>, String> {
-    let target = state.target(number).ok_or("there is no such target")?;
-    let plan = state.plan.as_ref().ok_or("there is no plan")?;
-    let plan = plan
-        .draft
-        .targets
-        .iter()
-        .find(|one| one.name == target.name);
-    let now = settings.iter().find(|one| one.name == target.name);
-    let now = now.ok_or_else(|| format!("the actuator has no target {} any more", target.name))?;
-    Ok(Place {
-        number,
-        plan: plan.ok_or("the plan has no such target")?,
-        state: target,
-        digest: content_digest(&now.content),
-        now: now.clone(),
-    })
-}
-
-/// A restart takes a replica away: so many others have to serve meanwhile.
-fn too_few_ready(state: &Workflow, next: u32, settings: &[TargetSettings]) -> Option<String> {
-    let least = state.canary()?.least_ready;
-    let name = &state.target(next)?.name;
-    let others = settings
-        .iter()
-        .filter(|one| one.ready && one.name != *name)
-        .count();
-    (u32::try_from(others).unwrap_or(u32::MAX) < least)
-        .then(|| format!("only {others} other targets are ready, and {least} have to be"))
 }
 
 fn actuator_failure(error: &ActuatorError) -> Failure {
