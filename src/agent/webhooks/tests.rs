@@ -448,5 +448,7 @@ async fn the_task_delivers_and_ends_when_it_is_told_to() {
     }
     bench.hooks.stop.cancel();
     task.await.unwrap();
-    assert_eq!(receiver.taken().len(), 1);
+    // by this clock a claim may run out while it is tried, and is tried again
+    let taken: HashSet<_> = receiver.taken().into_iter().collect();
+    assert_eq!(taken.len(), 1);
 }
