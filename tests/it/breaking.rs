@@ -266,7 +266,7 @@ const HARMLESS: &[(&str, &[Change])] = &[
         &[(
             "agent.proto",
             "  string version = 1;\n",
-            "  string version = 1;\n  // More.\n  optional double more_seconds = 5;\n",
+            "  string version = 1;\n  // More.\n  optional double more_seconds = 500;\n",
         )],
     ),
     (

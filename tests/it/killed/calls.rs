@@ -89,6 +89,31 @@ impl Callers {
         }
     }
 
+    /// So many who ask at once, each of instances of their own.
+    pub(super) fn several(
+        instances: &[String],
+        how: How,
+        random: &mut Random,
+        many: usize,
+    ) -> Vec<Self> {
+        let each = instances.len().div_ceil(many);
+        let parts = instances.chunks(each);
+        parts
+            .map(|part| Self::new(part, how, random.below(1 << 40)))
+            .collect()
+    }
+
+    /// All that was asked for.
+    pub(super) fn together(several: Vec<Self>) -> Self {
+        let mut several = several.into_iter();
+        let mut all = several.next().expect("there is one");
+        for one in several {
+            all.instances.extend(one.instances);
+            all.asked.extend(one.asked);
+        }
+        all
+    }
+
     /// Asks for nothing new; whether all that was asked for has ended.
     pub(super) async fn finish(&mut self, client: &Client) -> bool {
         for instance in 0..self.instances.len() {

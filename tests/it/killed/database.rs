@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use perfagent::edge::grpc::health_pb::HealthCheckRequest;
 use perfagent::edge::grpc::health_pb::health_check_response::ServingStatus;
 use perfagent::edge::grpc::health_pb::health_client::HealthClient;
@@ -49,7 +50,9 @@ async fn workflows_survive_a_database_that_restarts() {
         agents.push(running.await);
     }
     let (asked, watched) = (agents[0].client.clone(), agents[1].client.clone());
-    let mut callers = Callers::new(&rig.instances, How::InPlace, random.below(1 << 40));
+    // so many that all workflows are under way at once
+    let at_once = instances.div_ceil(100);
+    let mut callers = Callers::several(&rig.instances, How::InPlace, &mut random, at_once);
     let mut watcher = Watcher::default();
     let mut prober = Prober::default();
     let mut health = Health::of(agents[1].channel.clone()).await;
@@ -83,7 +86,7 @@ async fn workflows_survive_a_database_that_restarts() {
     };
     tokio::select! {
         () = restarting => {}
-        never = callers.ask_on(&asked) => match never {},
+        _ = join_all(callers.iter_mut().map(|one| one.ask_on(&asked))) => unreachable!("for ever"),
         never = prober.ask_on(&watched) => match never {},
         () = health.watch() => unreachable!("the agent lives"),
         () = watching => {}
@@ -93,12 +96,16 @@ async fn workflows_survive_a_database_that_restarts() {
     serves.expect("it serves again");
     let patience = Duration::from_secs(120 + instances as u64);
     let ended = async {
-        while !callers.finish(&asked).await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let all = callers.iter_mut().map(async |one: &mut Callers| {
+            while !one.finish(&asked).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        join_all(all).await;
     };
     let ended = tokio::time::timeout(patience, ended).await;
     ended.expect("all workflows have ended");
+    let callers = Callers::together(callers);
     let ends = check(&rig, &callers, &asked).await;
     let log = log(&asked).await;
     let last = log.last().map(|event| event.revision);
