@@ -358,3 +358,42 @@ async fn an_agent_goes_on_beside_a_later_one_and_does_not_start_after_it() {
     assert!(!started.status.success());
     assert!(said.contains("was written by a newer perfagent"), "{said}");
 }
+
+/// One agent lacks instances in its config file, some of which fall to it.
+#[tokio::test]
+async fn what_an_agent_lacks_another_measures_in_its_place() {
+    let url = Postgres::shared().database().await;
+    let engines = Engines::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, empty) = (
+        directory.path().join("a.toml"),
+        directory.path().join("b.toml"),
+    );
+    let store = format!("[store]\nurl = {url:?}\n");
+    std::fs::write(&empty, &store).unwrap();
+    let ids: Vec<String> = (0..20).map(|number| format!("i{number}")).collect();
+    let instance = |id: &String| {
+        let url = engines.url(id);
+        format!(
+            "\n[[instances]]\ninstance_id = {id:?}\nmetrics_urls = [{url:?}]\nscrape_interval = \"1s\"\n"
+        )
+    };
+    let instances: String = ids.iter().map(instance).collect();
+    std::fs::write(&whole, store + &instances).unwrap();
+    // it is there first, so that the other leaves to it from the beginning what falls to it
+    let lacks = OneAgent::start(&empty).await;
+    let has = OneAgent::start(&whole).await;
+    let measured = async {
+        // some fall to the one that lacks them
+        while has.measures().await.len() == ids.len() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        while has.measures().await.len() < ids.len() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let measured = tokio::time::timeout(Duration::from_secs(180), measured).await;
+    measured.expect("all are measured by the one that has them");
+    assert_eq!(has.gauge("perfagent_instances_measured ").await, 20.0);
+    assert_eq!(lacks.list().await.len(), 0);
+}

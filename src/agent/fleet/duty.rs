@@ -129,8 +129,11 @@ impl Fleet {
     pub(super) fn measures(&self, entry: &Entry) -> bool {
         let wanted = &entry.wanted;
         let millis = self.begin.elapsed().as_millis();
-        let is_ours = self.duty.is_ours(&entry.id) || self.is_to_stand_in(entry);
-        is_ours
+        if self.duty.is_ours(&entry.id) {
+            entry.needs_nobody_else();
+            return true;
+        }
+        self.is_to_stand_in(entry)
             || wanted.holds.load(Ordering::Relaxed) > 0
             || u128::from(wanted.until_millis.load(Ordering::Relaxed)) > millis
     }
@@ -139,8 +142,7 @@ impl Fleet {
     /// file. Who comes next in order waits for some time before, and the others longer.
     fn is_to_stand_in(&self, entry: &Entry) -> bool {
         if self.is_told_of(entry) {
-            *entry.untold_since() = None;
-            entry.stands_in.store(false, Ordering::Relaxed);
+            entry.needs_nobody_else();
             return false;
         }
         if entry.stands_in.load(Ordering::Relaxed) {

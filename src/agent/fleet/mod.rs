@@ -92,6 +92,12 @@ impl Entry {
         found.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who should measures it: it is waited for word anew when that is another agent and says nothing.
+    fn needs_nobody_else(&self) {
+        *self.untold_since() = None;
+        self.stands_in.store(false, Ordering::Relaxed);
+    }
+
     fn untold_since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.untold_since
             .lock()

@@ -43,8 +43,9 @@ type MetricsServiceClient interface {
 	// Measures a registered instance or an inline target.
 	//
 	// A registered instance, which is a request without metrics URL, is answered at once with the last window that was
-	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered
-	// when it has passed.
+	// measured in the background, unless a window is asked for; where another agent on the same store measures it, some
+	// seconds later, with the first window of this one. An inline target is measured over the window, and answered when it
+	// has passed.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; a window longer than 5 minutes or than
 	// the time to the call's deadline), NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that
@@ -169,8 +170,9 @@ type MetricsServiceServer interface {
 	// Measures a registered instance or an inline target.
 	//
 	// A registered instance, which is a request without metrics URL, is answered at once with the last window that was
-	// measured in the background, unless a window is asked for. An inline target is measured over the window, and answered
-	// when it has passed.
+	// measured in the background, unless a window is asked for; where another agent on the same store measures it, some
+	// seconds later, with the first window of this one. An inline target is measured over the window, and answered when it
+	// has passed.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_ARGUMENT, with the fields that are wrong; a window longer than 5 minutes or than
 	// the time to the call's deadline), NOT_FOUND (INSTANCE_NOT_FOUND), PERMISSION_DENIED (URL_REFUSED: an address that

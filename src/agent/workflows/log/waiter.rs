@@ -18,7 +18,7 @@ pub(in crate::agent::workflows) struct Waiter {
 }
 
 /// Tells of what happens to workflows wherever they are carried on.
-pub(in crate::agent) struct Elsewhere {
+pub(in crate::agent) struct Hearing {
     log: Arc<EventLog>,
     waiter: Waiter,
     after: u64,
@@ -50,8 +50,8 @@ impl EventLog {
     }
 
     /// What happens to workflows from now on, at whatever agent.
-    pub(in crate::agent) fn heard_elsewhere(self: &Arc<Self>) -> Elsewhere {
-        Elsewhere {
+    pub(in crate::agent) fn heard_elsewhere(self: &Arc<Self>) -> Hearing {
+        Hearing {
             after: self.end(),
             waiter: self.waiter(&EventFilter::default()),
             log: self.clone(),
@@ -76,7 +76,7 @@ pub(in crate::agent) struct ChangedSettings {
     pub(in crate::agent) are_planned: bool,
 }
 
-impl Elsewhere {
+impl Hearing {
     /// What happened since.
     pub(in crate::agent) async fn next(&mut self) -> Heard {
         loop {
