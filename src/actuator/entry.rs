@@ -27,6 +27,8 @@ pub struct ActuatorEntry {
     /// How long one call may take.
     #[serde(default = "default_timeout", with = "humantime_serde")]
     pub timeout: Duration,
+    /// Of a command: how many workflows may be at it at once; others wait for their turn.
+    pub max_concurrent: Option<usize>,
     /// Of a command: it is driven without having passed `perfagent actuator check`.
     #[serde(default, rename = "unsafe")]
     pub is_unsafe: bool,
@@ -54,9 +56,18 @@ pub enum ActuatorKind {
 }
 
 /// The keys of an entry.
-pub const ACTUATOR_KEYS: [&str; 6] = ["name", "type", "command", "env", "timeout", "unsafe"];
+pub const ACTUATOR_KEYS: [&str; 7] = [
+    "name",
+    "type",
+    "command",
+    "env",
+    "timeout",
+    "max_concurrent",
+    "unsafe",
+];
 
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+const CONCURRENT: (usize, usize) = (1, 1_000);
 const MAX_WORDS: usize = 64;
 const MAX_WORD_BYTES: usize = 4_096;
 
@@ -108,12 +119,20 @@ impl ActuatorEntry {
         if !(shortest..=longest).contains(&self.timeout) {
             return Some("timeout must be from 1s to 1h".to_owned());
         }
+        let (fewest, most) = CONCURRENT;
+        if self
+            .max_concurrent
+            .is_some_and(|many| !(fewest..=most).contains(&many))
+        {
+            return Some(format!("max_concurrent must be from {fewest} to {most}"));
+        }
         match self.kind {
             ActuatorKind::Command => self.problem_of_command(),
             ActuatorKind::Simulator => {
                 let given = [
                     ("command", !self.command.is_empty()),
                     ("env", !self.env.is_empty()),
+                    ("max_concurrent", self.max_concurrent.is_some()),
                     ("unsafe", self.is_unsafe),
                 ];
                 let given = given.iter().find(|(_, given)| *given);
@@ -181,6 +200,8 @@ mod tests {
             (format!("{command}command = [\"x\"]"), "whole path"),
             (with("timeout = \"0s\""), "from 1s to 1h"),
             (with("timeout = \"2h\""), "from 1s to 1h"),
+            (with("max_concurrent = 0"), "from 1 to 1000"),
+            (with("max_concurrent = 1001"), "from 1 to 1000"),
             (with("env = [\"A=1\"]"), "`A=1` is no name of a variable"),
             (with("").replace("\"a\"", "\"A\""), "name: 1 to 63"),
             (with("").replace("\"a\"", "\"none\""), "drives nothing"),

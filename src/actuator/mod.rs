@@ -10,6 +10,7 @@ mod entry;
 mod none;
 mod registry;
 mod simulator;
+mod slot;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,6 +23,7 @@ pub use entry::{ACTUATOR_KEYS, ActuatorEntry, ActuatorEntryError, ActuatorKind};
 pub use none::{NONE, NoActuator};
 pub use registry::Actuators;
 pub use simulator::SimulatorActuator;
+pub use slot::Slot;
 
 /// Most bytes of the settings of one target.
 pub const MAX_CONTENT_BYTES: usize = 256 << 10;
@@ -149,6 +151,12 @@ pub trait Actuator: Debug + Send + Sync {
 
     /// How long one call may take; calls end by themselves.
     fn timeout(&self) -> Duration;
+
+    /// Waits until there is room for a workflow that is about to make calls, and keeps that room for it. Calls do not wait
+    /// for it themselves.
+    async fn slot(&self) -> Slot {
+        Slot::free()
+    }
 
     /// Why each write would be refused now, where that is known before: plans can be made, and would fail.
     async fn refuses(&self) -> Option<ActuatorError> {

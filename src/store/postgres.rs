@@ -89,10 +89,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a write may rely on does not depend on how the database is set up. Who stands still in the middle of one loses it, and
-/// with it the connection: `3s` is what the others wait at most.
+/// with it the connection. The two writers of a process may hold the turn one after the other: twice `2s` is what the
+/// others wait at most.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '10s'; \
-    SET LOCAL idle_in_transaction_session_timeout = '3s'";
+    SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// The turn to write. It is of the schema, so that two installations in one database do not wait for each other.
 const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1885696614, hashtext(current_schema()))";

@@ -14,13 +14,15 @@ mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use super::entry::ActuatorEntry;
 use super::{
-    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, Routing, SettingsWrite,
+    ActuatedInstance, Actuator, ActuatorError, PlannedSettings, Routing, SettingsWrite, Slot,
     TargetSettings,
 };
 use passed::Identity;
@@ -34,8 +36,12 @@ pub struct CommandActuator {
     argv: Vec<String>,
     env: Vec<String>,
     timeout: Duration,
+    slots: Arc<Semaphore>,
     trust: Trust,
 }
+
+/// How many workflows may be at a program at once, where its entry does not say: each is a process on the agent's host.
+const MAX_CONCURRENT: usize = 16;
 
 /// Why settings may be written with it.
 #[derive(Debug)]
@@ -55,6 +61,9 @@ impl CommandActuator {
             argv: entry.command.clone(),
             env: entry.env.clone(),
             timeout: entry.timeout,
+            slots: Arc::new(Semaphore::new(
+                entry.max_concurrent.unwrap_or(MAX_CONCURRENT),
+            )),
             trust: match entry.is_unsafe {
                 true => Trust::Given,
                 false => Trust::Earned(record),
@@ -281,6 +290,10 @@ impl Actuator for CommandActuator {
 
     fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    async fn slot(&self) -> Slot {
+        Slot::of(&self.slots).await
     }
 
     async fn refuses(&self) -> Option<ActuatorError> {

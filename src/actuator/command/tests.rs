@@ -22,6 +22,7 @@ fn entry(script: &str, timeout: Duration) -> ActuatorEntry {
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: Vec::new(),
         timeout,
+        max_concurrent: None,
         is_unsafe: false,
     }
 }
@@ -488,4 +489,20 @@ async fn a_program_without_its_check_writes_nothing() {
     );
     std::fs::write(&record, "{").unwrap();
     assert!(actuator(&entry).refuses().await.is_some());
+}
+
+#[tokio::test]
+async fn only_so_many_are_at_a_program_at_once() {
+    let asked = ActuatorEntry {
+        max_concurrent: Some(2),
+        ..entry("true", Duration::from_secs(60))
+    };
+    let program = CommandActuator::to_be_checked(&asked);
+    let first = program.slot().await;
+    let _second = program.slot().await;
+    let third = program.slot();
+    tokio::pin!(third);
+    assert!(futures_util::poll!(&mut third).is_pending());
+    drop(first);
+    let _third = third.await;
 }

@@ -244,6 +244,19 @@ impl Runner {
         let held = self.held.as_ref()?;
         let tries = self.tries.1;
         let unready_since = &mut self.unready_since;
+        let left = state.deadline_us.map(|deadline| left(deadline, now_us));
+        let broken_off = broken_off(&self.wake, stop, left);
+        tokio::pin!(broken_off);
+        let _slot = tokio::select! {
+            slot = site.actuator.slot() => slot,
+            () = &mut broken_off => {
+                let name = site.actuator.name();
+                self.problem = Some(format!(
+                    "other workflows were at the actuator {name}, which takes only so many at once: see max_concurrent"
+                ));
+                return None;
+            }
+        };
         let work = async {
             match effect {
                 StepEffect::Analyse => agent.analyse(site).await,
@@ -277,12 +290,9 @@ impl Runner {
         if state.phase.has_intent() {
             return Some(work.await);
         }
-        let left = state.deadline_us.map(|deadline| left(deadline, now_us));
         tokio::select! {
             came = work => Some(came),
-            () = self.wake.notified() => None,
-            () = stop.cancelled() => None,
-            () = tokio::time::sleep(left.unwrap_or(Duration::MAX)), if left.is_some_and(|left| !left.is_zero()) => None,
+            () = broken_off => None,
         }
     }
 
@@ -391,6 +401,21 @@ impl Runner {
                 Turn::Wait(Some(AFTER_TROUBLE))
             }
         }
+    }
+}
+
+/// Waits until somebody asks for something, the agent stops, or this time is over, where it is not over already.
+async fn broken_off(wake: &Notify, stop: &CancellationToken, left: Option<Duration>) {
+    let over = async {
+        match left {
+            Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wake.notified() => {}
+        () = stop.cancelled() => {}
+        () = over => {}
     }
 }
 

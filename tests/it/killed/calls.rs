@@ -89,6 +89,19 @@ impl Callers {
         }
     }
 
+    /// Asks for a workflow of each instance, until each has one.
+    pub(super) async fn start_all(&mut self, client: &Client) {
+        for instance in 0..self.instances.len() {
+            while self
+                .asked
+                .get(instance)
+                .is_none_or(|asked| asked.workflow_id.is_none())
+            {
+                self.ask_of(client, instance, false).await;
+            }
+        }
+    }
+
     /// So many who ask at once, each of instances of their own.
     pub(super) fn several(
         instances: &[String],
