@@ -11,6 +11,8 @@ mod canaries;
 mod cut;
 #[path = "killed/database.rs"]
 mod database;
+#[path = "killed/desk.rs"]
+mod desk;
 #[path = "killed/replicas.rs"]
 mod replicas;
 #[path = "killed/rig.rs"]
@@ -331,7 +333,7 @@ async fn check(
             }
             *ends.entry(status.as_str_name().to_owned()).or_default() += 1;
         }
-        assert_eq!(desk.contents, contents, "settings of {id}");
+        assert_eq!(desk.contents(), contents, "settings of {id}");
         let twice: Vec<_> = desk.applies.iter().filter(|one| *one.1 != 1).collect();
         assert!(twice.is_empty(), "took effect twice: {twice:?}");
         assert_eq!(desk.applies.len(), operations, "operations of nobody");

@@ -106,7 +106,7 @@ async fn check(
             };
             *ends.entry(end).or_default() += 1;
         }
-        assert_eq!(desk.contents, contents, "settings of {id}");
+        assert_eq!(desk.contents(), contents, "settings of {id}");
         let twice: Vec<_> = desk.applies.iter().filter(|one| *one.1 != 1).collect();
         assert!(twice.is_empty(), "took effect twice: {twice:?}");
         assert_eq!(desk.applies.len(), operations, "operations of nobody");

@@ -1,20 +1,19 @@
 //! An agent process that can be killed, with an engine and a desk of settings that outlive it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use perfagent::edge::grpc::pb::workflow_service_client::WorkflowServiceClient;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tonic::transport::Channel;
 
+use super::desk::{Desk, OnDesk, split};
 use super::replicas;
 use crate::cli;
 use crate::fake::{Answer, FakeEngine};
@@ -36,6 +35,7 @@ impl Random {
 pub(super) struct Rig {
     directory: TempDir,
     pub(super) instances: Vec<String>,
+    desk: Arc<Desk>,
     _engines: Vec<Arc<FakeEngine>>,
     /// Lines of the agents' logs that tell of a failpoint, by its name.
     told: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -52,13 +52,13 @@ impl Rig {
     /// Instances whose targets, so many, are all of one engine.
     pub(super) async fn of_one_engine(instances: usize, targets: usize) -> Self {
         let engine = Arc::new(engine().await);
-        Self::new(instances, targets, async |_, _| engine.clone()).await
+        Self::new(instances, targets, async |_, _, _| engine.clone()).await
     }
 
     /// Instances whose targets, so many, are an engine each, which serves as its settings on the desk have it.
     pub(super) async fn of_an_engine_each(instances: usize, targets: usize) -> Self {
-        Self::new(instances, targets, async |desk, target| {
-            Arc::new(replicas::engine(desk, target).await)
+        Self::new(instances, targets, async |desk, instance, target| {
+            Arc::new(replicas::engine(desk, instance, target).await)
         })
         .await
     }
@@ -66,34 +66,22 @@ impl Rig {
     async fn new(
         instances: usize,
         targets: usize,
-        mut engine: impl AsyncFnMut(PathBuf, usize) -> Arc<FakeEngine>,
+        mut engine: impl AsyncFnMut(Arc<Desk>, String, usize) -> Arc<FakeEngine>,
     ) -> Self {
         let instances: Vec<String> = (0..instances).map(|place| format!("i{place}")).collect();
         let directory = tempfile::tempdir().unwrap();
-        let desk = directory.path().join("desk");
-        std::fs::create_dir(&desk).unwrap();
-        std::fs::write(desk.join("told_failed"), "0").unwrap();
+        let desk = Desk::start().await;
         let mut config = config(&desk);
         let mut engines = Vec::new();
         for id in &instances {
-            let file = desk.join(format!("{id}.json"));
-            let mut urls = Vec::new();
-            let mut shown: Vec<Value> = Vec::new();
+            let (mut urls, mut on_desk) = (Vec::new(), Vec::new());
             for place in 0..targets {
-                let engine = engine(file.clone(), place).await;
-                shown.push(json!({
-                    "name": format!("t{place}"),
-                    "revision": "1",
-                    "content_base64": STANDARD.encode(before(place)),
-                    "operation_id": null,
-                    "epoch": null,
-                    "metrics_url": engine.url(),
-                }));
+                let engine = engine(desk.clone(), id.clone(), place).await;
+                on_desk.push((before(place), engine.url()));
                 urls.push(engine.url());
                 engines.push(engine);
             }
-            let state = json!({"targets": shown, "applies": {}, "writes": [], "told_failed": 0});
-            std::fs::write(file, state.to_string()).unwrap();
+            desk.put(id, on_desk);
             urls.dedup();
             config += &instance(id, &urls, instances.len());
         }
@@ -101,6 +89,7 @@ impl Rig {
         Self {
             directory,
             instances,
+            desk,
             _engines: engines,
             told: Arc::default(),
         }
@@ -112,10 +101,7 @@ impl Rig {
 
     /// The share of writes, from 0 to 1, that take effect and say that they failed.
     pub(super) fn tell_failed(&self, share: f64) {
-        let path = self.path("desk/told_failed");
-        let new = path.with_extension("new");
-        std::fs::write(&new, share.to_string()).unwrap();
-        std::fs::rename(new, path).unwrap();
+        self.desk.tell_failed(share);
     }
 
     /// Agents share a database from now on, and hold workflows for this time.
@@ -200,77 +186,38 @@ impl Rig {
         self.told.lock().unwrap().clone()
     }
 
-    /// Contents of the targets of an instance, and how often each operation on them took effect.
-    pub(super) fn desk(&self, instance: &str) -> Desk {
-        let text = std::fs::read_to_string(self.path(&format!("desk/{instance}.json"))).unwrap();
-        let state: Value = serde_json::from_str(&text).unwrap();
-        let targets = state["targets"].as_array().unwrap();
-        let content = |target: &Value| {
-            STANDARD
-                .decode(target["content_base64"].as_str().unwrap())
-                .unwrap()
-        };
-        Desk {
-            contents: targets.iter().map(content).collect(),
-            applies: serde_json::from_value(state["applies"].clone()).unwrap(),
-            writes: serde_json::from_value(state["writes"].clone()).unwrap(),
-            told_failed: state["told_failed"].as_u64().unwrap(),
-        }
+    /// Settings of an instance, and what became of them.
+    pub(super) fn desk(&self, instance: &str) -> OnDesk {
+        self.desk.of(instance)
     }
-}
-
-/// Settings of an instance as they are.
-pub(super) struct Desk {
-    pub(super) contents: Vec<Vec<u8>>,
-    pub(super) applies: BTreeMap<String, u64>,
-    pub(super) writes: Vec<DeskWrite>,
-    pub(super) told_failed: u64,
-}
-
-/// A write that was accepted.
-#[derive(Debug, serde::Deserialize)]
-pub(super) struct DeskWrite {
-    pub(super) operation_id: String,
-    pub(super) epoch: i64,
-    /// Unix time in seconds.
-    pub(super) at: f64,
 }
 
 /// Settings of a target before anything: launch arguments, and bytes that are no text.
 pub(super) fn before(place: usize) -> Vec<u8> {
-    let mut content = b"[\"--max-num-seqs\", \"4\"]\n".to_vec();
+    let mut content = b"[\"--max-num-seqs\",\"4\"]\n".to_vec();
     content.extend([0, 0xff, 0xfe, b'\r', b'\n', place as u8, b' ']);
     content
 }
 
 /// And with another cap.
 pub(super) fn with_cap(content: &[u8], cap: &str) -> Vec<u8> {
-    let rest = content.iter().position(|byte| *byte == b'\n').unwrap();
-    let mut with = format!("[\"--max-num-seqs\", \"{cap}\"]").into_bytes();
-    with.extend(&content[rest..]);
-    with
+    let (_, rest) = split(content);
+    let args = format!("[\"--max-num-seqs\",\"{cap}\"]");
+    [args.as_bytes(), rest].concat()
 }
 
-fn config(desk: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/actuator/desk.py");
-    let python = std::process::Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output()
-        .expect("python3 is there");
-    let python = String::from_utf8(python.stdout).unwrap();
+fn config(desk: &Desk) -> String {
     format!(
         "[workflows]\nauto_approve = true\n\n\
          [[actuators]]\nname = \"desk\"\ntype = \"command\"\nunsafe = true\n\
-         command = [{:?}, \"-ISE\", {:?}, {:?}]\ntimeout = \"30s\"\n",
-        python.trim(),
-        script.to_str().unwrap(),
-        desk.to_str().unwrap(),
+         command = {:?}\ntimeout = \"30s\"\n",
+        desk.command(),
     )
 }
 
 fn instance(id: &str, urls: &[String], of: usize) -> String {
     // many are not scraped as often as a few
-    let interval = 200.max(4 * of);
+    let interval = 200.max(20 * of);
     let window = 2 * interval;
     format!(
         "\n[[instances]]\ninstance_id = {id:?}\ninstance_type = \"vllm\"\nmetrics_urls = {urls:?}\n\
