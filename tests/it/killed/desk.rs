@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::rig::Random;
 
 /// Asks the desk on the port that it is given.
-const PROGRAM: &str = "exec 3<>/dev/tcp/127.0.0.1/$1; IFS= read -r ask; printf '%s\\n' \"$ask\" >&3; \
+const PROGRAM: &str = "exec 3<>/dev/tcp/127.0.0.1/$1; IFS= read -r ask || exit; printf '%s\\n' \"$ask\" >&3; \
                        IFS= read -r answer <&3; printf '%s\\n' \"$answer\"";
 /// Engines take a while to load.
 const LOADS: Duration = Duration::from_millis(200);
