@@ -40,7 +40,9 @@ use sql::Write;
 use PostgresStore as Backend;
 use sqlx::PgConnection as DbConnection;
 use sqlx::Postgres as Db;
+use sqlx::postgres::PgArguments;
 use sqlx::postgres::PgRow as DbRow;
+use sqlx::query::Query;
 
 /// Durable state in a database that others use as well.
 #[derive(Debug)]
@@ -174,6 +176,12 @@ impl PostgresStore {
     /// Writes what need not be in the order of the other writes, and waits for none of them.
     async fn begin_aside(&self) -> Result<Write, StoreError> {
         begun(&self.readers, BEGIN_ASIDE).await
+    }
+
+    /// Carries out a statement that is a transaction by itself, in no order with the other writes. Who stands still meanwhile
+    /// keeps nobody waiting.
+    async fn alone(&self, statement: Query<'_, Db, PgArguments>) -> Result<Vec<DbRow>, StoreError> {
+        statement.fetch_all(&self.readers).await.map_err(trouble)
     }
 
     /// Reads what is committed, in one view.

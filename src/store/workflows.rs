@@ -1,5 +1,6 @@
 //! Durable state of workflows: the log, the states that it leads to, snapshots of settings, and leases.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -134,11 +135,16 @@ pub trait WorkflowStore: Send + Sync {
         time: Duration,
     ) -> Result<Lease, StoreError>;
 
-    /// Has a lease for this time from now on, also one that is over and that nobody has taken.
+    /// Has leases for this time from now on, also those that are over and that nobody has taken, in few writes however many
+    /// they are. Answers with the workflows of those that it has: the others are somebody else's by now, or were given up.
     ///
     /// # Errors
-    /// [`StoreError::Moved`] where it is another's by now or was given up, a store that cannot be written.
-    async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError>;
+    /// A store that cannot be written. Some may have been renewed.
+    async fn renew_leases(
+        &self,
+        leases: &[Lease],
+        time: Duration,
+    ) -> Result<BTreeSet<String>, StoreError>;
 
     /// Gives a lease up; one that is another's by now stays with it.
     ///

@@ -1,5 +1,6 @@
 //! A store that is broken.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 use std::time::{Duration, SystemTime};
 
@@ -187,7 +188,7 @@ impl WorkflowStore for BrokenStore {
         Err(self.0.clone())
     }
 
-    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<(), StoreError> {
+    async fn renew_leases(&self, _: &[Lease], _: Duration) -> Result<BTreeSet<String>, StoreError> {
         Err(self.0.clone())
     }
 

@@ -1,6 +1,6 @@
 //! A store in memory that has a log and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -236,7 +236,7 @@ impl WorkflowStore for FakeStore {
         unreachable!("watchers hold nothing")
     }
 
-    async fn renew_lease(&self, _: &Lease, _: Duration) -> Result<(), StoreError> {
+    async fn renew_leases(&self, _: &[Lease], _: Duration) -> Result<BTreeSet<String>, StoreError> {
         unreachable!("watchers hold nothing")
     }
 

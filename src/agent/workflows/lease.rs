@@ -1,16 +1,18 @@
-//! The lease of a workflow while its runner works on it.
+//! Leases of workflows while their runners work on them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::MissedTickBehavior;
 
 use crate::store::{Lease, Store, StoreError};
 
 /// How long a lease is, how often it is renewed, and how long after a renewal its holder still acts: a holder that was
 /// stopped stops acting before another begins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LeaseTimes {
+struct LeaseTimes {
     lease: Duration,
     renew: Duration,
     act: Duration,
@@ -18,7 +20,7 @@ pub(super) struct LeaseTimes {
 
 impl LeaseTimes {
     /// Renewed three times in its time, and used for two thirds of it.
-    pub(super) fn of(lease: Duration) -> Self {
+    fn of(lease: Duration) -> Self {
         Self {
             lease,
             renew: lease / 3,
@@ -27,82 +29,138 @@ impl LeaseTimes {
     }
 }
 
-/// A lease that is renewed for as long as this is there.
+/// The leases that this agent has. They are renewed together: it is one write, however many they are.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Leases {
+    times: LeaseTimes,
+    /// By workflow.
+    kept: Mutex<HashMap<String, Kept>>,
+    is_renewing: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
     lease: Lease,
     /// Taken from before the call that gave it, by a clock that does not jump.
     renewed: Arc<Mutex<Instant>>,
-    act: Duration,
-    _renewing: DropGuard,
 }
 
-impl Held {
-    /// Takes the lease of a workflow.
-    pub(super) async fn take(
-        store: Arc<dyn Store>,
-        workflow_id: &str,
-        holder: &str,
-        times: LeaseTimes,
-    ) -> Result<Self, StoreError> {
-        let asked = Instant::now();
-        let lease = store
-            .acquire_lease(workflow_id, holder, times.lease)
-            .await?;
-        let renewed = Arc::new(Mutex::new(asked));
-        let stop = CancellationToken::new();
-        tokio::spawn(renew(
-            (store, lease.clone()),
-            times,
-            renewed.clone(),
-            stop.clone(),
-        ));
-        Ok(Self {
-            lease,
-            renewed,
-            act: times.act,
-            _renewing: stop.drop_guard(),
+/// A lease that is renewed for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Held {
+    kept: Kept,
+    of: Arc<Leases>,
+}
+
+impl Leases {
+    /// None yet; each is for this time.
+    pub(super) fn new(time: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            times: LeaseTimes::of(time),
+            kept: Mutex::default(),
+            is_renewing: AtomicBool::new(false),
         })
     }
 
+    /// Takes the lease of a workflow.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        store: Arc<dyn Store>,
+        workflow_id: &str,
+        holder: &str,
+    ) -> Result<Held, StoreError> {
+        let asked = Instant::now();
+        let lease = store
+            .acquire_lease(workflow_id, holder, self.times.lease)
+            .await?;
+        let kept = Kept {
+            lease,
+            renewed: Arc::new(Mutex::new(asked)),
+        };
+        self.kept().insert(workflow_id.to_owned(), kept.clone());
+        if !self.is_renewing.swap(true, Ordering::SeqCst) {
+            tokio::spawn(renew(Arc::downgrade(self), Arc::downgrade(&store)));
+        }
+        Ok(Held {
+            kept,
+            of: self.clone(),
+        })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews it no more; a later lease of the same workflow stays.
+    fn forget(&self, lease: &Lease) {
+        let mut kept = self.kept();
+        let is_it = |kept: &Kept| kept.lease.epoch == lease.epoch;
+        if kept.get(&lease.workflow_id).is_some_and(is_it) {
+            kept.remove(&lease.workflow_id);
+        }
+    }
+
+    /// Renews all.
+    async fn renew(&self, store: &dyn Store) {
+        let kept: Vec<Kept> = self.kept().values().cloned().collect();
+        let leases: Vec<Lease> = kept.iter().map(|kept| kept.lease.clone()).collect();
+        let asked = Instant::now();
+        let renewed = match store.renew_leases(&leases, self.times.lease).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                let workflows = leases.len();
+                tracing::warn!(workflows, "leases could not be renewed: {error}");
+                return;
+            }
+        };
+        for kept in kept {
+            match renewed.contains(&kept.lease.workflow_id) {
+                true => *lock(&kept.renewed) = asked,
+                // another has it by now
+                false => self.forget(&kept.lease),
+            }
+        }
+    }
+}
+
+impl Held {
     /// What guards each write.
     pub(super) fn epoch(&self) -> u64 {
-        self.lease.epoch
+        self.kept.lease.epoch
     }
 
     /// The lease itself.
     pub(super) fn lease(&self) -> &Lease {
-        &self.lease
+        &self.kept.lease
     }
 
     /// Whether nobody else can have it yet.
     pub(super) fn may_act(&self) -> bool {
-        let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.elapsed() < self.act
+        lock(&self.kept.renewed).elapsed() < self.of.times.act
     }
 }
 
-async fn renew(
-    (store, lease): (Arc<dyn Store>, Lease),
-    times: LeaseTimes,
-    renewed: Arc<Mutex<Instant>>,
-    stop: CancellationToken,
-) {
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.forget(&self.kept.lease);
+    }
+}
+
+fn lock(renewed: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    renewed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn renew(leases: Weak<Leases>, store: Weak<dyn Store>) {
+    let Some(every) = leases.upgrade().map(|leases| leases.times.renew) else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(times.renew) => {}
-        }
-        let asked = Instant::now();
-        match store.renew_lease(&lease, times.lease).await {
-            Ok(()) => *renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
-            Err(StoreError::Moved(_)) => return,
-            Err(error) => {
-                tracing::warn!(
-                    workflow_id = lease.workflow_id,
-                    "a lease could not be renewed: {error}"
-                );
-            }
-        }
+        ticks.tick().await;
+        let Some((leases, store)) = leases.upgrade().zip(store.upgrade()) else {
+            return;
+        };
+        leases.renew(&*store).await;
     }
 }

@@ -47,7 +47,7 @@ use crate::store::{Advance, Once, Snapshot, Store, StoreError, micros};
 use crate::webhook::of_transition;
 use crate::workflow::{Command, Event, RecordedEvent, Workflow, decide, evolve};
 
-use lease::LeaseTimes;
+use lease::Leases;
 
 pub use log::LoggedEvent;
 pub(super) use log::{EventLog, hinted};
@@ -65,8 +65,8 @@ pub(super) struct Workflows {
     tasks: Mutex<HashMap<String, Arc<Notify>>>,
     /// Workflows that nobody held when it was last looked, with their revisions and how often they were found so.
     idle: Mutex<HashMap<String, (u64, u32)>>,
-    /// How long this agent holds what it carries on.
-    lease: LeaseTimes,
+    /// What this agent carries on.
+    leases: Arc<Leases>,
     /// What workflows need, and how long they may take.
     policy: WorkflowsConfig,
     /// Callers have names.
@@ -89,7 +89,7 @@ impl Workflows {
         Self {
             tasks: Mutex::default(),
             idle: Mutex::default(),
-            lease: LeaseTimes::of(lease),
+            leases: Leases::new(lease),
             policy,
             authenticates,
             holder: Uuid::now_v7().to_string(),

@@ -333,7 +333,8 @@ impl Runner {
             return Ok(());
         }
         let is_shared = store.is_shared();
-        match Held::take(store, &self.id, &workflows.holder, workflows.lease).await {
+        let taken = workflows.leases.take(store, &self.id, &workflows.holder);
+        match taken.await {
             Ok(held) => {
                 self.held = Some(held);
                 Ok(())

@@ -1,9 +1,10 @@
 //! Leases: one holder at a time, by the store's clock, with epochs that only rise.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::at;
-use super::support::{With, advance_with, failed, id, paused, resumed, start};
+use super::support::{With, advance_with, failed, id, paused, renew, resumed, start};
 use crate::store::{Lease, Store, StoreError};
 use crate::workflow::Workflow;
 
@@ -12,6 +13,7 @@ const SHORT: Duration = Duration::from_millis(5);
 
 pub(super) async fn conform(store: &dyn Store) {
     one_holds_it_at_a_time(store).await;
+    many_are_renewed_together(store).await;
     its_time_ends_by_the_clock_of_the_store(store).await;
     who_has_it_no_more_changes_nothing(store).await;
 }
@@ -49,9 +51,9 @@ async fn one_holds_it_at_a_time(store: &dyn Store) {
     // who takes it again has another epoch
     let again = store.acquire_lease(&w, "one", LONG).await.unwrap();
     assert!(again.epoch > other.epoch);
-    store.renew_lease(&again, LONG).await.unwrap();
+    renew(store, &again, LONG).await.unwrap();
     assert_eq!(
-        store.renew_lease(&first, LONG).await,
+        renew(store, &first, LONG).await,
         Err(StoreError::Moved(w.clone()))
     );
     // the one of before gives up nothing
@@ -59,7 +61,7 @@ async fn one_holds_it_at_a_time(store: &dyn Store) {
     assert!(store.acquire_lease(&w, "two", LONG).await.is_err());
     store.release_lease(&again).await.unwrap();
     let moved = Err(StoreError::Moved(w.clone()));
-    assert_eq!(store.renew_lease(&again, LONG).await, moved);
+    assert_eq!(renew(store, &again, LONG).await, moved);
     let two = store.acquire_lease(&w, "two", LONG).await.unwrap();
     assert!(two.epoch > again.epoch);
     store.release_lease(&again).await.unwrap();
@@ -73,6 +75,39 @@ async fn one_holds_it_at_a_time(store: &dyn Store) {
     }
 }
 
+async fn many_are_renewed_together(store: &dyn Store) {
+    let ids = [id(85), id(86), id(87)];
+    let mut leases = Vec::new();
+    for (workflow_id, instance) in ids.iter().zip(["e", "f", "g"]) {
+        start(store, workflow_id, instance, None, at(0))
+            .await
+            .unwrap();
+        let lease = store.acquire_lease(workflow_id, "one", SHORT).await;
+        leases.push(lease.unwrap());
+    }
+    let taken = take(store, &ids[1], "two").await;
+    // more than go into one statement, of which there is none
+    let none = (0..1_200).map(|number| Lease {
+        workflow_id: format!("none-{number}"),
+        ..taken.clone()
+    });
+    let all: Vec<Lease> = none.chain(leases).collect();
+    let renewed = store.renew_leases(&all, LONG).await.unwrap();
+    assert_eq!(renewed, [ids[0].clone(), ids[2].clone()].into());
+    for workflow_id in &ids {
+        assert!(
+            store
+                .acquire_lease(workflow_id, "three", LONG)
+                .await
+                .is_err()
+        );
+    }
+    assert_eq!(store.renew_leases(&[], LONG).await, Ok(BTreeSet::new()));
+    for workflow_id in &ids {
+        super::support::end(store, workflow_id).await;
+    }
+}
+
 async fn its_time_ends_by_the_clock_of_the_store(store: &dyn Store) {
     let w = id(82);
     start(store, &w, "e", None, at(0)).await.unwrap();
@@ -80,15 +115,15 @@ async fn its_time_ends_by_the_clock_of_the_store(store: &dyn Store) {
     let taken = take(store, &w, "two").await;
     assert!(taken.epoch > short.epoch);
     assert_eq!(
-        store.renew_lease(&short, LONG).await,
+        renew(store, &short, LONG).await,
         Err(StoreError::Moved(w.clone()))
     );
     // shorter from now on
-    store.renew_lease(&taken, SHORT).await.unwrap();
+    renew(store, &taken, SHORT).await.unwrap();
     let back = take(store, &w, "one").await;
     // and longer
-    store.renew_lease(&back, SHORT).await.unwrap();
-    store.renew_lease(&back, LONG).await.unwrap();
+    renew(store, &back, SHORT).await.unwrap();
+    renew(store, &back, LONG).await.unwrap();
     assert!(store.acquire_lease(&w, "two", LONG).await.is_err());
     super::support::end(store, &w).await;
 }
@@ -125,12 +160,12 @@ async fn who_has_it_no_more_changes_nothing(store: &dyn Store) {
         .unwrap()
         .workflow;
     // its time is over, though nobody has taken it
-    store.renew_lease(&one, Duration::ZERO).await.unwrap();
+    renew(store, &one, Duration::ZERO).await.unwrap();
     assert_eq!(under(&resumed, one.epoch).await, moved());
     // and had for longer after all, since nobody has
-    store.renew_lease(&one, LONG).await.unwrap();
+    renew(store, &one, LONG).await.unwrap();
     let held = under(&resumed, one.epoch).await.unwrap().workflow;
-    store.renew_lease(&one, SHORT).await.unwrap();
+    renew(store, &one, SHORT).await.unwrap();
     let two = take(store, &w, "two").await;
     assert_eq!(under(&held, one.epoch).await, moved());
     let resumed = under(&held, two.epoch).await.unwrap().workflow;

@@ -120,7 +120,7 @@ async fn sqlite_keeps_workflows_and_forgets_who_held_them() {
     assert_eq!(support::whole_log(&store, 0).await, begun.event.as_slice());
     // whoever had it is gone, and nobody waits for an hour
     let moved = Err(StoreError::Moved("0190-1".to_owned()));
-    assert_eq!(store.renew_lease(&held, long).await, moved);
+    assert_eq!(support::renew(&store, &held, long).await, moved);
     let taken = store.acquire_lease("0190-1", "two", long).await.unwrap();
     assert!(taken.epoch > held.epoch);
 }

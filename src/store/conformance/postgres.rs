@@ -76,7 +76,7 @@ async fn reads_wait_for_no_write_and_leases_outlast_who_opens() {
     let held = store.acquire_lease(&id(1), "one", long).await.unwrap();
     let writing = store.keep_writing().await;
     // who is renewed acts on, whoever writes
-    store.renew_lease(&held, long).await.unwrap();
+    support::renew(&store, &held, long).await.unwrap();
     assert_eq!(store.workflow(&id(1)).await, Ok(Some(begun)));
     assert_eq!(support::whole_log(&store, 0).await.len(), 1);
     assert_eq!(store.answered(&once("1", 1), at(0)).await, Ok(None));

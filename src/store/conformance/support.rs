@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::store::{
-    Advance, Committed, EventFilter, NewWorkflow, Once, Snapshot, SnapshotTarget, Store, StoreError,
+    Advance, Committed, EventFilter, Lease, NewWorkflow, Once, Snapshot, SnapshotTarget, Store,
+    StoreError,
 };
 use crate::webhook::NewDelivery;
 use crate::workflow::{
@@ -17,6 +18,21 @@ use super::at;
 /// What there is of workflow `number`: in the order of the numbers, as UUIDv7 are in the order of time.
 pub(super) fn id(number: u32) -> String {
     format!("0190-{number:08}")
+}
+
+/// Has one lease for longer.
+pub(super) async fn renew(
+    store: &dyn Store,
+    lease: &Lease,
+    time: Duration,
+) -> Result<(), StoreError> {
+    let renewed = store
+        .renew_leases(std::slice::from_ref(lease), time)
+        .await?;
+    match renewed.contains(&lease.workflow_id) {
+        true => Ok(()),
+        false => Err(StoreError::Moved(lease.workflow_id.clone())),
+    }
 }
 
 pub(super) fn started(instance_id: &str, kind: WorkflowKind) -> Event {

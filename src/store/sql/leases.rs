@@ -1,10 +1,11 @@
 //! Leases of workflows, by the clock of the database.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::Row;
+use sqlx::{QueryBuilder, Row};
 
-use super::{Backend, Write, commit, query, signed, trouble, unsigned};
+use super::{Backend, Db, Write, commit, query, signed, trouble, unsigned};
 use crate::store::{Lease, StoreError};
 
 /// Ends all leases.
@@ -77,28 +78,32 @@ pub(super) async fn acquire(
     })
 }
 
+/// Leases in one statement.
+const TOGETHER: usize = 500;
+
 /// One whose time is over is had for longer as well, as long as nobody took it: its epoch still says so.
 pub(super) async fn renew(
     store: &Backend,
-    lease: &Lease,
+    leases: &[Lease],
     time: Duration,
-) -> Result<(), StoreError> {
-    let mut write = store.begin_aside().await?;
-    let renewed = query(concat!(
-        "UPDATE leases SET expires_us = ",
-        now_us!(),
-        " + $1 WHERE workflow_id = $2 AND epoch = $3"
-    ))
-    .bind(micros_of(time))
-    .bind(&lease.workflow_id)
-    .bind(signed(lease.epoch))
-    .execute(&mut *write)
-    .await
-    .map_err(trouble)?;
-    if renewed.rows_affected() == 0 {
-        return Err(StoreError::Moved(lease.workflow_id.clone()));
+) -> Result<BTreeSet<String>, StoreError> {
+    let mut renewed = BTreeSet::new();
+    for together in leases.chunks(TOGETHER) {
+        let mut update =
+            QueryBuilder::<Db>::new(concat!("UPDATE leases SET expires_us = ", now_us!(), " + "));
+        update.push_bind(micros_of(time));
+        update.push(" WHERE (workflow_id, epoch) IN (");
+        update.push_values(together, |mut row, lease| {
+            row.push_bind(lease.workflow_id.clone())
+                .push_bind(signed(lease.epoch));
+        });
+        update.push(") RETURNING workflow_id");
+        for row in store.alone(update.build().persistent(false)).await? {
+            renewed.insert(row.try_get("workflow_id").map_err(trouble)?);
+        }
+        failpoint!("store::told_failed", Err(super::failpoint_says()));
     }
-    commit(write).await
+    Ok(renewed)
 }
 
 pub(super) async fn release(store: &Backend, lease: &Lease) -> Result<(), StoreError> {

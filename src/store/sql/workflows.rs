@@ -1,5 +1,6 @@
 //! Workflows: the state as JSON, beside what it is found by; and the transition, one transaction for all that it changes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -96,8 +97,12 @@ impl WorkflowStore for Backend {
             .await
     }
 
-    async fn renew_lease(&self, lease: &Lease, time: Duration) -> Result<(), StoreError> {
-        self.writing(leases::renew(self, lease, time)).await
+    async fn renew_leases(
+        &self,
+        leases: &[Lease],
+        time: Duration,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        self.writing(leases::renew(self, leases, time)).await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
