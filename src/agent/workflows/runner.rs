@@ -216,6 +216,7 @@ impl Runner {
             Some(Came::Later { after, problem }) => {
                 self.tries.1 = self.tries.1.saturating_add(1);
                 self.problem = Some(problem);
+                let after = spaced(after, since(state.phase_since_us, now_us));
                 Turn::Wait(Some(left.map_or(after, |left| after.min(left))))
             }
             Some(Came::NotOurs) => {
@@ -420,6 +421,37 @@ async fn broken_off(wake: &Notify, stop: &CancellationToken, left: Option<Durati
     }
 }
 
+/// The longest between two looks at what is waited for.
+const SELDOM: Duration = Duration::from_secs(5);
+
+/// What takes long is looked at less often, so that many that wait leave room for those that do not: the wait becomes longer
+/// by a twentieth at most.
+fn spaced(after: Duration, waited: Duration) -> Duration {
+    after.max(SELDOM.min(waited / 20))
+}
+
+fn since(then_us: i64, now_us: i64) -> Duration {
+    left(now_us, then_us)
+}
+
 fn left(deadline_us: i64, now_us: i64) -> Duration {
     Duration::from_micros(u64::try_from(deadline_us.saturating_sub(now_us)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_looked_at_less_often() {
+        let millis = Duration::from_millis;
+        let second = Duration::from_secs(1);
+        for (waited, pause) in [(0, 500), (10, 500), (60, 3_000), (86_400, 5_000)] {
+            assert_eq!(spaced(millis(500), waited * second), millis(pause));
+        }
+        // what is to be tried late is not tried sooner
+        assert_eq!(spaced(60 * second, 100 * second), 60 * second);
+        assert_eq!(since(7_000_000, 9_000_000), 2 * second);
+        assert_eq!(since(9_000_000, 7_000_000), Duration::ZERO);
+    }
 }
