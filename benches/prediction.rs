@@ -178,6 +178,9 @@ fn report(name: &str, outcomes: &[&Outcome]) {
     row("healthy ones left alone", "all", &|one| {
         of(one.left_alone, one.healthy)
     });
+    row("more of the same once it is taken", "none", &|one| {
+        of(one.again, one.scenarios)
+    });
     row(
         "CPU of a recommendation: median, most",
         "at most 5 s",
@@ -209,6 +212,11 @@ fn report(name: &str, outcomes: &[&Outcome]) {
         false => "what if".to_owned(),
     });
     recommendations(outcomes);
+    for one in outcomes {
+        if let Some(again) = &one.recommended.again {
+            println!("more of the same, {} of {:?}: {again}", one.seed, one.kind);
+        }
+    }
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in outcomes.iter().flat_map(|one| &one.unpredicted) {
         *reasons.entry(reason).or_default() += 1;

@@ -105,7 +105,7 @@ impl Ledger {
         };
         let mut open = self.open_now(store, &instance_id).await?;
         let (mut ids, mut put, mut gone) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for entry in new {
+        for mut entry in new {
             let same = |known: &&LedgerEntry| {
                 known.is_about_the_same_as(&entry) && known.baseline == entry.baseline
             };
@@ -114,7 +114,9 @@ impl Ledger {
                 continue;
             }
             for place in superseded(&open, &entry) {
-                gone.extend(open.get(place).map(|old| old.prediction_id.clone()));
+                let Some(old) = open.get(place) else { continue };
+                entry.keep_advice_of(old);
+                gone.insert(old.prediction_id.clone());
             }
             open.retain(|old| !gone.contains(&old.prediction_id));
             ids.push(entry.prediction_id.clone());

@@ -16,7 +16,7 @@ use crate::optimization::{
     TrackRecord, predict, recommend,
 };
 
-use calls::changes_of;
+use calls::{changes_of, promises};
 use looked::Looked;
 
 pub(super) use calls::settings_in_force;
@@ -151,6 +151,7 @@ impl Agent {
         let asked = asked.map_err(Error::Invalid)?;
         remarks.extend(asked.remarks);
         let changes = asked.changes;
+        let must_hold = limits.must_hold.clone();
         let record = self.ledger.record(looked.about.simulated);
         let by = record.factor(ASKED_LEVER);
         let work = self.heavy.run(move || {
@@ -165,6 +166,7 @@ impl Agent {
             (looked, in_force, changes, effect)
         });
         let (looked, in_force, changes, effect) = work.await?;
+        remarks.extend(promises(&effect, &must_hold));
         let mut made = Vec::new();
         if let (Effect::Predicted(prediction), true) = (&effect, keeps) {
             made.push(ToKeep {

@@ -216,6 +216,18 @@ impl LedgerEntry {
             && self.settings_after() == other.settings_after()
     }
 
+    /// Takes over whose advice the change is from an earlier entry about the same: who asks what advice would do, or takes
+    /// it, does not make it their own.
+    pub fn keep_advice_of(&mut self, earlier: &Self) {
+        if self.is_about_the_same_as(earlier)
+            && earlier.origin == Origin::Recommended
+            && self.origin == Origin::Asked
+        {
+            self.lever.clone_from(&earlier.lever);
+            self.origin = Origin::Recommended;
+        }
+    }
+
     fn settings_after(&self) -> BTreeMap<&str, Option<&str>> {
         let changes = self.changes.iter();
         changes

@@ -27,6 +27,7 @@ mod ledger;
 mod lever;
 mod predict;
 mod prediction;
+mod promises;
 mod proposal;
 mod recommend;
 mod recommendation;

@@ -50,6 +50,7 @@ pub fn recommend(
     }
     chosen.extend(search.combined(&chosen));
     rank(&mut chosen, situation.findings);
+    search.put_beside(&mut chosen);
     // where no setting is enough, none does nearly as much
     if root(situation.findings) != Some(Cause::Capacity) {
         left_out.extend(needless(&mut chosen));
@@ -65,7 +66,10 @@ pub fn recommend(
         .into_iter()
         .map(|one| optimization(one, situation, twin.as_ref(), record))
         .collect();
-    let (advice, headline) = advice(situation.findings, &optimizations);
+    let (advice, mut headline) = advice(situation.findings, &optimizations);
+    if let (Advice::CannotTell, Some(reason)) = (advice, lever::no_tuning(situation)) {
+        headline = format!("Nothing is recommended of what was seen: {reason}.");
+    }
     Recommendation {
         advice,
         headline,
@@ -222,6 +226,10 @@ fn optimization(
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
     let mut prerequisites = proposal.prerequisites.clone();
     prerequisites.extend(not_held_to(situation, effect.prediction().is_some()));
+    let mut risks = proposal.risks.clone();
+    if let Some(prediction) = effect.prediction() {
+        risks.extend(at_risk(prediction, situation));
+    }
     let priority = own.unwrap_or_else(|| priority(&proposal, situation.findings, gain));
     let id = format!(
         "{lever}-{:08x}",
@@ -239,7 +247,7 @@ fn optimization(
         replicas: proposal.replicas,
         effect,
         trade_off,
-        risks: proposal.risks,
+        risks,
         watch: proposal.watch,
         undo: proposal.undo,
         prerequisites,
@@ -261,6 +269,14 @@ fn not_held_to(situation: &Situation<'_>, is_predicted: bool) -> Option<String> 
             names.join(" and ")
         )
     })
+}
+
+/// The SLOs that must hold and that a change may break, by its interval. What is broken as it is, is not at risk.
+fn at_risk(prediction: &Prediction, situation: &Situation<'_>) -> Vec<String> {
+    let slos = situation.limits.must_hold.iter();
+    slos.filter(|slo| prediction.is_held_to(slo))
+        .filter_map(|slo| prediction.promise(slo))
+        .collect()
 }
 
 /// By the worst of what it treats, one less where little is expected of it, or nothing can be said.

@@ -38,6 +38,8 @@ pub(super) struct Search<'s> {
     tokens_left: u64,
     /// Alternatives that the model has, of each family of settings.
     looked_at: Vec<LookedAt>,
+    /// What stands beside the choice of its family: the best with numbers, where the choice has none.
+    beside: Vec<Chosen>,
 }
 
 /// Tokens that a search may cost: about a second of one core.
@@ -57,6 +59,7 @@ impl<'s> Search<'s> {
             now: twin.map(Twin::now),
             tokens_left: SEARCH_TOKENS,
             looked_at: Vec::new(),
+            beside: Vec::new(),
         }
     }
 
@@ -156,23 +159,25 @@ impl<'s> Search<'s> {
         };
         if let Some(at) = gains.iter().position(unbound) {
             let (gain, proposal) = gains.swap_remove(at);
+            gains.retain(|(gain, one)| *gain >= LEAST_GAIN && is_modelled(one));
+            if let Some((gain, numbered)) = least_that_does(gains) {
+                self.beside.push(chosen_of(lever.clone(), numbered, gain));
+            }
             return Ok(chosen_of(lever, proposal, gain));
         }
-        // what does nearly as much as the best: the least change, or with some room where more is given
-        let mut nearly: Vec<(f64, Proposal)> = gains
-            .into_iter()
-            .filter(|(gain, _)| *gain >= NEARLY * best)
-            .collect();
-        nearly.sort_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
-        let roomy = nearly.get(1).is_some_and(|(_, one)| raises(one));
-        let chosen = match nearly.iter().all(|(_, one)| lets_wait(one)) {
-            // waiting takes no memory, and bursts differ
-            true => nearly.pop(),
-            false => nearly.into_iter().nth(usize::from(roomy)),
-        };
-        match chosen {
+        match least_that_does(gains) {
             Some((gain, proposal)) => Ok(chosen_of(lever, proposal, gain)),
             None => Err(left_out),
+        }
+    }
+
+    /// Puts what has numbers behind what has none of the same family.
+    pub(super) fn put_beside(&mut self, chosen: &mut Vec<Chosen>) {
+        for one in self.beside.drain(..) {
+            let place = chosen.iter().position(|other| other.lever == one.lever);
+            if let Some(place) = place {
+                chosen.insert(place + 1, one);
+            }
         }
     }
 
@@ -295,6 +300,27 @@ impl<'s> Search<'s> {
             })
         })
     }
+}
+
+/// Of changes with what they bring, what does nearly as much as the best: the least change, or with some room where more is
+/// given.
+fn least_that_does(gains: Vec<(f64, Proposal)>) -> Option<(f64, Proposal)> {
+    let best = gains.iter().map(|(gain, _)| *gain).fold(f64::MIN, f64::max);
+    let mut nearly: Vec<(f64, Proposal)> = gains
+        .into_iter()
+        .filter(|(gain, _)| *gain >= NEARLY * best)
+        .collect();
+    nearly.sort_by(|(_, one), (_, other)| size(one).total_cmp(&size(other)));
+    let roomy = nearly.get(1).is_some_and(|(_, one)| raises(one));
+    match nearly.iter().all(|(_, one)| lets_wait(one)) {
+        // waiting takes no memory, and bursts differ
+        true => nearly.pop(),
+        false => nearly.into_iter().nth(usize::from(roomy)),
+    }
+}
+
+fn is_modelled(one: &Proposal) -> bool {
+    matches!(one.expectation, Expectation::Modelled(_))
 }
 
 fn chosen_of(lever: String, proposal: Proposal, gain: f64) -> Chosen {

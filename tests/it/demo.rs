@@ -100,11 +100,13 @@ fn finds_and_mends(shown: &str) {
         .collect();
     assert_eq!(recommended.len(), 3, "{shown}");
     assert!(recommended.iter().all(|line| !line.is_empty()), "{shown}");
-    let cap = recommended[0];
-    assert!(
-        cap.contains("--max-num-seqs") && cap.contains(" → "),
-        "{cap}"
-    );
+    for (line, flag) in recommended.iter().zip([
+        "--max-num-seqs",
+        "--mem-fraction-static",
+        "--max-batch-size",
+    ]) {
+        assert!(line.contains(flag) && line.contains(" → "), "{line}");
+    }
     // and what came of it
     let happened: Vec<&str> = shown
         .lines()

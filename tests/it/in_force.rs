@@ -1,8 +1,13 @@
 //! Settings in force on recorded engines, whose launch arguments are known.
 
+use std::collections::BTreeMap;
+
 use perfagent::analysis::{ImpliedKind, Thresholds, implied_settings};
+use perfagent::edge::grpc::convert_struct;
 use perfagent::engine::Version;
-use perfagent::optimization::{DeclaredSettings, InForce, SettingSource, SettingValue, split_line};
+use perfagent::optimization::{
+    DeclaredSettings, InForce, KnobChange, SettingSource, SettingValue, constraints, split_line,
+};
 
 use crate::captures::{self, Capture};
 
@@ -98,4 +103,47 @@ fn no_cap_is_inferred_but_the_one_that_was_set() {
         }
     }
     assert!(windows >= 50, "{windows}");
+}
+
+#[test]
+fn settings_in_force_are_no_change_when_they_are_sent_back() {
+    for capture in captures::all() {
+        let profile = capture.profile();
+        let mut measured = capture.measure(1, capture.scrapes());
+        measured.settings = capture.probed().settings;
+        let thresholds = Thresholds::default();
+        let seen = Some((&measured, &thresholds));
+        let in_force = InForce::of(&profile, seen, None, &declared(&capture));
+        let config = convert_struct::config(&in_force);
+        let sent_back = convert_struct::settings_of("changes", Some(config)).unwrap();
+        assert!(!sent_back.is_empty(), "{}", capture.name);
+        let changes = |of: &BTreeMap<String, Option<String>>| -> Vec<KnobChange> {
+            let of = of.iter();
+            of.map(|(name, to)| KnobChange {
+                name: name.clone(),
+                flag: String::new(),
+                from: None,
+                to: to.clone(),
+            })
+            .collect()
+        };
+        let checked = constraints::check(&profile, &in_force, &changes(&sent_back));
+        let checked = checked.unwrap_or_else(|error| panic!("{}: {error}", capture.name));
+        assert_eq!(checked.changes, [], "{}", capture.name);
+        // one of them becomes another
+        let cap = [
+            "max_num_seqs",
+            "max_running_requests",
+            "max_concurrent_requests",
+        ];
+        let Some(cap) = cap.into_iter().find(|cap| sent_back.contains_key(*cap)) else {
+            continue;
+        };
+        let other = [(cap.to_owned(), Some("7".to_owned()))];
+        let changed: BTreeMap<_, _> = sent_back.into_iter().chain(other).collect();
+        let checked = constraints::check(&profile, &in_force, &changes(&changed));
+        let checked = checked.unwrap_or_else(|error| panic!("{}: {error}", capture.name));
+        let names: Vec<&str> = checked.changes.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, [cap], "{}", capture.name);
+    }
 }

@@ -271,6 +271,64 @@ async fn the_settings_in_force_can_be_sent_back() {
 }
 
 #[tokio::test]
+async fn the_settings_in_force_sent_back_as_a_change_leave_nothing_to_do() {
+    let mut engines = Vec::new();
+    for engine in ["vllm", "sglang", "tgi"] {
+        let arguments = format!("--engine {engine} --speed 10");
+        engines.push((engine, simulate(1, &arguments).await));
+    }
+    let agent = TestAgent::with(|config| {
+        config.workflows.auto_approve = true;
+        let actuator = "name = \"sim\"\ntype = \"simulator\"";
+        config.actuators.push(toml::from_str(actuator).unwrap());
+        for (engine, simulator) in &engines {
+            let instance = format!(
+                "instance_id = {engine:?}\nmetrics_url = {:?}\nscrape_interval = \"500ms\"\nwindow = \"2s\"\n\
+                 actuator = \"sim\"",
+                simulator.urls[0]
+            );
+            config.instances.push(toml::from_str(&instance).unwrap());
+        }
+    })
+    .await;
+    for (engine, _) in &engines {
+        let request = pb::GetInstanceConfigRequest {
+            instance_id: (*engine).to_owned(),
+            ..Default::default()
+        };
+        let mut client = agent.optimization().await;
+        let told = client.get_instance_config(request).await.unwrap();
+        let config = told.into_inner().config.unwrap();
+        assert!(config.fields.len() > 3, "{engine}: {config:?}");
+        let request = pb::StartWorkflowRequest {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            instance_id: (*engine).to_owned(),
+            workflow_type: "config_change".to_owned(),
+            changes: Some(config),
+            ..Default::default()
+        };
+        let mut workflows = agent.workflows().await;
+        let started = workflows.start_workflow(request).await.unwrap();
+        let workflow_id = started.into_inner().workflow.unwrap().workflow_id;
+        let watch = pb::WatchWorkflowRequest {
+            workflow_id: workflow_id.clone(),
+            ..Default::default()
+        };
+        let mut told = workflows.watch_workflow(watch).await.unwrap().into_inner();
+        // it ends with its workflow
+        while told.message().await.unwrap().is_some() {}
+        let got = pb::GetWorkflowRequest { workflow_id };
+        let got = workflows.get_workflow(got).await.unwrap().into_inner();
+        let workflow = got.workflow.unwrap();
+        assert_eq!(
+            workflow.outcome(),
+            pb::WorkflowOutcome::NothingToDo,
+            "{engine}: {workflow:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_predicted_of_an_instance_is_kept_and_listed() {
     let agent = TestAgent::start().await;
     let engine = simulate(1, "--max-num-seqs 4 --clients 32 --speed 10").await;

@@ -1,11 +1,11 @@
 //! Recommendations as a whole: on what real engines printed, and on an engine that took the advice.
 
-use perfagent::analysis::{Targets, Thresholds, diagnose};
-use perfagent::engine::{EngineProfile, Registry};
+use perfagent::analysis::{Aggregation, Side, Slo, Targets, Thresholds, diagnose};
+use perfagent::engine::{EngineProfile, Quantity, Registry};
 use perfagent::measure::Measurement;
 use perfagent::optimization::{
-    Advice, DeclaredSettings, InForce, Limits, PredictedQuantity, Recommendation, Situation,
-    TrackRecord, recommend,
+    Advice, DeclaredSettings, InForce, LeftOut, Limits, Optimization, PredictedQuantity,
+    Recommendation, Situation, TrackRecord, recommend,
 };
 
 use crate::captures::capture;
@@ -13,6 +13,11 @@ use crate::diagnosis::{Part, read};
 
 /// What is recommended for what was measured.
 fn recommended(profile: &EngineProfile, measurement: &Measurement) -> Recommendation {
+    within(profile, measurement, &Limits::default())
+}
+
+/// The same, where something must not be done.
+fn within(profile: &EngineProfile, measurement: &Measurement, limits: &Limits) -> Recommendation {
     let (thresholds, targets) = (Thresholds::default(), Targets::default());
     let findings = diagnose(measurement, &thresholds, &targets, None).findings;
     let in_force = InForce::of(
@@ -28,7 +33,7 @@ fn recommended(profile: &EngineProfile, measurement: &Measurement) -> Recommenda
         in_force: &in_force,
         thresholds: &thresholds,
         targets: &targets,
-        limits: &Limits::default(),
+        limits,
     };
     recommend(&situation, &[], &[], &TrackRecord::default())
 }
@@ -69,9 +74,48 @@ fn a_saturated_engine_gets_a_higher_cap_and_about_twice_the_tokens() {
 }
 
 #[test]
+fn a_change_that_would_break_what_must_hold_is_left_out() {
+    let recording = capture("vllm-0.32.0/c-saturation");
+    let measurement = recording.measure(1, recording.scrapes());
+    let gaps = measurement
+        .figures
+        .distribution(Quantity::InterTokenLatency);
+    let now = gaps.unwrap().mean.unwrap();
+    let raises = |target: f64| {
+        let limits = Limits {
+            must_hold: vec![Slo {
+                name: "gaps".to_owned(),
+                quantity: "inter_token_latency_seconds".to_owned(),
+                aggregation: Aggregation::Mean,
+                comparison: Side::AtMost,
+                target,
+                only_while_requests_wait: false,
+            }],
+            ..Limits::default()
+        };
+        let found = within(&recording.profile(), &measurement, &limits);
+        let changes = found.optimizations.iter().flat_map(|one| &one.changes);
+        let raises = changes.clone().any(|change| change.name == "max_num_seqs");
+        let broken = |one: &LeftOut| one.reason.contains("`gaps` holds now and would be broken");
+        (raises, found.left_out.iter().any(broken))
+    };
+    // a bigger batch makes each token later
+    assert_eq!(raises(now * 1.001), (false, true));
+    let (raised, _) = raises(now * 100.0);
+    assert!(raised);
+}
+
+#[test]
 fn want_of_kv_cache_is_treated_by_more_of_it_or_fewer_requests() {
     let found = of_capture("vllm-0.32.0/d-kv-pressure");
     assert!(!found.optimizations.is_empty(), "{}", found.headline);
+    let of_cache = |one: &&Optimization| one.lever == "kv_capacity";
+    let mut of_cache = found.optimizations.iter().filter(of_cache);
+    assert!(
+        of_cache.any(|one| one.effect.prediction().is_some()),
+        "whatever leads, something of it has numbers: {:#?}",
+        found.optimizations
+    );
     for one in &found.optimizations {
         for change in &one.changes {
             let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());

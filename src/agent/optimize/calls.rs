@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::agent::FieldViolation;
-use crate::analysis::Thresholds;
+use crate::analysis::{Slo, Thresholds};
 use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
 use crate::optimization::{
-    ConstraintError, DeclaredSettings, InForce, KnobChange, Limits, constraints,
+    ConstraintError, DeclaredSettings, Effect, InForce, KnobChange, Limits, constraints,
 };
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
@@ -110,7 +110,32 @@ fn beyond(profile: &EngineProfile, changes: &[KnobChange], limits: &Limits) -> V
     if limits.no_answer_change && knobs().any(|knob| knob.changes_answers) {
         said.push("It may change answers, which the constraints rule out.".to_owned());
     }
+    if limits.fixed_gpu_count && knobs().any(|knob| SPREADS.contains(&&*knob.name)) {
+        said.push("It takes another number of GPUs, which the constraints rule out.".to_owned());
+    }
     said
+}
+
+/// Settings that say over how many accelerators an engine goes.
+const SPREADS: [&str; 7] = [
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "tp_size",
+    "pp_size",
+    "dp_size",
+    "num_shard",
+];
+
+/// The SLOs that must hold and that a change may break, or of which nothing is predicted.
+pub(super) fn promises(effect: &Effect, must_hold: &[Slo]) -> Vec<String> {
+    match effect {
+        Effect::Predicted(prediction) => {
+            let slos = must_hold.iter();
+            slos.filter_map(|slo| prediction.promise(slo)).collect()
+        }
+        Effect::NotPredictable(_) => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -186,5 +211,14 @@ mod tests {
         };
         let restart = asked(&[("max_num_seqs", Some("128"))], limits).unwrap();
         assert!(restart.remarks.iter().any(|one| one.contains("restart")));
+        let limits = Limits {
+            fixed_gpu_count: true,
+            ..Limits::default()
+        };
+        let gpus = |changes| asked(changes, limits.clone()).unwrap().remarks;
+        let said = gpus(&[("tensor_parallel_size", Some("2"))]);
+        assert!(said.iter().any(|one| one.contains("GPUs")), "{said:?}");
+        let said = gpus(&[("max_num_seqs", Some("128"))]);
+        assert!(!said.iter().any(|one| one.contains("GPUs")), "{said:?}");
     }
 }

@@ -60,6 +60,8 @@ struct Trouble {
     id: &'static str,
     built_in: &'static str,
     scenario: &'static str,
+    /// What an operator says of how it was started, where its engine does not tell.
+    launch_args: &'static [&'static str],
 }
 
 const TROUBLES: [Trouble; 3] = [
@@ -67,16 +69,19 @@ const TROUBLES: [Trouble; 3] = [
         id: "demo-vllm",
         built_in: "may run 4 requests at once while 32 clients ask: the queue is the trouble",
         scenario: include_str!("demo/vllm.toml"),
+        launch_args: &[],
     },
     Trouble {
         id: "demo-sglang",
-        built_in: "has a KV cache for a few requests only: they are retracted and computed again",
+        built_in: "takes 0.71 of its memory, which leaves a KV cache for a few requests: they are retracted and computed again",
         scenario: include_str!("demo/sglang.toml"),
+        launch_args: &[],
     },
     Trouble {
         id: "demo-tgi",
-        built_in: "has two replicas, one of which computes three times as slowly",
+        built_in: "may run 6 requests at once while 32 clients ask",
         scenario: include_str!("demo/tgi.toml"),
+        launch_args: &["--max-batch-size", "6", "--max-batch-total-tokens", "60000"],
     },
 ];
 
@@ -173,7 +178,12 @@ async fn start(
         let simulated = simulated(trouble).await?;
         config.instances.push(InstanceEntry {
             slos: Vec::new(),
-            launch_args: Vec::new(),
+            launch_args: trouble
+                .launch_args
+                .iter()
+                .copied()
+                .map(str::to_owned)
+                .collect(),
             actuator: Some(ACTUATOR.to_owned()),
             instance_id: trouble.id.to_owned(),
             instance_type: None,

@@ -186,10 +186,20 @@ fn normalised(
             nearest: nearest(&change.name, names).unwrap_or_default().to_owned(),
         });
     };
-    if knob.derived {
-        return Err(ConstraintError::Derived(knob.name.to_string()));
-    }
     let shown = in_force.get(&knob.name);
+    if knob.derived {
+        let asked = KnobChange {
+            name: knob.name.to_string(),
+            flag: knob.flag.to_string(),
+            from: change.to.clone(),
+            to: change.to.clone(),
+        };
+        // settings in force may be sent back as they are
+        return match shown.is_some() && !changes_something(in_force, &asked) {
+            true => Ok(asked),
+            false => Err(ConstraintError::Derived(asked.name)),
+        };
+    }
     if !knob.is_in(in_force.version) && shown.is_none() {
         return Err(not_in_version(profile, in_force.version, knob));
     }

@@ -30,6 +30,34 @@ fn factor(entries: &[LedgerEntry]) -> f64 {
 }
 
 #[test]
+fn who_asks_what_advice_would_do_does_not_make_it_their_own() {
+    let asked = || LedgerEntry {
+        lever: "custom".to_owned(),
+        origin: Origin::Asked,
+        ..entry()
+    };
+    let mut same = asked();
+    same.keep_advice_of(&entry());
+    assert_eq!(
+        (&*same.lever, same.origin),
+        ("sequence_cap", Origin::Recommended)
+    );
+    let mut other = LedgerEntry {
+        instance_id: "another".to_owned(),
+        ..asked()
+    };
+    other.keep_advice_of(&entry());
+    assert_eq!((&*other.lever, other.origin), ("custom", Origin::Asked));
+    // new advice is its own
+    let mut advice = LedgerEntry {
+        lever: "batch".to_owned(),
+        ..entry()
+    };
+    advice.keep_advice_of(&entry());
+    assert_eq!(advice.lever, "batch");
+}
+
+#[test]
 fn the_record_is_by_lever_and_leaves_simulated_engines_out() {
     let mut of_other = closed(8.0, 1.0);
     of_other.lever = "kv_capacity".to_owned();

@@ -57,15 +57,23 @@ pub(in crate::optimization) fn asked(
     {
         return Err(format!("{full}: a bigger batch would only be preempted"));
     }
-    let rounded = |change: &KnobChange| ANSWERS.contains(&change.name.as_str());
-    let other_answers = changes.iter().any(rounded);
+    let knobs = || {
+        let changes = changes.iter();
+        changes.filter_map(|change| situation.profile.knob(&change.name))
+    };
+    let other_answers = knobs().any(|knob| knob.changes_answers);
+    let is_live = !changes.is_empty() && knobs().filter(|knob| knob.live).count() == changes.len();
     let mut one = change(asked.kind, found, changes);
     asked.title.clone_into(&mut one.title);
     asked.reason.clone_into(&mut one.reason);
     one.risks = asked.risks.to_vec();
     one.expectation = expectation;
+    if is_live {
+        one.needs_restart = false;
+        one.prerequisites.clear();
+    }
     if other_answers {
-        one = one.answers_may_change("numbers are kept in fewer bits.");
+        one = one.answers_may_change("the engine computes them in another way.");
     }
     let one = one.watch("What it was made for, and TTFT and ITL p99 beside it.");
     match refusal(situation.limits, asked.name, &one) {
@@ -73,9 +81,6 @@ pub(in crate::optimization) fn asked(
         None => Ok(one),
     }
 }
-
-/// Settings with which answers may become others.
-const ANSWERS: [&str; 4] = ["kv_cache_dtype", "quantization", "quantize", "dtype"];
 
 /// Whether more requests or tokens are taken at once than now.
 fn grows(changes: &[KnobChange], expectation: &Expectation) -> bool {

@@ -49,9 +49,11 @@ pub(crate) struct Twin {
 }
 
 /// Requests that finish in all simulations of a prediction, at least.
-const SIMULATED_REQUESTS: f64 = 1_000.0;
+const SIMULATED_REQUESTS: u64 = 1_000;
 /// Windows of one member in a prediction, at most.
-const REPEATS: f64 = 6.0;
+const REPEATS: u64 = 24;
+/// Tokens that all of them may cost, beyond which no further windows are simulated.
+const EFFECT_TOKENS: u64 = 12_000_000;
 /// A queue that grows by this share of what comes in is not served.
 const UNSETTLED_RATIO: f64 = 0.08;
 
@@ -80,12 +82,12 @@ impl Twin {
         let plan = self.ensemble.plan;
         let members = &self.ensemble.members;
         let replicas_ratio = apply::replicas_ratio(self.observed.replicas, changes);
-        let served = self.observed.begun_per_second * plan.seconds * members.len() as f64 * 2.0;
-        let repeats = (SIMULATED_REQUESTS / served.max(1.0))
-            .ceil()
-            .clamp(1.0, REPEATS) as u64;
         let mut runs: Vec<Run<'_>> = Vec::new();
-        for repeat in 0..repeats {
+        let (mut finished, mut tokens) = (0, 0);
+        for repeat in 0..REPEATS {
+            if finished >= SIMULATED_REQUESTS || tokens >= EFFECT_TOKENS {
+                break;
+            }
             for member in members {
                 let (settings, mut load) =
                     match apply::apply(member, self.observed.replicas, changes) {
@@ -100,6 +102,8 @@ impl Twin {
                 };
                 let after = member.after(&settings, &load, &plan);
                 if let Some((before, after)) = before.zip(after) {
+                    finished += before.finished + after.finished;
+                    tokens += before.work_tokens + after.work_tokens;
                     let offered = match load.arrival {
                         Arrival::Poisson { rate_per_second } => Some(rate_per_second),
                         _ => None,
@@ -126,19 +130,22 @@ impl Twin {
                 Err(reason) => unpredicted.push(Unpredicted { quantity, reason }),
             }
         }
-        let finished = runs
-            .iter()
-            .map(|run| run.before.finished + run.after.finished);
+        let mut assumptions = self.ensemble.assumptions.clone();
+        if finished < SIMULATED_REQUESTS {
+            assumptions.push(format!(
+                "few requests say what comes of it: {finished} finished in all simulations, as they are long and come seldom"
+            ));
+        }
         Effect::Predicted(Prediction {
             quantities,
             unpredicted,
             basis: PredictionBasis {
                 windows: self.ensemble.windows,
                 observed_requests: self.observed.finished * f64::from(self.observed.replicas),
-                simulated_requests: finished.sum(),
+                simulated_requests: finished,
                 simulations: u32::try_from(2 * runs.len()).unwrap_or(u32::MAX),
                 mismatch_ratio: self.ensemble.mismatch_ratio - 1.0,
-                assumptions: self.ensemble.assumptions.clone(),
+                assumptions,
                 track_record,
             },
         })

@@ -42,6 +42,18 @@ impl Truth<'_> {
         }
     }
 
+    /// What is seen once changes of settings are in force.
+    pub(crate) fn seen_after(&self, flags: &Flags) -> Result<Seen, String> {
+        let after = self.recording(Phase::After, flags, None)?;
+        let registry = Registry::builtin();
+        let profile = registry.get(engine(self.scenario)).expect("built in");
+        Ok(Seen {
+            profile: profile.clone(),
+            measurement: after.measure(),
+            windows: step_windows(&after),
+        })
+    }
+
     /// Pages of a window in a phase, changed.
     pub(crate) fn recording(
         &self,

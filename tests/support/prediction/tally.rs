@@ -61,6 +61,8 @@ pub(crate) struct Recommended {
     /// With the best that the grid found; none where there is none.
     pub(crate) best: Option<Score>,
     pub(crate) cpu_seconds: f64,
+    /// What is recommended when it has been taken, if that is more of the same: the same settings, further.
+    pub(crate) again: Option<String>,
 }
 
 impl Checked {
@@ -129,6 +131,7 @@ fn outcome(chosen: &Chosen, truth: &Truth<'_>, seen: &Seen, of: &dyn Predictor) 
             by_settings: Err("no setting is recommended".to_owned()),
             best: None,
             cpu_seconds: 0.0,
+            again: None,
         },
     };
     for changes in &scenario.what_ifs {
@@ -144,7 +147,37 @@ fn outcome(chosen: &Chosen, truth: &Truth<'_>, seen: &Seen, of: &dyn Predictor) 
     outcome.recommended.cpu_seconds = start.elapsed_seconds();
     outcome.recommended.advice = recommendation.advice;
     outcome.take(chosen, truth, seen, &recommendation);
+    outcome.recommended.again = again(truth, &recommendation, of);
     outcome
+}
+
+/// What is recommended where the first recommendation of settings alone has been taken, if it takes one of them further.
+fn again(truth: &Truth<'_>, taken: &Recommendation, of: &dyn Predictor) -> Option<String> {
+    let first = taken.optimizations.first()?;
+    if first.replicas.is_some() || first.changes.is_empty() {
+        return None;
+    }
+    let seen = truth.seen_after(&flags(&first.changes).ok()?).ok()?;
+    let mut scenario = truth.scenario.clone();
+    // who declares the launch line declares the new one
+    let declares = !scenario.declared.is_empty();
+    for change in first.changes.iter().filter(|_| declares) {
+        let flag = change.flag.trim_start_matches('-').to_owned();
+        match &change.to {
+            Some(to) => scenario.declared.insert(flag, to.clone()),
+            None => scenario.declared.remove(&flag),
+        };
+    }
+    let again = of.recommend(&scenario, &seen);
+    let further = |one: &KnobChange| {
+        let same = first.changes.iter().find(|first| first.name == one.name)?;
+        let number = |text: &Option<String>| text.as_ref()?.parse::<f64>().ok();
+        let step = |change: &KnobChange| Some(number(&change.to)? - number(&change.from)?);
+        Some(step(same)? * step(one)? > 0.0)
+    };
+    let more = again.optimizations.into_iter().next()?;
+    let is_more = more.changes.iter().any(|one| further(one) == Some(true));
+    is_more.then_some(format!("{}, then {}", first.title, more.title))
 }
 
 fn score_of(truth: &Truth<'_>, treatment: &Treatment) -> Result<Score, String> {
@@ -288,6 +321,8 @@ pub(crate) struct Figures {
     pub(crate) left_alone: usize,
     pub(crate) cpu_median: f64,
     pub(crate) cpu_most: f64,
+    /// Recommendations that, when they have been taken, are followed by more of the same.
+    pub(crate) again: usize,
 }
 
 impl Figures {
@@ -332,6 +367,10 @@ impl Figures {
             left_alone: healthy
                 .iter()
                 .filter(|one| one.recommended.advice == Advice::NothingToDo)
+                .count(),
+            again: outcomes
+                .iter()
+                .filter(|one| one.recommended.again.is_some())
                 .count(),
             cpu_most: cpu.iter().copied().fold(0.0, f64::max),
             cpu_median: median(cpu),

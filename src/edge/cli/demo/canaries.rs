@@ -18,6 +18,7 @@ pub(super) const POOL: Trouble = Trouble {
     id: "demo-pool",
     built_in: "has three replicas that may run 4 requests at once each: changes go to one of them first",
     scenario: include_str!("pool.toml"),
+    launch_args: &[],
 };
 
 /// A verdict takes 20 intervals: shorter ones than elsewhere, so that nobody waits.
