@@ -150,7 +150,7 @@ fn report(name: &str, outcomes: &[&Outcome]) {
         of(one.within, one.checked)
     });
     row("median relative width", "at most 40 %", &|of| {
-        format!("{:.0} %", 100.0 * of.width)
+        format!("{:.1} %", 100.0 * of.width)
     });
     row("not predicted", "", &|one| {
         of(one.unpredicted, one.unpredicted + one.checked + one.bounded)
@@ -178,7 +178,7 @@ fn report(name: &str, outcomes: &[&Outcome]) {
     row("healthy ones left alone", "all", &|one| {
         of(one.left_alone, one.healthy)
     });
-    row("more of the same once it is taken", "none", &|one| {
+    row("more of the same once it is taken", "few", &|one| {
         of(one.again, one.scenarios)
     });
     row(

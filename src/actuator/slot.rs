@@ -25,3 +25,21 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asked_first_has_it_first() {
+        let slots = Arc::new(Semaphore::new(2));
+        let first = Slot::of(&slots).await;
+        let _second = Slot::of(&slots).await;
+        let third = Slot::of(&slots);
+        tokio::pin!(third);
+        assert!(futures_util::poll!(&mut third).is_pending());
+        drop(first);
+        let _third = third.await;
+        assert_eq!(slots.available_permits(), 0);
+    }
+}

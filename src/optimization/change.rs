@@ -14,3 +14,21 @@ pub struct KnobChange {
     /// What it becomes, as text; none where the flag is taken away, and the engine's default holds.
     pub to: Option<String>,
 }
+
+/// Settings that say over how many accelerators an engine goes.
+const SPREADS: [&str; 7] = [
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "tp_size",
+    "pp_size",
+    "dp_size",
+    "num_shard",
+];
+
+impl KnobChange {
+    /// Whether the engine would go over another number of accelerators.
+    pub fn spreads(&self) -> bool {
+        SPREADS.contains(&self.name.as_str())
+    }
+}

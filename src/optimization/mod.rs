@@ -62,6 +62,7 @@ pub use predict::predict;
 pub use prediction::{
     Effect, PredictedQuantity, Prediction, PredictionBasis, QuantityPrediction, Unpredicted,
 };
+pub use promises::unsaid;
 pub use proposal::{Expectation, Family, ModelChange, Proposal};
 pub use recommend::recommend;
 pub use recommendation::{Advice, LeftOut, Optimization, Priority, Recommendation};

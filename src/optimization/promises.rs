@@ -6,30 +6,45 @@ use super::prediction::{PredictedQuantity as P, Prediction, QuantityPrediction};
 use super::trade_off::shown;
 
 impl Prediction {
+    /// Whether it says nothing of what it says something of elsewhere, and what an SLO is on.
+    pub(super) fn lacks(&self, slo: &Slo) -> bool {
+        P::of_slo(slo).is_some_and(|quantity| self.of(quantity).is_none())
+    }
+
     /// Whether something is predicted of what an SLO is on, and it holds before the change.
     pub(super) fn is_held_to(&self, slo: &Slo) -> bool {
         let found = P::of_slo(slo).and_then(|quantity| self.of(quantity));
         found.is_some_and(|found| !misses(slo, found.before))
     }
 
-    /// What is to be said of an SLO that must hold: that it would be broken, that it may be, or that nothing is predicted of
-    /// it. None where it holds by all of the interval.
+    /// What is to be said of an SLO that must hold: that it would be broken or stays so, that it may be, or that nothing is
+    /// predicted of it. None where it holds by all of the interval.
     pub fn promise(&self, slo: &Slo) -> Option<String> {
         let name = &slo.name;
         let found = P::of_slo(slo).and_then(|quantity| self.of(quantity));
         let Some(found) = found else {
-            return Some(format!(
-                "Whether `{name}` holds after it is not predicted: check it on one replica first."
-            ));
+            return Some(unsaid(slo));
         };
         let [_, low, high] = found.after();
-        let how = match (misses(slo, low), misses(slo, high)) {
-            (false, false) => return None,
-            (true, true) => "would be broken",
-            _ => "may be broken",
+        let how = match (
+            misses(slo, found.before),
+            misses(slo, low),
+            misses(slo, high),
+        ) {
+            (_, false, false) => return None,
+            (false, true, true) => "would be broken",
+            (true, true, true) => "stays broken",
+            (false, ..) => "may be broken",
+            (true, ..) => "may stay broken",
         };
         Some(format!("`{name}` {how}: {}.", said(found, slo)))
     }
+}
+
+/// What is to be said of an SLO of which nothing is predicted.
+pub fn unsaid(slo: &Slo) -> String {
+    let name = &slo.name;
+    format!("Whether `{name}` holds after it is not predicted: check it on one replica first.")
 }
 
 fn misses(slo: &Slo, value: f64) -> bool {
@@ -105,9 +120,19 @@ mod tests {
         assert!(
             said((low + high) / 2.0)
                 .unwrap()
-                .contains("may be broken: ITL p99 of")
+                .contains("may stay broken: ITL p99 of")
         );
-        assert!(said(low * 0.99).unwrap().contains("would be broken"));
+        // 20 ms are more than that already
+        assert!(said(low * 0.99).unwrap().contains("stays broken"));
+        let later = prediction(&[(P::InterTokenLatencyP99, 0.02, 2.0)]);
+        let p99 = Aggregation::Quantile(0.99);
+        let told = later.promise(&slo(
+            "inter_token_latency_seconds",
+            p99,
+            Side::AtMost,
+            0.021,
+        ));
+        assert!(told.unwrap().contains("would be broken"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From proposals to a short ranked list: what the twin expects of each, and what is worth doing.
 
-use crate::analysis::{Cause, Finding, Severity};
+use crate::analysis::{Cause, Finding, Severity, Slo};
 use crate::model::StepWindow;
 
 use super::change::KnobChange;
@@ -225,7 +225,7 @@ fn optimization(
     };
     let trade_off = effect.prediction().and_then(Prediction::trade_off);
     let mut prerequisites = proposal.prerequisites.clone();
-    prerequisites.extend(not_held_to(situation, effect.prediction().is_some()));
+    prerequisites.extend(not_held_to(situation, effect.prediction()));
     let mut risks = proposal.risks.clone();
     if let Some(prediction) = effect.prediction() {
         risks.extend(at_risk(prediction, situation));
@@ -257,10 +257,13 @@ fn optimization(
 }
 
 /// The SLOs that must hold and that a change could not be held to: all where nothing is predicted of it.
-fn not_held_to(situation: &Situation<'_>, is_predicted: bool) -> Option<String> {
+fn not_held_to(situation: &Situation<'_>, prediction: Option<&Prediction>) -> Option<String> {
     let slos = situation.limits.must_hold.iter();
+    let is_held = |slo: &Slo| {
+        Service::default().is_broken(slo).is_some() && prediction.is_some_and(|one| !one.lacks(slo))
+    };
     let names: Vec<&str> = slos
-        .filter(|slo| !is_predicted || Service::default().is_broken(slo).is_none())
+        .filter(|slo| !is_held(slo))
         .map(|slo| slo.name.as_str())
         .collect();
     (!names.is_empty()).then(|| {
@@ -382,7 +385,7 @@ fn headline_numbers(prediction: &Prediction) -> Vec<String> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::analysis::Slo;
+    use crate::optimization::example::prediction;
     use crate::optimization::lever::example::Case;
 
     #[test]
@@ -397,7 +400,8 @@ mod tests {
         assert!(said.contains("ttft_p50 and ttft_p99"), "{said}");
         // of what the model knows nothing is left to say
         let case = case.limited(|limits| limits.must_hold.clear());
-        assert_eq!(not_held_to(&case.situation(), true), None);
+        let nothing = prediction(&[]);
+        assert_eq!(not_held_to(&case.situation(), Some(&nothing)), None);
     }
 
     #[test]

@@ -40,9 +40,7 @@ use sql::Write;
 use PostgresStore as Backend;
 use sqlx::PgConnection as DbConnection;
 use sqlx::Postgres as Db;
-use sqlx::postgres::PgArguments;
 use sqlx::postgres::PgRow as DbRow;
-use sqlx::query::Query;
 
 /// Durable state in a database that others use as well.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 
 const BEGIN_ASIDE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
     SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '5s'; \
-    SET LOCAL idle_in_transaction_session_timeout = '5s'";
+    SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 const BEGIN_LONG_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -176,12 +174,6 @@ impl PostgresStore {
     /// Writes what need not be in the order of the other writes, and waits for none of them.
     async fn begin_aside(&self) -> Result<Write, StoreError> {
         begun(&self.readers, BEGIN_ASIDE).await
-    }
-
-    /// Carries out a statement that is a transaction by itself, in no order with the other writes. Who stands still meanwhile
-    /// keeps nobody waiting.
-    async fn alone(&self, statement: Query<'_, Db, PgArguments>) -> Result<Vec<DbRow>, StoreError> {
-        statement.fetch_all(&self.readers).await.map_err(trouble)
     }
 
     /// Reads what is committed, in one view.

@@ -31,8 +31,6 @@ use sql::Write;
 use SqliteStore as Backend;
 use sqlx::Sqlite as Db;
 use sqlx::SqliteConnection as DbConnection;
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
 use sqlx::sqlite::SqliteRow as DbRow;
 
 /// Durable state in one file.
@@ -180,17 +178,6 @@ impl SqliteStore {
     /// Writes what need not be in the order of the other writes.
     async fn begin_aside(&self) -> Result<Write, StoreError> {
         self.begin().await
-    }
-
-    /// Carries out a statement that is a transaction by itself.
-    async fn alone(
-        &self,
-        statement: Query<'_, Db, SqliteArguments>,
-    ) -> Result<Vec<DbRow>, StoreError> {
-        let mut write = self.begin().await?;
-        let rows = statement.fetch_all(&mut *write).await.map_err(trouble)?;
-        write.commit().await.map_err(trouble)?;
-        Ok(rows)
     }
 
     /// Reads what is committed, in one view.

@@ -135,11 +135,11 @@ pub trait WorkflowStore: Send + Sync {
         time: Duration,
     ) -> Result<Lease, StoreError>;
 
-    /// Has leases for this time from now on, also those that are over and that nobody has taken, in few writes however many
+    /// Has leases for this time from now on, also those that are over and that nobody has taken, in one write however many
     /// they are. Answers with the workflows of those that it has: the others are somebody else's by now, or were given up.
     ///
     /// # Errors
-    /// A store that cannot be written. Some may have been renewed.
+    /// A store that cannot be written.
     async fn renew_leases(
         &self,
         leases: &[Lease],

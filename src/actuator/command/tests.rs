@@ -490,19 +490,3 @@ async fn a_program_without_its_check_writes_nothing() {
     std::fs::write(&record, "{").unwrap();
     assert!(actuator(&entry).refuses().await.is_some());
 }
-
-#[tokio::test]
-async fn only_so_many_are_at_a_program_at_once() {
-    let asked = ActuatorEntry {
-        max_concurrent: Some(2),
-        ..entry("true", Duration::from_secs(60))
-    };
-    let program = CommandActuator::to_be_checked(&asked);
-    let first = program.slot().await;
-    let _second = program.slot().await;
-    let third = program.slot();
-    tokio::pin!(third);
-    assert!(futures_util::poll!(&mut third).is_pending());
-    drop(first);
-    let _third = third.await;
-}

@@ -8,7 +8,7 @@ use crate::engine::EngineProfile;
 use crate::instance::shortened;
 use crate::measure::Measurement;
 use crate::optimization::{
-    ConstraintError, DeclaredSettings, Effect, InForce, KnobChange, Limits, constraints,
+    ConstraintError, DeclaredSettings, Effect, InForce, KnobChange, Limits, constraints, unsaid,
 };
 
 /// The settings in force, by what was measured, by launch arguments, and by what a request says; and what could not be
@@ -110,22 +110,11 @@ fn beyond(profile: &EngineProfile, changes: &[KnobChange], limits: &Limits) -> V
     if limits.no_answer_change && knobs().any(|knob| knob.changes_answers) {
         said.push("It may change answers, which the constraints rule out.".to_owned());
     }
-    if limits.fixed_gpu_count && knobs().any(|knob| SPREADS.contains(&&*knob.name)) {
+    if limits.fixed_gpu_count && changes.iter().any(KnobChange::spreads) {
         said.push("It takes another number of GPUs, which the constraints rule out.".to_owned());
     }
     said
 }
-
-/// Settings that say over how many accelerators an engine goes.
-const SPREADS: [&str; 7] = [
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "tp_size",
-    "pp_size",
-    "dp_size",
-    "num_shard",
-];
 
 /// The SLOs that must hold and that a change may break, or of which nothing is predicted.
 pub(super) fn promises(effect: &Effect, must_hold: &[Slo]) -> Vec<String> {
@@ -134,7 +123,7 @@ pub(super) fn promises(effect: &Effect, must_hold: &[Slo]) -> Vec<String> {
             let slos = must_hold.iter();
             slos.filter_map(|slo| prediction.promise(slo)).collect()
         }
-        Effect::NotPredictable(_) => Vec::new(),
+        Effect::NotPredictable(_) => must_hold.iter().map(unsaid).collect(),
     }
 }
 

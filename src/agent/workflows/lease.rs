@@ -1,11 +1,10 @@
 //! Leases of workflows while their runners work on them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::time::MissedTickBehavior;
+use tokio::task::JoinHandle;
 
 use crate::store::{Lease, Store, StoreError};
 
@@ -35,7 +34,7 @@ pub(super) struct Leases {
     times: LeaseTimes,
     /// By workflow.
     kept: Mutex<HashMap<String, Kept>>,
-    is_renewing: AtomicBool,
+    renewing: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +57,7 @@ impl Leases {
         Arc::new(Self {
             times: LeaseTimes::of(time),
             kept: Mutex::default(),
-            is_renewing: AtomicBool::new(false),
+            renewing: Mutex::default(),
         })
     }
 
@@ -78,17 +77,24 @@ impl Leases {
             renewed: Arc::new(Mutex::new(asked)),
         };
         self.kept().insert(workflow_id.to_owned(), kept.clone());
-        if !self.is_renewing.swap(true, Ordering::SeqCst) {
-            tokio::spawn(renew(Arc::downgrade(self), Arc::downgrade(&store)));
-        }
+        self.see_to_renewals(&store);
         Ok(Held {
             kept,
             of: self.clone(),
         })
     }
 
+    /// Has a task that renews, from the first lease on.
+    fn see_to_renewals(self: &Arc<Self>, store: &Arc<dyn Store>) {
+        let mut renewing = lock(&self.renewing);
+        if renewing.as_ref().is_none_or(JoinHandle::is_finished) {
+            let task = renew(Arc::downgrade(self), Arc::downgrade(store));
+            *renewing = Some(tokio::spawn(task));
+        }
+    }
+
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 
     /// Renews it no more; a later lease of the same workflow stays.
@@ -100,8 +106,8 @@ impl Leases {
         }
     }
 
-    /// Renews all.
-    async fn renew(&self, store: &dyn Store) {
+    /// Renews all; how long until they are to be renewed again.
+    async fn renew(&self, store: &dyn Store) -> Duration {
         let kept: Vec<Kept> = self.kept().values().cloned().collect();
         let leases: Vec<Lease> = kept.iter().map(|kept| kept.lease.clone()).collect();
         let asked = Instant::now();
@@ -110,7 +116,8 @@ impl Leases {
             Err(error) => {
                 let workflows = leases.len();
                 tracing::warn!(workflows, "leases could not be renewed: {error}");
-                return;
+                // some more times before this agent may act no longer
+                return self.times.renew / 4;
             }
         };
         for kept in kept {
@@ -120,6 +127,7 @@ impl Leases {
                 false => self.forget(&kept.lease),
             }
         }
+        self.times.renew
     }
 }
 
@@ -146,21 +154,19 @@ impl Drop for Held {
     }
 }
 
-fn lock(renewed: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
-    renewed.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn renew(leases: Weak<Leases>, store: Weak<dyn Store>) {
-    let Some(every) = leases.upgrade().map(|leases| leases.times.renew) else {
+    let Some(mut pause) = leases.upgrade().map(|leases| leases.times.renew) else {
         return;
     };
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::time::sleep(pause).await;
         let Some((leases, store)) = leases.upgrade().zip(store.upgrade()) else {
             return;
         };
-        leases.renew(&*store).await;
+        pause = leases.renew(&*store).await;
     }
 }

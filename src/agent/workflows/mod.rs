@@ -29,6 +29,7 @@ mod strategy;
 mod tests;
 mod tidy;
 mod verbs;
+mod waits;
 mod watch;
 mod write;
 

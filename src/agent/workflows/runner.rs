@@ -6,13 +6,16 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::came::Came;
 use super::lease::Held;
 use super::site::{ACTOR, Site};
+use super::waits::{SELDOM, broken_off, left, no_room, since, spaced, takes_room};
 use super::{Workflows, micros};
+use crate::actuator::Slot;
 use crate::agent::fleet::Hold;
 use crate::agent::{Agent, Error};
 use crate::store::{Snapshot, Store, StoreError};
@@ -216,7 +219,12 @@ impl Runner {
             Some(Came::Later { after, problem }) => {
                 self.tries.1 = self.tries.1.saturating_add(1);
                 self.problem = Some(problem);
-                let after = spaced(after, since(state.phase_since_us, now_us));
+                let seldom = match effect {
+                    // a canary that does harm is undone soon
+                    StepEffect::Observe => GUARD,
+                    _ => SELDOM,
+                };
+                let after = spaced(after, since(state.phase_since_us, now_us), seldom);
                 Turn::Wait(Some(left.map_or(after, |left| after.min(left))))
             }
             Some(Came::NotOurs) => {
@@ -248,16 +256,30 @@ impl Runner {
         let left = state.deadline_us.map(|deadline| left(deadline, now_us));
         let broken_off = broken_off(&self.wake, stop, left);
         tokio::pin!(broken_off);
-        let _slot = tokio::select! {
-            slot = site.actuator.slot() => slot,
-            () = &mut broken_off => {
-                let name = site.actuator.name();
-                self.problem = Some(format!(
-                    "other workflows were at the actuator {name}, which takes only so many at once: see max_concurrent"
-                ));
-                return None;
+        let is_over = left == Some(Duration::ZERO);
+        let slot = match takes_room(effect) && !is_over {
+            true => site.actuator.slot().now_or_never(),
+            false => Some(Slot::free()),
+        };
+        let _slot = match slot {
+            Some(slot) => slot,
+            None => {
+                // a canary's harm is seen whether or not there is room
+                if effect == StepEffect::Observe
+                    && let Some(harm) = agent.harm_now(site, state).await
+                {
+                    return Some(Came::command(Command::Fail(harm)));
+                }
+                tokio::select! {
+                    slot = site.actuator.slot() => slot,
+                    () = &mut broken_off => {
+                        self.problem.get_or_insert_with(|| no_room(site));
+                        return None;
+                    }
+                }
             }
         };
+        let now_us = micros(SystemTime::now());
         let work = async {
             match effect {
                 StepEffect::Analyse => agent.analyse(site).await,
@@ -403,55 +425,5 @@ impl Runner {
                 Turn::Wait(Some(AFTER_TROUBLE))
             }
         }
-    }
-}
-
-/// Waits until somebody asks for something, the agent stops, or this time is over, where it is not over already.
-async fn broken_off(wake: &Notify, stop: &CancellationToken, left: Option<Duration>) {
-    let over = async {
-        match left {
-            Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-            _ => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = wake.notified() => {}
-        () = stop.cancelled() => {}
-        () = over => {}
-    }
-}
-
-/// The longest between two looks at what is waited for.
-const SELDOM: Duration = Duration::from_secs(5);
-
-/// What takes long is looked at less often, so that many that wait leave room for those that do not: the wait becomes longer
-/// by a twentieth at most.
-fn spaced(after: Duration, waited: Duration) -> Duration {
-    after.max(SELDOM.min(waited / 20))
-}
-
-fn since(then_us: i64, now_us: i64) -> Duration {
-    left(now_us, then_us)
-}
-
-fn left(deadline_us: i64, now_us: i64) -> Duration {
-    Duration::from_micros(u64::try_from(deadline_us.saturating_sub(now_us)).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_takes_long_is_looked_at_less_often() {
-        let millis = Duration::from_millis;
-        let second = Duration::from_secs(1);
-        for (waited, pause) in [(0, 500), (10, 500), (60, 3_000), (86_400, 5_000)] {
-            assert_eq!(spaced(millis(500), waited * second), millis(pause));
-        }
-        // what is to be tried late is not tried sooner
-        assert_eq!(spaced(60 * second, 100 * second), 60 * second);
-        assert_eq!(since(7_000_000, 9_000_000), 2 * second);
-        assert_eq!(since(9_000_000, 7_000_000), Duration::ZERO);
     }
 }

@@ -1,7 +1,7 @@
 //! What must not be done: by the request, or because nothing can be told yet.
 
 use crate::measure::{NoteCode, WindowKind};
-use crate::optimization::{Family, Limits, Proposal, Situation};
+use crate::optimization::{Family, KnobChange, Limits, Proposal, Situation};
 
 use super::draft::Declined;
 
@@ -78,7 +78,8 @@ pub(super) fn refusal(limits: &Limits, lever: &str, one: &Proposal) -> Option<&'
     if limits.no_answer_change && one.changes_answers {
         return Some("answers may become others, and the request does not allow it");
     }
-    let more_or_fewer = one.replicas.is_some() || lever == super::parallelism::NAME;
+    let spreads = one.changes.iter().any(KnobChange::spreads);
+    let more_or_fewer = one.replicas.is_some() || spreads || lever == super::parallelism::NAME;
     if limits.fixed_gpu_count && more_or_fewer {
         return Some("it takes another number of GPUs, and the request fixes it");
     }

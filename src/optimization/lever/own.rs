@@ -71,6 +71,7 @@ pub(in crate::optimization) fn asked(
     if is_live {
         one.needs_restart = false;
         one.prerequisites.clear();
+        one.undo = one.undo.replace(", and restart.", ".");
     }
     if other_answers {
         one = one.answers_may_change("the engine computes them in another way.");

@@ -83,9 +83,9 @@ impl Twin {
         let members = &self.ensemble.members;
         let replicas_ratio = apply::replicas_ratio(self.observed.replicas, changes);
         let mut runs: Vec<Run<'_>> = Vec::new();
-        let (mut finished, mut tokens) = (0, 0);
+        let (mut tried, mut finished, mut tokens) = (0, 0, 0);
         for repeat in 0..REPEATS {
-            if finished >= SIMULATED_REQUESTS || tokens >= EFFECT_TOKENS {
+            if finished >= SIMULATED_REQUESTS || tokens >= EFFECT_TOKENS || runs.len() * 2 < tried {
                 break;
             }
             for member in members {
@@ -101,6 +101,7 @@ impl Twin {
                     _ => member.with_other_requests(load.seed, &self.ensemble.plan),
                 };
                 let after = member.after(&settings, &load, &plan);
+                tried += 1;
                 if let Some((before, after)) = before.zip(after) {
                     finished += before.finished + after.finished;
                     tokens += before.work_tokens + after.work_tokens;
@@ -118,7 +119,7 @@ impl Twin {
                 }
             }
         }
-        if runs.len() * 2 < members.len() {
+        if runs.len() * 2 < tried {
             return Effect::NotPredictable(
                 "what would come of it is too much to simulate: requests would pile up".to_owned(),
             );
@@ -133,7 +134,7 @@ impl Twin {
         let mut assumptions = self.ensemble.assumptions.clone();
         if finished < SIMULATED_REQUESTS {
             assumptions.push(format!(
-                "few requests say what comes of it: {finished} finished in all simulations, as they are long and come seldom"
+                "few requests say what comes of it: {finished} finished in all that could be simulated"
             ));
         }
         Effect::Predicted(Prediction {

@@ -88,6 +88,10 @@ pub(super) async fn renew(
     time: Duration,
 ) -> Result<BTreeSet<String>, StoreError> {
     let mut renewed = BTreeSet::new();
+    if leases.is_empty() {
+        return Ok(renewed);
+    }
+    let mut write = store.begin_aside().await?;
     for together in leases.chunks(TOGETHER) {
         let mut update =
             QueryBuilder::<Db>::new(concat!("UPDATE leases SET expires_us = ", now_us!(), " + "));
@@ -98,11 +102,16 @@ pub(super) async fn renew(
                 .push_bind(signed(lease.epoch));
         });
         update.push(") RETURNING workflow_id");
-        for row in store.alone(update.build().persistent(false)).await? {
+        let rows = update
+            .build()
+            .persistent(false)
+            .fetch_all(&mut *write)
+            .await;
+        for row in rows.map_err(trouble)? {
             renewed.insert(row.try_get("workflow_id").map_err(trouble)?);
         }
-        failpoint!("store::told_failed", Err(super::failpoint_says()));
     }
+    commit(write).await?;
     Ok(renewed)
 }
 

@@ -98,6 +98,7 @@ impl Callers {
                 .is_none_or(|asked| asked.workflow_id.is_none())
             {
                 self.ask_of(client, instance, false).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     }

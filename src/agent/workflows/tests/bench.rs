@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::actuator::{
     ActuatedInstance, Actuator, ActuatorError, Actuators, PlannedSettings, Routing, SettingsWrite,
-    TargetSettings,
+    Slot, TargetSettings,
 };
 use crate::agent::{
     Agent, Caller, Error, GateAsked, StartInstance, StrategyAsked, TimeoutsAsked, WorkflowStart,
@@ -56,6 +57,8 @@ pub(super) struct Desk {
     /// No target becomes ready with settings that have this in them.
     pub(super) never_ready_with: Option<&'static str>,
     pub(super) writes: u32,
+    /// For so many workflows at once; none where it has no bound.
+    pub(super) room: Option<Arc<Semaphore>>,
     /// Each time that a target left traffic or came back, and whether it was ready then.
     pub(super) routed: Vec<(usize, bool, bool)>,
 }
@@ -96,6 +99,7 @@ impl FakeActuator {
             loads_for: 1,
             never_ready_with: None,
             writes: 0,
+            room: None,
             routed: Vec::new(),
         })))
     }
@@ -190,6 +194,14 @@ impl Actuator for FakeActuator {
 
     fn timeout(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    async fn slot(&self) -> Slot {
+        let room = self.desk().room.clone();
+        match room {
+            Some(room) => Slot::of(&room).await,
+            None => Slot::free(),
+        }
     }
 
     async fn read(&self, _: &ActuatedInstance) -> Result<Vec<TargetSettings>, ActuatorError> {

@@ -3,5 +3,6 @@
 mod bench;
 mod faults;
 mod quality;
+mod room;
 mod route;
 mod whole;
