@@ -145,6 +145,14 @@ impl Slo {
         found
     }
 
+    /// Whether a value is on the wrong side of the target.
+    pub fn is_missed_by(&self, value: f64) -> bool {
+        match self.comparison {
+            Side::AtMost => value > self.target,
+            Side::AtLeast => value < self.target,
+        }
+    }
+
     /// The promise in words: `p99 of time_to_first_token_seconds at most 0.5`.
     pub fn promise(&self) -> String {
         let of = match self.aggregation {

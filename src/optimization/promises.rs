@@ -14,7 +14,7 @@ impl Prediction {
     /// Whether something is predicted of what an SLO is on, and it holds before the change.
     pub(super) fn is_held_to(&self, slo: &Slo) -> bool {
         let found = P::of_slo(slo).and_then(|quantity| self.of(quantity));
-        found.is_some_and(|found| !misses(slo, found.before))
+        found.is_some_and(|found| !slo.is_missed_by(found.before))
     }
 
     /// What is to be said of an SLO that must hold: that it would be broken or stays so, that it may be, or that nothing is
@@ -27,9 +27,9 @@ impl Prediction {
         };
         let [_, low, high] = found.after();
         let how = match (
-            misses(slo, found.before),
-            misses(slo, low),
-            misses(slo, high),
+            slo.is_missed_by(found.before),
+            slo.is_missed_by(low),
+            slo.is_missed_by(high),
         ) {
             (_, false, false) => return None,
             (false, true, true) => "would be broken",
@@ -45,13 +45,6 @@ impl Prediction {
 pub fn unsaid(slo: &Slo) -> String {
     let name = &slo.name;
     format!("Whether `{name}` holds after it is not predicted: check it on one replica first.")
-}
-
-fn misses(slo: &Slo, value: f64) -> bool {
-    match slo.comparison {
-        Side::AtMost => value > slo.target,
-        Side::AtLeast => value < slo.target,
-    }
 }
 
 fn said(found: &QuantityPrediction, slo: &Slo) -> String {

@@ -1,6 +1,6 @@
 //! How well an instance serves: what the search compares.
 
-use crate::analysis::{Aggregation, Side, Slo, Targets};
+use crate::analysis::{Aggregation, Slo, Targets};
 
 /// What users get of an instance.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -64,10 +64,7 @@ impl Service {
             ("request_failure_ratio", Aggregation::Value) => self.failure_ratio,
             _ => return None,
         };
-        Some(match slo.comparison {
-            Side::AtMost => value > slo.target,
-            Side::AtLeast => value < slo.target,
-        })
+        Some(slo.is_missed_by(value))
     }
 }
 

@@ -122,11 +122,43 @@ fn what_cannot_be_told_or_done_is_left_out_with_the_reason() {
     assert!(left_out(&always("max-num-seqs = 64"), &restarted).contains("restarted"));
     let fixed = waiting("0.23.0").limited(|limits| limits.no_restart = true);
     assert!(left_out(&always("max-num-seqs = 64"), &fixed).contains("needs a restart"));
+    let gpus = waiting("0.23.0").limited(|limits| limits.fixed_gpu_count = true);
+    assert!(left_out(&always("tensor-parallel-size = 2"), &gpus).contains("number of GPUs"));
     let same = waiting("0.23.0").limited(|limits| limits.no_answer_change = true);
     assert!(
         left_out(&always("kv-cache-dtype = \"fp8\""), &same).contains("answers may become others")
     );
     assert_eq!(left_out(&format!("when = \"false\"\n{changes}"), &case), "");
+}
+
+#[test]
+fn what_is_changed_while_it_serves_needs_no_restart_and_may_change_answers() {
+    let lines = "when = \"true\"\nchanges = { speculative-accept-threshold-single = 0.9 }";
+    let served = || {
+        Case::new("sglang", "0.5.23", &[Cause::SequenceCap])
+            .set("speculative_accept_threshold_single", "1")
+            .measured()
+            .value("requests_finished_increase", 100.0)
+    };
+    let case = served().limited(|limits| limits.no_restart = true);
+    let optimizers = read(&row(lines)).unwrap();
+    let (proposals, left) = custom_proposals(&optimizers, &case.situation());
+    let [one] = proposals.as_slice() else {
+        panic!("{left:?}");
+    };
+    let one = &one.proposal;
+    assert!(!one.needs_restart && one.changes_answers, "{one:?}");
+    assert_eq!(
+        one.undo,
+        "Set --speculative-accept-threshold-single back to 1."
+    );
+    assert!(
+        !one.prerequisites
+            .iter()
+            .any(|text| text.contains("restart"))
+    );
+    let same = served().limited(|limits| limits.no_answer_change = true);
+    assert!(left_out(lines, &same).contains("answers may become others"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) fn family(
 pub(super) fn change(kind: Treatment, found: &[&Finding], changes: Vec<KnobChange>) -> Proposal {
     let title = changes.first().map(title_of).unwrap_or_default();
     let mut proposal = proposal(kind, found, title);
-    proposal.undo = undo_of(&changes);
+    proposal.undo = format!("{}, and restart.", undo_of(&changes));
     proposal.changes = changes;
     proposal.needs_restart = true;
     proposal.needs(
@@ -110,7 +110,8 @@ fn title_of(change: &KnobChange) -> String {
     }
 }
 
-fn undo_of(changes: &[KnobChange]) -> String {
+/// How changes are undone, a sentence without its end.
+pub(super) fn undo_of(changes: &[KnobChange]) -> String {
     let each = changes.iter().map(|change| match &change.from {
         Some(from) => format!("set {} back to {from}", change.flag),
         None => format!("take {} away again", change.flag),
@@ -119,7 +120,7 @@ fn undo_of(changes: &[KnobChange]) -> String {
     let text = all.join(", ");
     let rest = text.get(1..).unwrap_or_default();
     let first = text.get(..1).unwrap_or_default().to_uppercase();
-    format!("{first}{rest}, and restart.")
+    format!("{first}{rest}")
 }
 
 impl Proposal {

@@ -3,7 +3,7 @@
 use crate::analysis::{Finding, Treatment};
 use crate::optimization::{Expectation, KnobChange, ModelChange, Proposal, Situation, expectation};
 
-use super::draft::change;
+use super::draft::{change, undo_of};
 use super::knob::has_knob;
 use super::limits::refusal;
 
@@ -71,7 +71,7 @@ pub(in crate::optimization) fn asked(
     if is_live {
         one.needs_restart = false;
         one.prerequisites.clear();
-        one.undo = one.undo.replace(", and restart.", ".");
+        one.undo = format!("{}.", undo_of(&one.changes));
     }
     if other_answers {
         one = one.answers_may_change("the engine computes them in another way.");
