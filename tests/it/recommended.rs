@@ -161,3 +161,30 @@ fn advice_that_was_taken_is_not_given_again() {
     });
     assert!(!raised, "{} and then {}", first.headline, again.headline);
 }
+
+#[test]
+fn long_requests_are_simulated_until_enough_have_finished() {
+    let text = r#"
+        [[case]]
+        name = "long"
+        why = "Too few may run at once."
+        expect = ["SEQUENCE_CAP"]
+        engine = "vllm"
+        settings_known = true
+        load = { clients = 8, prompt_tokens = "1000..2000", output_tokens = "16..48", seed = 5 }
+        timing = { fixed_seconds = 0.2, token_seconds = 0.0004, knee_tokens = 8 }
+        settings = { max-num-seqs = 2 }
+    "#;
+    let measurement = read(Part::Development, text).remove(0).measurement();
+    let registry = Registry::builtin();
+    let found = recommended(registry.get("vllm").unwrap(), &measurement);
+    let predictions = found
+        .optimizations
+        .iter()
+        .map(|one| one.effect.prediction());
+    let basis = predictions.flatten().map(|one| &one.basis).next();
+    let basis = basis.unwrap_or_else(|| panic!("{found:#?}"));
+    // a member's window has few of them
+    assert!(basis.observed_requests < 100.0, "{basis:?}");
+    assert!(basis.simulated_requests >= 1_000, "{basis:?}");
+}

@@ -23,13 +23,19 @@ async fn full() -> Bench {
     bench
 }
 
-#[tokio::test]
-async fn who_waits_for_room_can_be_cancelled() {
-    let bench = full().await;
+/// A workflow that asks for room to make its plan.
+async fn waiting(bench: &Bench) -> String {
     let id = bench.start(at_once()).await.unwrap().workflow_id;
     bench
         .state(&id, |state| state.phase == Phase::Planning)
         .await;
+    id
+}
+
+#[tokio::test]
+async fn who_waits_for_room_can_be_cancelled() {
+    let bench = full().await;
+    let id = waiting(&bench).await;
     let cancel = WorkflowVerb::Cancel {
         acknowledge: false,
         note: String::new(),
@@ -41,10 +47,7 @@ async fn who_waits_for_room_can_be_cancelled() {
 #[tokio::test]
 async fn it_goes_on_once_there_is_room_and_gives_it_back() {
     let bench = full().await;
-    let id = bench.start(at_once()).await.unwrap().workflow_id;
-    bench
-        .state(&id, |state| state.phase == Phase::Planning)
-        .await;
+    let id = waiting(&bench).await;
     let room = bench.actuator.desk().room.clone().unwrap();
     room.add_permits(1);
     let done = bench.ended(&id).await;
